@@ -1,0 +1,52 @@
+"""docs/data-dictionary.md, made from the schemas and views: `python -m connectors.lake.dictionary > docs/data-dictionary.md`."""
+
+import re
+import sys
+
+from connectors.lake.columns import Column, Dataset
+from connectors.lake.query import VIEWS
+from connectors.lake.schemas import (
+    DATASETS,
+    METADATA_DATASET,
+    METADATA_PACKAGE,
+    METADATA_RUN_ID,
+    METADATA_SCHEMA_VERSION,
+    PARTITION,
+    SCHEMA_VERSION,
+)
+
+_HEAD = f"""# Data dictionary
+
+Made by `python -m connectors.lake.dictionary` from `connectors/lake/schemas.py` and `views.sql`: change those, not this page.
+
+Everything lies under `<results>/v1/` as plain Parquet. Integers are signed 64-bit, fractions are doubles, instants have microseconds
+and are in UTC. A null says that nothing is known; it is never a zero. Values are kept as the service sent them. Changes are additive;
+this is schema version {SCHEMA_VERSION}.
+Every file carries the metadata `{METADATA_DATASET}`, `{METADATA_SCHEMA_VERSION}`, `{METADATA_RUN_ID}` and `{METADATA_PACKAGE}`.
+"""
+_VIEW = re.compile(r"^-- (?P<description>.+)\nCREATE VIEW (?P<name>\w+)", re.MULTILINE)
+
+
+def data_dictionary() -> str:
+    """The page: every dataset with its columns, every view with what it is."""
+    datasets = "\n".join(_section(dataset) for dataset in DATASETS.values())
+    views = "\n".join(f"| `{found['name']}` | {found['description']} |" for found in _VIEW.finditer(VIEWS.read_text(encoding="utf-8")))
+    return f"{_HEAD}\n{datasets}\n## Views\n\n| view | what it is |\n|---|---|\n{views}\n"
+
+
+def _section(dataset: Dataset) -> str:
+    place = f"{dataset.name}/{PARTITION}=YYYY-MM-DD/*.parquet" if dataset.partitioned else f"_runs/<run_id>/{dataset.stem}.parquet"
+    by = f", in the order of {', '.join(dataset.sorted_by)}" if dataset.sorted_by else ""
+    rows = "\n".join(_row(column) for column in dataset.columns)
+    head = "| column | type | null | unit or values | what it is |\n|---|---|---|---|---|"
+    return f"## {dataset.name}\n\n{dataset.description} Files: `{place}`{by}.\n\n{head}\n{rows}\n"
+
+
+def _row(column: Column) -> str:
+    unit = column.unit.replace("|", "\\|").replace("<", "&lt;")
+    null = "yes" if column.nullable else ""
+    return f"| `{column.name}` | {column.type.sql.lower()} | {null} | {unit} | {column.description} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(data_dictionary())

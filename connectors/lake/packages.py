@@ -1,0 +1,133 @@
+"""Publishing: a package's sessions become one Parquet file a dataset, items first and summaries last (design.md section 7).
+
+Which sessions a package has was fixed before, in the ledger, and every name follows from the package's: publishing again, from
+anywhere, after a crash or beside somebody else, writes the same bytes to the same names.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from connectors.lake.columns import ColumnType, Dataset
+from connectors.lake.parquet import ParquetSink, Rows, few_valued, fitted
+from connectors.lake.schemas import DATASETS, ENDPOINT_DATASETS, PARTITION
+from connectors.lake.store import ResultStore
+from moderation.results import SpooledSession
+
+RUNS_FOLDER = "_runs"
+_ITEMS = tuple(items for items, _ in ENDPOINT_DATASETS.values())
+_SUMMARIES = tuple(summaries for _, summaries in ENDPOINT_DATASETS.values())
+PUBLISHING_ORDER = (*_ITEMS, DATASETS["attempts"], DATASETS["quarantine"], *_SUMMARIES)
+"""A summary says that a session is published: whoever sees one finds everything else there."""
+_NUMPY_TYPES = {ColumnType.INT64: "<i8", ColumnType.DOUBLE: "<f8"}
+
+
+def write_package(store: ResultStore, package_id: str, run_id: str, scan_date: date, sessions: Iterable[SpooledSession]) -> list[str]:
+    """Publish a package and return the names written, in order; a dataset without rows gets no file.
+
+    package_id is `<run_id>-pNNNN`; scan_date the UTC date of the run's start. All of it may be repeated. Raises ValueError for a
+    session that is there twice or does not fit the schema, before anything is written, and what the store raises.
+    """
+    members = sorted(sessions, key=lambda session: (session.object_id, session.session_id))
+    if len({session.session_id for session in members}) < len(members):
+        raise ValueError(f"Package {package_id} has a session twice.")
+    files = {
+        partition_name(dataset, scan_date, package_id): file
+        for dataset in PUBLISHING_ORDER
+        if (file := _file(dataset, members, package_id, run_id)) is not None
+    }
+    for name, file in files.items():
+        store.put(name, file)
+    return list(files)
+
+
+def write_rows(store: ResultStore, dataset: str, run_id: str, scan_date: date, name: str, rows: Rows) -> str:
+    """Write rows that belong to a run rather than a package, as one file, and return its name.
+
+    `_runs/<run_id>/manifest.parquet` and `plan.parquet` (name is `manifest`, `plan`), else
+    `<dataset>/scan_date=.../<run_id>-<name>.parquet`. Raises ValueError for rows that do not fit, and what the store raises.
+    """
+    kind = DATASETS[dataset]
+    table = fitted(kind, rows)
+    out = BytesIO()
+    with ParquetSink(out, kind, run_id=run_id, few_valued=few_valued(kind, [table])) as sink:
+        sink.write(_sorted(kind, table))
+    path = _run_file_name(kind, run_id, scan_date, name)
+    store.put(path, out.getvalue())
+    return path
+
+
+@contextmanager
+def rows_sink(store: ResultStore, dataset: str, run_id: str, scan_date: date, name: str) -> Iterator[ParquetSink]:
+    """The file of `write_rows` to be filled bit by bit, in the order that its rows come; nothing appears when the block fails."""
+    kind = DATASETS[dataset]
+    with store.writing(_run_file_name(kind, run_id, scan_date, name)) as out, ParquetSink(out, kind, run_id=run_id) as sink:
+        yield sink
+
+
+def partition_name(dataset: Dataset, scan_date: date, stem: str) -> str:
+    """The name of a file in its Hive partition."""
+    return f"{dataset.name}/{PARTITION}={scan_date.isoformat()}/{stem}.parquet"
+
+
+def _run_file_name(dataset: Dataset, run_id: str, scan_date: date, name: str) -> str:
+    if dataset.partitioned:
+        return partition_name(dataset, scan_date, f"{run_id}-{name}")
+    if name != dataset.stem:
+        raise ValueError(f"The file of {dataset.name} is called {dataset.stem}, not {name}.")
+    return f"{RUNS_FOLDER}/{run_id}/{name}.parquet"
+
+
+def _file(dataset: Dataset, members: Sequence[SpooledSession], package_id: str, run_id: str) -> bytes | None:
+    """The bytes of a package's file, None without rows. Tables are made twice and held one at a time: a package may be large."""
+    few = few_valued(dataset, _tables(dataset, members, package_id))
+    objects = len({session.object_id for session in members})
+    out = BytesIO()
+    with ParquetSink(out, dataset, run_id=run_id, package=package_id, few_valued=few, objects=objects) as sink:
+        for table in _tables(dataset, members, package_id):
+            sink.write(table)
+    return out.getvalue() if sink.rows else None
+
+
+def _tables(dataset: Dataset, members: Sequence[SpooledSession], package_id: str) -> Iterator[pa.Table]:
+    """The rows that the members, sorted, have for a dataset."""
+    if dataset in _ITEMS:
+        for session in members:
+            if session.summary is not None and ENDPOINT_DATASETS[session.endpoint][0] is dataset:
+                yield _item_table(dataset, session)
+    else:
+        rows = [row for session in members if (row := _row(dataset, session, package_id)) is not None]
+        yield _sorted(dataset, fitted(dataset, rows))
+
+
+def _row(dataset: Dataset, session: SpooledSession, package_id: str) -> dict[str, Any] | None:
+    if dataset.name == "attempts":
+        return session.attempt
+    if dataset.name == "quarantine":
+        return session.quarantine
+    if session.summary is None or ENDPOINT_DATASETS[session.endpoint][1] is not dataset:
+        return None
+    return {**session.summary, "package": package_id}
+
+
+def _item_table(dataset: Dataset, session: SpooledSession) -> pa.Table:
+    """A session's packed columns as rows, with their ordinals; NaN is null again."""
+    types = {column.name: _NUMPY_TYPES.get(column.type, "") for column in dataset.columns}
+    if unknown := session.items.keys() - types.keys():
+        raise ValueError(f"{dataset.name} has no column {', '.join(sorted(unknown))}")
+    arrays = {name: pa.array(np.frombuffer(packed, types[name]), from_pandas=True) for name, packed in session.items.items()}
+    rows = len(arrays["start_time_ms"]) if arrays else 0
+    arrays["object_id"] = pa.repeat(session.object_id, rows)
+    arrays["session_id"] = pa.repeat(session.session_id, rows)
+    ordinal = dataset.sorted_by[-1]
+    arrays[ordinal] = pa.array(np.arange(rows, dtype="<i8"))
+    return fitted(dataset, pa.table(arrays))
+
+
+def _sorted(dataset: Dataset, table: pa.Table) -> pa.Table:
+    return table.sort_by([(name, "ascending") for name in dataset.sorted_by]) if dataset.sorted_by else table

@@ -1,0 +1,154 @@
+"""Reading the lake: an in-memory DuckDB with every dataset as a table and the views of views.sql over them.
+
+The engine reads the lake and nothing else: no other file, no network, no extension, no variable of this process.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as pads
+from botocore import UNSIGNED
+from pyarrow.fs import S3FileSystem
+
+from connectors.lake.columns import Dataset
+from connectors.lake.packages import PUBLISHING_ORDER, RUNS_FOLDER
+from connectors.lake.schemas import DATASETS, ENDPOINT_DATASETS, PARTITION
+from connectors.lake.store import FolderStore, ResultStore, S3Store, open_store
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+VIEWS = Path(__file__).with_name("views.sql")
+_CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+}
+_OTHERS = tuple(dataset for dataset in DATASETS.values() if dataset not in PUBLISHING_ORDER)
+_LISTING_ORDER = (*_OTHERS, *reversed(PUBLISHING_ORDER))
+"""Against the order of publishing: a package that appears in between shows its items without their summary, never the reverse."""
+_GLOB_CHARACTERS = re.compile(r"[*?\[\\]")
+
+
+def connect(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckDBPyConnection:
+    """A connection over the results at a path or `s3://bucket/prefix`, closed to everything else; s3 as in `open_store`.
+
+    Tables bear the names of the datasets and have scan_date (DATE), or run_id for those of a run; one without files is empty. Files that
+    come later may show or not: connect anew. Times are shown in UTC. Raises ConfigurationError for a bad address, and what
+    the store raises when it is listed.
+    """
+    store = open_store(results_url, s3)
+    connection = duckdb.connect(":memory:", config=_CONFIGURATION)
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        _shut_in(connection, store)
+        for dataset in _LISTING_ORDER:
+            _add_table(connection, store, dataset)
+        connection.execute(VIEWS.read_text(encoding="utf-8"))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def done_objects(connection: duckdb.DuckDBPyConnection, endpoint: str) -> pa.Table:
+    """What an endpoint has results for: distinct (object_id, params_hash)."""
+    summaries = ENDPOINT_DATASETS[endpoint][1].name
+    return _read(connection, f"SELECT DISTINCT object_id, params_hash FROM {summaries}")  # noqa: S608 - a name of ours
+
+
+def quarantined_now(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    """What must not be streamed before a person released it: (object_id, endpoint, params_hash, reason)."""
+    return _read(connection, "SELECT object_id, endpoint, params_hash, reason FROM quarantined_now")
+
+
+def _read(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    table = connection.execute(query).to_arrow_table()
+    assert table is not None, "a SELECT has rows, if only none"
+    return table
+
+
+def _shut_in(connection: duckdb.DuckDBPyConnection, store: ResultStore) -> None:
+    """Leave DuckDB the results folder alone, and its settings unchangeable."""
+    if isinstance(store, FolderStore):
+        # a pattern is held against this list as it is written, a file by its name
+        allowed = sorted({f"{store.root}/", f"{_literal(store.root)}/"})
+        connection.execute("SET allowed_directories = ?", [allowed])
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _add_table(connection: duckdb.DuckDBPyConnection, store: ResultStore, dataset: Dataset) -> None:
+    names = _files(store, dataset)
+    if isinstance(store, S3Store) and names:
+        connection.register(dataset.name, _s3_dataset(store, dataset, names))
+        return
+    empty = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in _sql_columns(dataset).items())
+    # the empty rows name the columns that no file has yet
+    parts = [f"SELECT {empty} WHERE false"]
+    if isinstance(store, FolderStore) and names:
+        parts.append(_folder_query(store, dataset))
+    connection.execute(f"CREATE VIEW {dataset.name} AS {' UNION ALL BY NAME '.join(parts)}")
+
+
+def _files(store: ResultStore, dataset: Dataset) -> list[str]:
+    if dataset.partitioned:
+        return [name for name in store.list(f"{dataset.name}/") if name.endswith(".parquet")]
+    return [name for name in store.list(f"{RUNS_FOLDER}/") if name.endswith(f"/{dataset.stem}.parquet")]
+
+
+def _sql_columns(dataset: Dataset) -> dict[str, str]:
+    place = {PARTITION: "DATE"} if dataset.partitioned else {"run_id": "VARCHAR"}
+    return {column.name: column.type.sql for column in dataset.columns} | place
+
+
+def _folder_query(store: FolderStore, dataset: Dataset) -> str:
+    """DuckDB's own reader over the folder, with the columns that we know of those that its files have."""
+    root = _literal(store.root).replace("'", "''")
+    if dataset.partitioned:
+        columns = "*"
+        files = f"'{root}/{dataset.name}/*/*.parquet', hive_partitioning = true, hive_types = {{'{PARTITION}': DATE}}"
+    else:
+        columns = "*, parse_path(filename)[-2] AS run_id"
+        files = f"'{root}/{RUNS_FOLDER}/*/{dataset.stem}.parquet', hive_partitioning = false, filename = true"
+    known = ", ".join(f"'{name}'" for name in _sql_columns(dataset))
+    rows = f"SELECT {columns} FROM read_parquet({files}, union_by_name = true)"  # noqa: S608 - names of ours, and the folder is quoted
+    return f"SELECT COLUMNS(lambda name: name IN ({known})) FROM ({rows})"  # noqa: S608 - as above
+
+
+def _literal(folder: Path) -> str:
+    """The folder as a pattern that matches nothing else."""
+    return _GLOB_CHARACTERS.sub(lambda found: f"[{found[0]}]", str(folder))
+
+
+def _s3_dataset(store: S3Store, dataset: Dataset, names: Sequence[str]) -> pads.Dataset:
+    """The objects as an Arrow dataset, which takes DuckDB's columns and filters: DuckDB's own S3 reader is a download away."""
+    place = pa.schema([pa.field(PARTITION, pa.date32()) if dataset.partitioned else pa.field("run_id", pa.string())])
+    folder = dataset.name if dataset.partitioned else RUNS_FOLDER
+    return pads.dataset(
+        [f"{store.bucket}/{store.root}/{name}" for name in names],
+        schema=pa.unify_schemas([dataset.arrow_schema(), place]),
+        filesystem=_filesystem(store.client),
+        format="parquet",
+        partitioning=pads.HivePartitioning(place) if dataset.partitioned else pads.DirectoryPartitioning(place),
+        partition_base_dir=f"{store.bucket}/{store.root}/{folder}",
+    )
+
+
+def _filesystem(client: "S3Client") -> S3FileSystem:
+    """Arrow's S3 with what botocore has found: on its own it ignores AWS_ENDPOINT_URL and profiles (measurements.md, S3)."""
+    scheme, _, host = client.meta.endpoint_url.partition("://")
+    options: dict[str, Any] = {"endpoint_override": host, "scheme": scheme, "region": client.meta.region_name}
+    # botocore's stubs do not know the settings that a Config was made with
+    if getattr(client.meta.config, "signature_version", None) is UNSIGNED:
+        options["anonymous"] = True
+    elif found := boto3.session.Session().get_credentials():
+        keys = found.get_frozen_credentials()
+        options |= {"access_key": keys.access_key, "secret_key": keys.secret_key, "session_token": keys.token}
+    return S3FileSystem(**options)

@@ -1,0 +1,368 @@
+"""S3 for everyone: one way to make a client, one type for an address, and one sentence for each thing that goes wrong."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
+
+import boto3
+from boto3.exceptions import Boto3Error
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSLError,
+    SSOError,
+    TokenRetrievalError,
+)
+from botocore.exceptions import ConnectionError as S3ConnectionError
+
+from moderation.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    ResultsNotWritable,
+    SoundcheckError,
+    SourceChanged,
+    SourceError,
+    SourceGone,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+S3_ERRORS = (BotoCoreError, ClientError, Boto3Error, OSError)
+"""What S3 calls and the reading of their bodies raise, for `except S3_ERRORS as error: raise explain(error, "...") from error`."""
+
+
+# -- addresses --------------------------------------------------------------------------------------------------------------------------
+
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{3,63}")
+"""Wider than AWS's own rule: old buckets and compatible stores have capitals and underscores."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Uri:
+    """A bucket and a key prefix, which is taken literally: no slash is added or removed, so `a` also covers `ab`."""
+
+    bucket: str
+    prefix: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The address in `s3://bucket/prefix`. Raises ConfigurationError for anything else."""
+        scheme, found, rest = text.partition("://")
+        if not found or scheme != "s3":
+            raise ConfigurationError(f"{_shown(text)} is not an S3 address: write s3://bucket/prefix")
+        bucket, _, prefix = rest.partition("/")
+        if not _BUCKET.fullmatch(bucket):
+            raise ConfigurationError(
+                f"{_shown(text)} names no valid bucket: s3:// and 3 to 63 letters, digits, dots or hyphens (of an access point, the alias)"
+            )
+        if not prefix.isprintable():
+            raise ConfigurationError(f"{_shown(text)} has control characters in its prefix: remove them")
+        return cls(bucket, prefix)
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+# -- clients ----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """How to reach S3. What is None is left to AWS's own chain: environment variables, profile, instance role.
+
+    endpoint_url is for S3-compatible stores. path_style None means: path-style with an endpoint of one's own, else virtual hosts.
+    anonymous sends unsigned requests, for public buckets. Timeouts are in seconds. max_attempts counts the first request, too.
+    Making one raises ConfigurationError for an endpoint that is no URL.
+    """
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    path_style: bool | None = None
+    anonymous: bool = False
+    max_pool_connections: int = 32
+    connect_timeout: float = 10.0
+    read_timeout: float = 60.0
+    max_attempts: int = 5
+
+    def __post_init__(self) -> None:
+        if self.endpoint_url is not None:
+            _check_endpoint(self.endpoint_url)
+
+    def resolved(self) -> "S3Settings":
+        """The same settings with the endpoint and region that botocore finds, for S3 readers that do not look where it looks."""
+        client = _client(self)
+        host = urlsplit(client.meta.endpoint_url).hostname or ""
+        endpoint = None if self.endpoint_url is None and _AWS_HOST.search(host) else client.meta.endpoint_url
+        return replace(self, endpoint_url=endpoint, region=client.meta.region_name)
+
+
+_AWS_HOST = re.compile(r"\.amazonaws\.com(\.cn)?$")
+_LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def s3_client(settings: S3Settings) -> "S3Client":
+    """A client with botocore's `standard` retries, the only layer that retries S3 (rules.md); it may be shared between threads.
+
+    AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and the profile's endpoint are honoured. Raises ConfigurationError where the AWS configuration
+    itself is broken; missing credentials show only at the first request.
+    """
+    return _client(settings if settings.endpoint_url else settings.resolved())
+
+
+def _client(settings: S3Settings) -> "S3Client":
+    config = Config(
+        region_name=settings.region,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+        max_pool_connections=settings.max_pool_connections,
+        retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
+        s3={"addressing_style": _addressing_style(settings)},
+        # boto3's default sends and asks for checksums that many compatible stores refuse
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        signature_version=UNSIGNED if settings.anonymous else None,
+        # a proxy cannot reach this host's loopback
+        proxies={} if _is_loopback(settings.endpoint_url) else None,
+        user_agent_extra="soundcheck",
+    )
+    try:
+        return boto3.session.Session().client("s3", endpoint_url=settings.endpoint_url, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise explain(error, "setting up S3") from error
+
+
+def _addressing_style(settings: S3Settings) -> Literal["path", "auto"]:
+    path_style = settings.endpoint_url is not None if settings.path_style is None else settings.path_style
+    return "path" if path_style else "auto"
+
+
+def _is_loopback(endpoint_url: str | None) -> bool:
+    return endpoint_url is not None and urlsplit(endpoint_url).hostname in _LOOPBACK_HOSTS
+
+
+def _check_endpoint(endpoint_url: str) -> None:
+    try:
+        parts = urlsplit(endpoint_url)
+        has_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_address = False
+    if not has_address:
+        raise ConfigurationError(f"S3 endpoint {_shown(endpoint_url)} is no URL: write https://host or http://host:port")
+    if "@" in parts.netloc:
+        raise ConfigurationError("the S3 endpoint has a user name or password in it: take it out and set AWS credentials instead")
+
+
+# -- what went wrong --------------------------------------------------------------------------------------------------------------------
+
+
+def explain(error: Exception, doing: str) -> SoundcheckError:
+    """What an error of an S3 call means and what to do, in one sentence without credentials, as the error to raise from it.
+
+    doing is what failed, as a gerund: "listing s3://bucket/prefix". A SoundcheckError comes back as it is.
+    """
+    if isinstance(error, SoundcheckError):
+        return error
+    if isinstance(error, ClientError):
+        return _explain_answer(error, doing)
+    beneath = error.__cause__ or error.__context__
+    if isinstance(error, Boto3Error) and isinstance(beneath, ClientError | BotoCoreError):
+        return explain(beneath, doing)  # boto3's transfers hide the answer in a text
+    return _explain_no_answer(error, doing)
+
+
+class _Meaning(NamedTuple):
+    """The error for a code of S3, and the rest of its sentence; {bucket}, {action}, {region} and {said} are filled in."""
+
+    error: type[SoundcheckError]
+    text: str
+
+
+_KEYS = "check the AWS credentials (AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+_DENIED = _Meaning(AccessDeniedError, "S3 refused access: allow these credentials {action}, in IAM and in the bucket's policy")
+_EXPIRED = _Meaning(AccessDeniedError, "the AWS credentials have expired: log in again")
+_GONE = _Meaning(SourceGone, "there is no such object (any more)")
+_BUSY = _Meaning(UnreachableError, "S3 is failing or wants fewer requests ({said}): try again later")
+_ELSEWHERE = _Meaning(ConfigurationError, "the bucket is not in this region or at this endpoint: set the S3 region to {region}")
+_FULL = _Meaning(ResultsNotWritable, "the store is full or its quota is used up: make room")
+
+_MEANINGS: dict[str, _Meaning] = {
+    "NoSuchBucket": _Meaning(ConfigurationError, "{bucket} does not exist: create it, or correct its name, region or endpoint"),
+    "InvalidBucketName": _Meaning(ConfigurationError, "{bucket} has no valid name: correct it"),
+    "AccessDenied": _DENIED,
+    "AllAccessDisabled": _DENIED,
+    "Unauthorized": _DENIED,
+    "InvalidAccessKeyId": _Meaning(AccessDeniedError, f"S3 does not know this access key id: {_KEYS}"),
+    "SignatureDoesNotMatch": _Meaning(AccessDeniedError, f"the secret does not belong to the access key id: {_KEYS}"),
+    "InvalidToken": _Meaning(AccessDeniedError, f"the session token is not valid: {_KEYS}, and AWS_SESSION_TOKEN"),
+    "ExpiredToken": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
+    "RequestTimeTooSkewed": _Meaning(ConfigurationError, "this host's clock is wrong: set it"),
+    "InvalidObjectState": _Meaning(SourceError, "the object is archived: restore it first"),
+    "NoSuchKey": _GONE,
+    "NoSuchVersion": _GONE,
+    "MethodNotAllowed": _Meaning(SourceGone, "the object was deleted (a delete marker is in its place)"),
+    "PreconditionFailed": _Meaning(SourceChanged, "the object was overwritten since it was listed: the next run takes the new one"),
+    "InvalidRange": _Meaning(SourceChanged, "the object is shorter than when it was listed: the next run takes the new one"),
+    "PermanentRedirect": _ELSEWHERE,
+    "TemporaryRedirect": _ELSEWHERE,
+    "AuthorizationHeaderMalformed": _ELSEWHERE,
+    "IllegalLocationConstraintException": _ELSEWHERE,
+    "SlowDown": _BUSY,
+    "InternalError": _BUSY,
+    "ServiceUnavailable": _BUSY,
+    "RequestTimeout": _BUSY,
+    "Throttling": _BUSY,
+    "TooManyRequests": _BUSY,
+    "QuotaExceeded": _FULL,
+    "InsufficientStorage": _FULL,
+    "EntityTooLarge": _Meaning(ResultsNotWritable, "the store does not take objects of this size: use smaller packages"),
+}
+_CODES_BY_STATUS = {
+    301: "PermanentRedirect",
+    307: "TemporaryRedirect",
+    401: "Unauthorized",
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    405: "MethodNotAllowed",
+    408: "RequestTimeout",
+    412: "PreconditionFailed",
+    416: "InvalidRange",
+    429: "TooManyRequests",
+    507: "InsufficientStorage",
+}
+"""An answer to HEAD has no body, hence no code; and stores have codes of their own."""
+_SERVER_FAULT = 500
+
+_READS = frozenset({"GetObject", "HeadObject", "GetObjectAttributes", "GetObjectTagging"})
+_ON_BUCKETS = frozenset({"HeadBucket", "ListObjects", "ListObjectsV2", "ListObjectVersions", "GetBucketLocation", "GetBucketVersioning"})
+_ACTIONS = {
+    "HeadBucket": "s3:ListBucket",
+    "ListObjects": "s3:ListBucket",
+    "ListObjectsV2": "s3:ListBucket",
+    "ListObjectVersions": "s3:ListBucketVersions",
+    "ListBuckets": "s3:ListAllMyBuckets",
+    "HeadObject": "s3:GetObject",
+    "DeleteObjects": "s3:DeleteObject",
+    "CopyObject": "s3:GetObject and s3:PutObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+}
+"""IAM actions by operation, where they are not called the same (AWS, 'Actions, resources, and condition keys for Amazon S3')."""
+
+
+def _explain_answer(error: ClientError, doing: str) -> SoundcheckError:
+    said: Mapping[str, object] = error.response.get("Error", {})
+    operation, bucket = error.operation_name, said.get("BucketName")
+    meaning = _meaning(str(said.get("Code", "")), _status(error), operation)
+    facts = {
+        "bucket": f"bucket {bucket}" if bucket else "the bucket",
+        "action": _ACTIONS.get(operation, f"s3:{operation}"),
+        "region": _region(error) or "the bucket's own",
+        "said": _answer(error),
+    }
+    return meaning.error(f"{doing} failed: {meaning.text.format_map(facts)}")
+
+
+def _meaning(code: str, status: int, operation: str) -> _Meaning:
+    if code not in _MEANINGS:
+        code = _CODES_BY_STATUS.get(status, "InternalError" if status >= _SERVER_FAULT else code)
+    if code == "NoSuchKey" and operation in _ON_BUCKETS:
+        code = "NoSuchBucket"
+    if code == "PreconditionFailed" and operation not in _READS:
+        return _Meaning(ResultsNotWritable, "another writer was there first ({said}): see who else writes here")
+    return _MEANINGS.get(code, _Meaning(ConfigurationError, "S3 answered {said}: check the S3 settings"))
+
+
+def _status(error: ClientError) -> int:
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+
+
+def _region(error: ClientError) -> str | None:
+    """The region that S3 says the bucket is in."""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers.get("x-amz-bucket-region")
+
+
+def _answer(error: ClientError) -> str:
+    """Status, code and text of an answer."""
+    said = error.response.get("Error", {})
+    code, text = said.get("Code", ""), said.get("Message", "")
+    status = str(_status(error))
+    words = [f"HTTP {status}", "" if code == status else code, text]
+    return _shown(" ".join(word for word in words if word))
+
+
+_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError, SSOError)
+
+
+def _explain_no_answer(error: Exception, doing: str) -> SoundcheckError:
+    """Errors on this side of S3: credentials, certificates, connections, settings."""
+    if isinstance(error, NoCredentialsError):
+        return AccessDeniedError(
+            f"{doing} failed: no AWS credentials were found: {_KEYS}, or make the access anonymous for a public bucket"
+        )
+    if isinstance(error, _NO_CREDENTIALS):
+        return AccessDeniedError(f"{doing} failed: the AWS credentials could not be had ({_shown(str(error))}): log in again, or {_KEYS}")
+    if isinstance(error, SSLError) and (advice := _tls_advice(str(error))):
+        return ConfigurationError(f"{doing} failed: {advice}")
+    if isinstance(error, FlexibleChecksumError):
+        return SourceError(f"{doing} failed: the bytes do not match their checksum: try again, then look at the object")
+    if isinstance(error, S3ConnectionError | HTTPClientError | IncompleteReadError | OSError):
+        return UnreachableError(f"{doing} failed: {_no_connection(error)}")
+    return ConfigurationError(f"{doing} failed: {_shown(str(error))}: check the AWS configuration and the S3 settings")
+
+
+def _tls_advice(text: str) -> str | None:
+    """What to do about a certificate or a protocol; None where a connection merely broke."""
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "the endpoint's certificate is not trusted: name the authority that signed it in AWS_CA_BUNDLE"
+    if "WRONG_VERSION_NUMBER" in text:
+        return "the endpoint does not speak TLS: use http:// in its URL, or its TLS port"
+    return None
+
+
+def _no_connection(error: Exception) -> str:
+    where = f" at {_origin(endpoint)}" if (endpoint := _endpoint(error)) else ""
+    if isinstance(error, IncompleteReadError):
+        return "the connection broke before the last byte: try again"
+    return f"S3{where} did not answer ({type(error).__name__}): check the endpoint, the network and the proxy"
+
+
+def _endpoint(error: Exception) -> str:
+    facts: dict[str, object] = getattr(error, "kwargs", {})
+    return str(facts.get("endpoint_url") or "")
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port of a URL: its path and query may carry a signature."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+_SECRETS = re.compile(
+    r"(?P<name>://)[^/\s@]+@"
+    r"|(?P<parameter>(?:X-Amz-(?:Credential|Signature|Security-Token)|AWSAccessKeyId|Signature)=)[^&\s\"']+"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}",
+    re.IGNORECASE,
+)
+_SHOWN_CHARACTERS = 300
+
+
+def _shown(text: str) -> str:
+    """Text from elsewhere as it may stand in a sentence: one line, not endless, without the parts that could be credentials."""
+    line = " ".join(text.split()).rstrip(".")
+    safe = _SECRETS.sub(lambda match: f"{match['name'] or match['parameter'] or ''}...", line)
+    return safe if len(safe) <= _SHOWN_CHARACTERS else f"{safe[:_SHOWN_CHARACTERS]}..."

@@ -1,0 +1,1 @@
+"""When soundcheck does it: settings, wiring, the flows and the command line."""

@@ -1,0 +1,284 @@
+"""The command line: commands with --help and examples, progress on standard error, and with --json one object on standard output."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from moderation.errors import SoundcheckError
+from moderation.outcomes import ExitCode
+
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+"""Print one JSON object on standard output, and nothing else there."""
+INTERRUPTED = 130
+
+app = App(
+    name="soundcheck",
+    help="Scan audio catalogues in S3 for music, speech and AI-made music through Modulate's Velma-2 streaming service.",
+    version_flags=["--version"],
+    end_of_options_delimiter="",
+    error_console=Console(stderr=True),
+)
+
+
+@app.command
+def demo(
+    *,
+    catalogue: Path | None = None,
+    results: Path = Path("demo-results"),
+    direct: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Scan a small catalogue on this machine alone: an embedded S3, a local Velma server, an embedded Prefect.
+
+    The local server has a reference detector: its results are not Modulate's. A second run over the same results streams nothing.
+
+    Examples:
+
+        soundcheck demo
+
+        soundcheck demo --catalogue ~/Music/test-clips --results out
+
+    Parameters
+    ----------
+    catalogue
+        A folder of audio files to scan instead of the generated samples. A catalogue.csv in it (columns file, truth) is compared with.
+    results
+        The folder for the Parquet; ledger, spool and logs lie in its _state.
+    direct
+        Run the same functions without Prefect.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.demo import demonstrate, print_demonstration  # noqa: PLC0415 - every command imports what it alone needs
+    from flows.terminal import print_summary, say_json  # noqa: PLC0415
+
+    shown = asyncio.run(demonstrate(results, catalogue, direct=direct))
+    if json:
+        say_json(shown.counts())
+    else:
+        print_summary(shown.report)
+        print_demonstration(shown)
+    return shown.exit_code
+
+
+@app.command
+def scan(
+    source: str,
+    *,
+    results: str | None = None,
+    endpoint: list[str] | None = None,
+    velma_url: str | None = None,
+    connections: int | None = None,
+    monthly_hours: float | None = None,
+    direct: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Scan the audio below an S3 prefix, and publish what the service finds as Parquet.
+
+    What is done is never streamed again. Settings come from SOUNDCHECK_* variables, .env and soundcheck.toml; the key from
+    SOUNDCHECK_API_KEY, a file or a Prefect Secret block; S3 from the usual AWS variables.
+
+    Examples:
+
+        soundcheck scan s3://music-uploads/2026/ --results s3://moderation-results/velma
+
+        soundcheck scan s3://music-uploads/ --results out --endpoint music --direct --json
+
+    Parameters
+    ----------
+    source
+        s3://bucket/prefix; the prefix is taken literally.
+    results
+        A folder, or s3://bucket/prefix.
+    endpoint
+        music or ai_music; may be given twice. Both by default.
+    velma_url
+        One host for every endpoint, such as ws://127.0.0.1:8765 for a local server.
+    connections
+        The most sessions at once on each endpoint.
+    monthly_hours
+        The most audio-hours this calendar month (UTC), over all endpoints.
+    direct
+        Run the same functions without Prefect, for small on-demand work.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.launch import prefect_server, scan_as_flow, scan_directly  # noqa: PLC0415
+    from flows.run import Report, Watch  # noqa: PLC0415
+    from flows.settings import load_settings  # noqa: PLC0415
+    from flows.terminal import print_summary, say_json  # noqa: PLC0415
+    from flows.wiring import check_before_start, state_of  # noqa: PLC0415
+
+    settings = load_settings(results=results, endpoints=endpoint, velma_url=velma_url, connections=connections, monthly_hours=monthly_hours)
+
+    async def run() -> Report:
+        await check_before_start(settings, source)
+        if direct:
+            return await scan_directly(settings, source, Watch())
+        async with prefect_server(state_of(settings)) as ready:
+            await ready()
+            return await scan_as_flow(settings, source, Watch())
+
+    report = asyncio.run(run())
+    if json:
+        say_json(report.counts())
+    else:
+        print_summary(report)
+    return report.exit_code
+
+
+@app.command
+def serve(
+    *,
+    port: int = 8765,
+    api_key: list[str],
+    max_connections: int | None = None,
+    monthly_hours: float | None = None,
+    credits: float | None = None,  # noqa: A002 - the word of the seed pages
+    journal: Path | None = None,
+    detector: Literal["signal", "stub"] = "signal",
+    json: Json = False,
+) -> int:
+    """Run the local Velma server alone: both endpoints on loopback, with a reference detector that is not Modulate's model.
+
+    Examples:
+
+        soundcheck serve --api-key YOUR_API_KEY
+
+        soundcheck serve --api-key k1 --port 0 --max-connections 5 --journal journal.jsonl --json
+
+    Parameters
+    ----------
+    port
+        0 takes any free one.
+    api_key
+        A key that is accepted; may be given several times.
+    max_connections
+        The most connections at once on each endpoint.
+    monthly_hours
+        Audio-hours until "Monthly usage limit reached."
+    credits
+        Audio-hours until "Insufficient credits."
+    journal
+        A file that gets a JSON line for everything the server sees.
+    detector
+        signal: a small signal detector; stub: instant figures for load tests.
+    json
+        Print one line with url and pid when it listens.
+    """
+    from flows.serve import ServeOptions, serve  # noqa: PLC0415
+
+    options = ServeOptions(
+        port=port,
+        api_keys=tuple(api_key),
+        max_connections=max_connections,
+        monthly_hours=monthly_hours,
+        credit_hours=credits,
+        journal=journal,
+        detector=detector,
+    )
+    asyncio.run(serve(options, as_json=json))
+    return ExitCode.OK
+
+
+@app.command
+def sql(
+    query: str,
+    *,
+    results: str | None = None,
+    csv: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Ask the results in SQL (DuckDB): datasets are tables, and docs/data-dictionary.md has their columns and views.
+
+    Examples:
+
+        soundcheck sql --results out "select key, primary_label, music_pct from music_latest order by music_pct desc"
+
+        soundcheck sql --results out --csv "from failures"
+
+    Parameters
+    ----------
+    query
+        One SELECT (or FROM, WITH, DESCRIBE, SUMMARIZE).
+    results
+        A folder, or s3://bucket/prefix.
+    csv
+        CSV on standard output.
+    json
+        A JSON list of objects on standard output.
+    """
+    from connectors.s3 import S3Settings, s3_client  # noqa: PLC0415
+    from flows.settings import load_settings  # noqa: PLC0415
+    from flows.terminal import stdout  # noqa: PLC0415
+    from flows.wiring import results_of  # noqa: PLC0415
+    from tasks.query import ask, open_results, render_table, to_csv, to_json  # noqa: PLC0415
+
+    url = results_of(load_settings(results=results))
+    with open_results(url, s3_client(S3Settings()) if "://" in url else None) as lake:
+        answer = ask(lake, query)
+        if json:
+            to_json(answer, sys.stdout)
+        elif csv:
+            to_csv(answer, sys.stdout)
+        else:
+            render_table(answer, stdout)
+    return ExitCode.OK
+
+
+@app.command
+def doctor(source: str | None = None, *, results: str | None = None, velma_url: str | None = None, json: Json = False) -> int:
+    """Check key, endpoints, buckets, C speedups and Prefect, and say what to do about each. Nothing is streamed, no key is sent.
+
+    Examples:
+
+        soundcheck doctor s3://music-uploads/2026/ --results out
+
+    Parameters
+    ----------
+    source
+        The catalogue to be listed: s3://bucket/prefix.
+    results
+        A folder, or s3://bucket/prefix.
+    velma_url
+        One host for every endpoint.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from flows.doctor import examine, print_findings, worst  # noqa: PLC0415
+    from flows.settings import load_settings  # noqa: PLC0415
+    from flows.terminal import say_json  # noqa: PLC0415
+
+    findings = asyncio.run(examine(load_settings(results=results, velma_url=velma_url), source))
+    if json:
+        say_json({"checks": [asdict(finding) for finding in findings], "exit_code": int(worst(findings))})
+    else:
+        print_findings(findings)
+    return worst(findings)
+
+
+def main() -> None:
+    """The console script: one message for an error, and the exit code of rules.md."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line and return its exit code. Errors that are not ours show as what they are: defects, with their traceback."""
+    from flows.terminal import say_error  # noqa: PLC0415
+
+    try:
+        code = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:
+        return ExitCode.USAGE
+    except SoundcheckError as error:
+        say_error(str(error), error.exit_code, as_json="--json" in arguments)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return int(code or 0)

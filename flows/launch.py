@@ -1,0 +1,80 @@
+"""Starts a scan for somebody at a terminal: directly, on the Prefect server that is configured, or on an embedded one; and ends it well."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from connectors.s3 import S3Uri
+from flows.embedded_prefect import check_api, embedded_prefect
+from flows.run import Report, Watch, run_scan
+from flows.settings import Settings
+from flows.terminal import progress_shown, stderr
+from flows.wiring import wired
+from moderation.errors import SoundcheckError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+async def scan_directly(settings: Settings, source: str, watch: Watch) -> Report:
+    """Run the steps in this process without Prefect."""
+    uri = S3Uri.parse(source)
+    async with wired(settings) as parts, stoppable(watch, settings.grace_seconds), progress_shown(watch):
+        return await run_scan(parts, uri, watch)
+
+
+async def scan_as_flow(settings: Settings, source: str, watch: Watch) -> Report:
+    """Run the Prefect flow in this process, on the server that Prefect's settings name by now. Raises the error that ended it."""
+    from flows.scan import WATCH, scan_catalogue  # noqa: PLC0415 - importing Prefect takes seconds, and only flows need it
+
+    watch.settings = settings
+    token = WATCH.set(watch)
+    try:
+        async with stoppable(watch, settings.grace_seconds), progress_shown(watch):
+            state = await scan_catalogue(source, results=settings.results, endpoints=settings.endpoints, return_state=True)
+    finally:
+        WATCH.reset(token)
+    if watch.error is not None:
+        raise watch.error
+    if watch.report is None:
+        raise SoundcheckError(f"the flow run ended as {state.name} without a report: {state.message}")
+    return watch.report
+
+
+@asynccontextmanager
+async def prefect_server(state: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """The Prefect server to use: the one of PREFECT_API_URL, else an embedded one; the block waits for it by calling what it gets."""
+    if api_url := os.environ.get("PREFECT_API_URL"):
+        await asyncio.to_thread(check_api, api_url)
+
+        async def ready() -> None:
+            return
+
+        yield ready
+    else:
+        async with embedded_prefect(state, wait=False) as server:
+            yield server.ready
+
+
+@asynccontextmanager
+async def stoppable(watch: Watch, grace_seconds: float) -> AsyncIterator[None]:
+    """SIGTERM and Ctrl-C end a run well while the block runs: no new start, then after the grace period (or a second signal) no session."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if watch.stop:
+            watch.drop()
+            return
+        watch.terminate()
+        stderr.print(f"stopping: running sessions have {grace_seconds:.0f} s to finish (again to end them now)", highlight=False)
+        loop.call_later(grace_seconds, watch.drop)
+
+    for name in SIGNALS:
+        loop.add_signal_handler(name, stop)
+    try:
+        yield
+    finally:
+        for name in SIGNALS:
+            loop.remove_signal_handler(name)

@@ -1,0 +1,296 @@
+"""One run of the pipeline, whoever executes its steps: list, plan, stream, publish, and the run's own record (design.md section 3)."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Protocol, TypeVar
+
+from connectors.lake.packages import write_rows
+from connectors.s3 import S3Uri
+from flows.settings import Settings
+from flows.wiring import Wired
+from moderation.admission import EVERY_ENDPOINT
+from moderation.budget import month_of
+from moderation.errors import SoundcheckError
+from moderation.identity import run_id
+from moderation.outcomes import ExitCode, Reason, StopCause
+from tasks.admission import Admission, Stop
+from tasks.list_catalogue import list_catalogue
+from tasks.plan import PlanRules, Shard, load_shard, plan_catalogue
+from tasks.progress import Progress, Standing
+from tasks.records import Run
+from tasks.stream import Streaming, stream_shard
+
+MS_PER_HOUR = 3_600_000
+SHARDS_AT_ONCE = 4
+"""Shards of one endpoint side by side: the long tail of one is filled by the next."""
+ALARM_SHARE = 0.2
+ALARM_OBJECTS = 20
+"""A run of at least so many objects with more than this share newly quarantined ends with 65: something general is wrong (rules.md)."""
+COMPLETED = "Completed"
+RUNNING = "Running"
+T = TypeVar("T")
+
+
+class Executor(Protocol):
+    """Who runs a step: plainly in this process, or as a Prefect task."""
+
+    async def __call__(self, name: str, step: Callable[[], Awaitable[T]]) -> T:
+        """Run the step under a name and return what it returns."""
+
+
+async def directly(name: str, step: Callable[[], Awaitable[T]]) -> T:
+    """An executor that just runs the step."""
+    del name
+    return await step()
+
+
+@dataclass(slots=True)
+class Watch:
+    """What a person, or another program, sees of a run: its progress while it runs, its report at the end, and the way to stop it."""
+
+    progress: Progress = field(default_factory=Progress)
+    stop: Stop = field(default_factory=Stop)
+    settings: Settings | None = None
+    """Settings that count instead of those that the flow would load."""
+    report: "Report | None" = None
+    error: SoundcheckError | None = None
+    admission: Admission | None = None
+
+    def terminate(self) -> None:
+        """Start nothing more; what streams may finish."""
+        self.stop.request(StopCause.TERMINATED, Reason.NOT_REACHED, "stopped by a signal: what had not started stays pending")
+
+    def drop(self) -> None:
+        """End what streams now."""
+        if self.admission is not None:
+            self.admission.drop_all()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run ended. state is the flow state's name, message why it stopped if it did, recovered the sessions of earlier runs."""
+
+    run_id: str
+    source: str
+    results: str
+    state: str
+    exit_code: ExitCode
+    message: str
+    progress: Progress
+    recovered: int = 0
+
+    def counts(self) -> dict[str, Any]:
+        """The figures as JSON has them: every object counts once, its endpoints apart. at_risk_hours are possibly billed."""
+        progress = self.progress
+        return {
+            "run_id": self.run_id,
+            "state": self.state,
+            "source": self.source,
+            "objects": progress.listed,
+            **{standing.value: count for standing, count in progress.objects().items()},
+            "sessions": progress.sessions,
+            "audio_hours": hours(progress.audio_ms),
+            "at_risk_hours": hours(progress.at_risk_ms),
+            "recovered_sessions": self.recovered,
+            "endpoints": {
+                name: {
+                    "planned": counts.planned,
+                    **{standing.value: counts.standings[standing] for standing in Standing},
+                    "sessions": counts.sessions,
+                    "refusals": counts.refusals,
+                    "audio_hours": hours(counts.audio_ms),
+                    "reasons": {reason.value: count for reason, count in sorted(counts.reasons.items())},
+                }
+                for name, counts in progress.endpoints.items()
+            },
+            "results": self.results,
+            "message": self.message,
+            "exit_code": int(self.exit_code),
+        }
+
+
+def hours(ms: int) -> float:
+    """Audio-hours of milliseconds, to a third of a second."""
+    return round(ms / MS_PER_HOUR, 4)
+
+
+async def run_scan(wired: Wired, source: S3Uri, watch: Watch, execute: Executor = directly, flow_run_id: str | None = None) -> Report:
+    """Scan everything below a prefix. Errors that concern the whole run are raised once its end is on record."""
+    started_at = wired.now()
+    run = Run(run_id(started_at, wired.entropy(3)), wired.settings.org, started_at)
+    scan = _Scan(wired, source, run, watch, execute, flow_run_id)
+    await scan.record(RUNNING)
+    try:
+        recovered = await scan.steps()
+    except SoundcheckError as error:
+        await scan.record(state_name(error), error.exit_code, str(error))
+        raise
+    state, code = scan.verdict()
+    await scan.record(state, code, watch.stop.message)
+    watch.report = Report(run.run_id, str(source), wired.results.url, state, code, watch.stop.message, watch.progress, recovered)
+    return watch.report
+
+
+def state_name(error: SoundcheckError) -> str:
+    """The flow state's name for an error that ended a run."""
+    by_code = {cause.exit_code: cause for cause in StopCause}
+    return by_code.get(error.exit_code, StopCause.CONFIGURATION).value
+
+
+class _Scan:
+    """The steps of one scan."""
+
+    def __init__(self, wired: Wired, source: S3Uri, run: Run, watch: Watch, execute: Executor, flow_run_id: str | None) -> None:
+        self.wired = wired
+        self.source = source
+        self.run = run
+        self.watch = watch
+        self.execute = execute
+        self.flow_run_id = flow_run_id
+
+    async def steps(self) -> int:
+        """List, plan, stream and publish; returns the sessions of earlier runs that were published on the way."""
+        wired, run, progress = self.wired, self.run, self.watch.progress
+        await self._set_limits()
+        progress.step = "recovering what earlier runs left"
+        recovered = await wired.publisher.recover()
+        await self.execute("list", lambda: list_catalogue(wired.audio, wired.results, self.source, run, progress))
+        rules = PlanRules(
+            parameter_rules=[raw.rule() for raw in wired.settings.raw_rules],
+            max_session_hours=wired.settings.max_session_hours,
+        )
+        shards = await self.execute(
+            "plan", lambda: plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
+        )
+        if shards:
+            progress.step = "streaming"
+            await self._stream(shards)
+        progress.step = "publishing"
+        await self.execute("publish", lambda: wired.publisher.publish_run(run.run_id, run.scan_date))
+        progress.step = "finished"
+        return recovered
+
+    async def _set_limits(self) -> None:
+        """Write the ceilings and the cap of the settings into the ledger, where every process keeps them."""
+        settings, ledger, month = self.wired.settings, self.wired.ledger, month_of(self.run.started_at)
+        for endpoint in self.wired.endpoints:
+            await ledger.set_gate(self.run.org, endpoint.name, settings.connections)
+        await ledger.set_gate(self.run.org, EVERY_ENDPOINT, settings.total_connections)
+        cap_ms = None if settings.monthly_hours is None else round(settings.monthly_hours * MS_PER_HOUR)
+        await ledger.set_cap(self.run.org, EVERY_ENDPOINT, month, cap_ms)
+
+    async def _stream(self, shards: Sequence[Shard]) -> None:
+        streaming = self._streaming()
+        self.watch.admission = streaming.admission
+        leases = asyncio.create_task(streaming.admission.keep_leases())
+        try:
+            await self._stream_all(streaming, [shard for shard in shards if shard.first])
+            await self._stream_all(streaming, [shard for shard in shards if not shard.first])
+        finally:
+            leases.cancel()
+            await asyncio.gather(leases, return_exceptions=True)
+
+    def _streaming(self) -> Streaming:
+        wired, run, stop = self.wired, self.run, self.watch.stop
+        ceilings = {endpoint.name: wired.settings.connections for endpoint in wired.endpoints}
+        return Streaming(
+            run_id=run.run_id,
+            org=run.org,
+            lake=wired.lake,
+            worker=wired.worker,
+            client=wired.client,
+            store=wired.audio,
+            ledger=wired.ledger,
+            spool=wired.spool,
+            admission=Admission(wired.ledger, wired.worker, ceilings, stop, wired.chance),
+            stop=stop,
+            progress=self.watch.progress,
+            now=wired.now,
+            chance=wired.chance,
+            entropy=wired.entropy,
+        )
+
+    async def _stream_all(self, streaming: Streaming, shards: Sequence[Shard]) -> None:
+        places = {endpoint.name: asyncio.Semaphore(SHARDS_AT_ONCE) for endpoint in self.wired.endpoints}
+
+        async def stream(shard: Shard) -> None:
+            async def step() -> int:
+                objects = await asyncio.to_thread(load_shard, self.wired.results, self.run.run_id, shard.number)
+                return len(await stream_shard(streaming, shard.number, objects))
+
+            async with places[shard.endpoint]:
+                await self.execute(f"stream {shard.endpoint} shard {shard.number}", step)
+
+        with first_of_group():
+            async with asyncio.TaskGroup() as group:
+                for shard in shards:
+                    group.create_task(stream(shard))
+
+    def verdict(self) -> tuple[str, ExitCode]:
+        """The name of the final state and the exit code (rules.md)."""
+        stop, progress = self.watch.stop, self.watch.progress
+        if stop.cause is not None:
+            return stop.cause.value, stop.cause.exit_code
+        if not progress.newly_quarantined:
+            return COMPLETED, ExitCode.OK
+        many = progress.listed >= ALARM_OBJECTS and progress.newly_quarantined > ALARM_SHARE * progress.listed
+        return COMPLETED, ExitCode.MANY_QUARANTINED if many else ExitCode.QUARANTINED
+
+    async def record(self, state: str, exit_code: ExitCode | None = None, message: str = "") -> None:
+        """Write the run's row of its start, or of its end."""
+        name = "start" if exit_code is None else "end"
+        row = self._row(state, exit_code, message)
+        await asyncio.to_thread(write_rows, self.wired.results, "runs", self.run.run_id, self.run.scan_date, name, [row])
+
+    def _row(self, state: str, exit_code: ExitCode | None, message: str) -> dict[str, Any]:
+        progress, settings = self.watch.progress, self.wired.settings
+        parameters = settings.model_dump(mode="json", exclude={"api_key"})
+        shaping = {name: parameters[name] for name in ("endpoints", "raw_rules", "max_session_hours")}
+        objects = progress.objects()
+        return {
+            "run_id": self.run.run_id,
+            "flow": "scan",
+            "org": self.run.org,
+            "source": str(self.source),
+            "parameters": json.dumps(parameters, sort_keys=True),
+            "fingerprint": hashlib.blake2b(json.dumps(shaping, sort_keys=True).encode(), digest_size=8).hexdigest(),
+            "code_version": version("soundcheck"),
+            "prefect_flow_run_id": self.flow_run_id,
+            "started_at": self.run.started_at,
+            "finished_at": None if exit_code is None else self.wired.now(),
+            "state": state,
+            "exit_code": None if exit_code is None else int(exit_code),
+            "stop_cause": f"{state}: {message}" if message else None,
+            "objects_listed": progress.listed,
+            "planned": sum(counts.planned for counts in progress.endpoints.values()),
+            **{standing.value: objects[standing] for standing in Standing},
+            "audio_ms_settled": progress.audio_ms,
+            "audio_ms_at_risk": progress.at_risk_ms,
+            "audio_ms_saved": 0,
+        }
+
+
+@contextmanager
+def first_of_group() -> Iterator[None]:
+    """Raise the first of a group of errors by itself, so that a person reads one sentence; SoundcheckErrors go before others."""
+    first: BaseException | None = None
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors = list(_leaves(group))
+        first = next((error for error in errors if isinstance(error, SoundcheckError)), errors[0])
+    if first is not None:
+        raise first
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,115 @@
+"""What people see on a terminal: progress on standard error, a summary on standard output, one line for an error."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from flows.run import MS_PER_HOUR, Report, Watch
+
+REFRESH_SECONDS = 0.5
+PLAIN_SECONDS = 10.0
+"""How often a progress line is written where standard error is no terminal."""
+NOT_DONE_ROWS = 25
+"""Objects that are not done which a summary names; SQL has the rest."""
+
+stdout = Console()
+stderr = Console(stderr=True)
+
+
+def say_error(message: str, exit_code: int, *, as_json: bool) -> None:
+    """One line that says what is wrong; with as_json also the one object on standard output."""
+    stderr.print(Text(f"soundcheck: {message}"), style="red", soft_wrap=True)
+    if as_json:
+        say_json({"error": message, "exit_code": exit_code})
+
+
+def say_json(value: dict[str, Any]) -> None:
+    """The one JSON object of a command, on a line of its own."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+@asynccontextmanager
+async def progress_shown(watch: Watch) -> AsyncIterator[None]:
+    """Show a run's progress while the block runs: a live line on a terminal, else a line every ten seconds."""
+    show = _live(watch) if stderr.is_terminal else _plain(watch)
+    showing = asyncio.create_task(show)
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+
+
+async def _plain(watch: Watch) -> None:
+    started = monotonic()
+    while True:
+        await asyncio.sleep(PLAIN_SECONDS)
+        stderr.print(f"{watch.progress.line()}{_rate(watch, started)}", soft_wrap=True, highlight=False)
+
+
+async def _live(watch: Watch) -> None:
+    started = monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, transient=True) as shown:
+        task = shown.add_task("", total=1.0)
+        while True:
+            shown.update(task, completed=watch.progress.share, description=f"{watch.progress.line()}{_rate(watch, started)}")
+            await asyncio.sleep(REFRESH_SECONDS)
+
+
+def _rate(watch: Watch, started: float) -> str:
+    """The speed so far, as times real time, and the time left by it, an estimate as the plan's hours are."""
+    progress, elapsed = watch.progress, monotonic() - started
+    if not progress.audio_ms or not progress.share:
+        return ""
+    left = elapsed * (1 - progress.share) / progress.share
+    return f", {progress.audio_ms / 1000 / elapsed:.0f} x real time, about {left / 60:.0f} min left (estimated)"
+
+
+def print_summary(report: Report) -> None:
+    """The end of a run: counts per endpoint, what is not done and why, where the Parquet lies."""
+    counts = report.counts()
+    table = Table(title=f"run {report.run_id}: {report.state}", title_justify="left")
+    names = ("planned", "done", "quarantined", "skipped", "pending", "sessions", "audio_hours")
+    table.add_column("endpoint")
+    for name in names:
+        table.add_column(name.replace("_", "-"), justify="right")
+    for endpoint, figures in counts["endpoints"].items():
+        table.add_row(endpoint, *(str(figures[name]) for name in names))
+    stdout.print(table)
+    _print_not_done(report)
+    if report.progress.at_risk_ms:
+        stdout.print(f"Possibly billed without a result: {report.progress.at_risk_ms / MS_PER_HOUR:.4f} audio-hours.")
+    if report.recovered:
+        stdout.print(f"{report.recovered} sessions of earlier runs were published on the way.")
+    stdout.print(f"{report.progress.sessions} sessions were streamed for {counts['objects']} objects.", highlight=False)
+    if not report.progress.sessions:
+        stdout.print("Nothing was paid: everything here was done, skipped or quarantined before.", highlight=False)
+    stdout.print(Text(f"Results: {report.results}"), soft_wrap=True)
+    if report.message:
+        stderr.print(Text(f"soundcheck: {report.message}"), style="red", soft_wrap=True)
+
+
+def _print_not_done(report: Report) -> None:
+    outcomes = {(outcome.key, outcome.reason): outcome for outcome in report.progress.outcomes}
+    if not outcomes:
+        return
+    table = Table(title="not done", title_justify="left")
+    for name in ("object", "standing", "reason", "detail"):
+        table.add_column(name, overflow="fold")
+    for outcome in list(outcomes.values())[:NOT_DONE_ROWS]:
+        reason = outcome.reason.value if outcome.reason else ""
+        table.add_row(Text(repr(outcome.key)[1:-1]), outcome.standing.value, reason, Text(outcome.detail))
+    stdout.print(table)
+    if len(outcomes) > NOT_DONE_ROWS:
+        stdout.print(f"... and {len(outcomes) - NOT_DONE_ROWS} more: ask with soundcheck sql.", highlight=False)

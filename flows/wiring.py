@@ -1,0 +1,163 @@
+"""The composition root: connectors made from settings, and closed again. Nothing else makes a connector of the real thing."""
+
+import os
+import random
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from connectors.audio_store import AudioStore, S3AudioStore
+from connectors.lake.query import connect
+from connectors.lake.store import ResultStore, open_store
+from connectors.ledger import Ledger
+from connectors.s3 import S3Settings, S3Uri, s3_client
+from connectors.spool import Spool
+from connectors.velma import ApiKey, VelmaClient, VelmaSettings
+from flows.settings import Settings
+from moderation.endpoints import ENDPOINTS, Endpoint
+from moderation.errors import AccessDeniedError, ConfigurationError, ResultsNotWritable
+from moderation.identity import lake_id
+from moderation.pacing import Pace
+from tasks.publish import Publisher
+
+NO_KEY = (
+    "no API key: set SOUNDCHECK_API_KEY, or api_key_file (SOUNDCHECK_API_KEY_FILE) to a file that holds it, "
+    "or api_key_block to the name of a Prefect Secret block"
+)
+
+
+def now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """Everything that a run talks to. worker names this process in the ledger."""
+
+    settings: Settings
+    endpoints: tuple[Endpoint, ...]
+    client: VelmaClient
+    audio: AudioStore
+    results: ResultStore
+    open_lake: Callable[[], DuckDBPyConnection]
+    lake: str
+    ledger: Ledger
+    spool: Spool
+    worker: str
+    chance: Callable[[], float] = random.random
+    entropy: Callable[[int], bytes] = secrets.token_bytes
+    now: Callable[[], datetime] = now
+
+    @property
+    def publisher(self) -> Publisher:
+        """What publishes this run's sessions."""
+        return Publisher(self.ledger, self.spool, self.results, self.lake)
+
+
+@asynccontextmanager
+async def wired(settings: Settings) -> AsyncIterator[Wired]:
+    """The connectors for as long as the block runs.
+
+    Raises ConfigurationError, AccessDeniedError or ResultsNotWritable before anything is streamed.
+    """
+    key = await load_key(settings)
+    client = velma_client(settings, key)
+    results_url = results_of(settings)
+    s3 = s3_client(S3Settings())
+    results = open_store(results_url, s3)
+    results.check_writable()
+    state = state_of(settings)
+    async with AsyncExitStack() as stack:
+        audio = await stack.enter_async_context(S3AudioStore(s3))
+        ledger = await stack.enter_async_context(Ledger.open(state / "ledger.db"))
+        yield Wired(
+            settings=settings,
+            endpoints=tuple(ENDPOINTS[name] for name in settings.endpoints),
+            client=client,
+            audio=audio,
+            results=results,
+            open_lake=partial(connect, results_url, s3),
+            lake=lake_id(results.url),
+            ledger=ledger,
+            spool=Spool(state / "spool"),
+            worker=f"{socket.gethostname()}-{os.getpid()}",
+        )
+
+
+async def check_before_start(settings: Settings, source: str) -> None:
+    """What can be wrong before anything is started: key, hosts, addresses. Raises what `wired` would, only sooner."""
+    key = await load_key(settings) if settings.api_key_block is None else ApiKey("in a block")
+    velma_client(settings, key)
+    results_of(settings)
+    S3Uri.parse(source)
+
+
+def velma_client(settings: Settings, key: ApiKey) -> VelmaClient:
+    """The client for the service, or for a local one. Raises ConfigurationError for an insecure host."""
+    everywhere = {name: settings.velma_url.rstrip("/") for name in ENDPOINTS} if settings.velma_url else {}
+    return VelmaClient(
+        key,
+        VelmaSettings(hosts=everywhere | settings.hosts, deadlines=settings.deadlines, pace=Pace(settings.pace), proxy=settings.proxy),
+    )
+
+
+async def load_key(settings: Settings) -> ApiKey:
+    """The API key from where the settings say it is. Raises AccessDeniedError without one."""
+    if settings.api_key is not None:
+        return ApiKey(settings.api_key.get_secret_value())
+    if settings.api_key_file is not None:
+        return ApiKey(_read_key(settings.api_key_file))
+    if settings.api_key_block is not None:
+        return await _key_of_block(settings.api_key_block)
+    raise AccessDeniedError(NO_KEY)
+
+
+def _read_key(path: Path) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigurationError(f"the API key file {path} cannot be read: {why}") from None
+
+
+async def _key_of_block(name: str) -> ApiKey:
+    from prefect.blocks.system import Secret  # noqa: PLC0415 - Prefect takes seconds to import, and few keys live there
+
+    try:
+        block: Any = await Secret.aload(name)
+    except ValueError:
+        raise ConfigurationError(f"Prefect has no Secret block named {name!r}: create it, or correct api_key_block") from None
+    return ApiKey(str(block.get()))
+
+
+def results_of(settings: Settings) -> str:
+    """Where results go. Raises ConfigurationError when nobody said."""
+    if not settings.results:
+        raise ConfigurationError("no results folder: give --results URL, or set SOUNDCHECK_RESULTS to a folder or s3://bucket/prefix")
+    return settings.results
+
+
+def state_of(settings: Settings) -> Path:
+    """The folder of ledger, spool and logs, made when missing. Raises ResultsNotWritable where that fails."""
+    results = settings.results or ""
+    if settings.state_dir is not None:
+        folder = settings.state_dir.expanduser()
+    elif results and "://" not in results:
+        folder = Path(results).absolute() / "_state"
+    else:
+        home = os.environ.get("XDG_STATE_HOME")
+        folder = (Path(home) if home else Path.home() / ".local" / "state") / "soundcheck"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsNotWritable(f"the state folder {folder} cannot be made ({error.strerror}): set state_dir to another one") from error
+    return folder.absolute()

@@ -1,0 +1,224 @@
+"""What the ledger is asked and what it answers: claims, grants, denials, and the rule between them (design.md section 5)."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+
+from moderation import budget
+
+EVERY_ENDPOINT = "*"
+"""The endpoint of the gate and the budget that hold for an organisation as a whole."""
+BREAKER_CLOSED = "closed"
+
+
+class SessionKind(StrEnum):
+    """What a session is for."""
+
+    OBJECT = "object"
+    PROBE = "probe"
+    """One that also asks whether the service takes sessions again (rules.md)."""
+
+
+class SessionState(StrEnum):
+    """How far the ledger knows a session to be."""
+
+    STREAMING = "streaming"
+    """Admitted: audio, and so money, may be under way."""
+    FINISHED = "finished"
+    """Ended with a valid done, booked, not yet published."""
+    PUBLISHED = "published"
+    AT_RISK = "at_risk"
+    """Failed after audio was sent: possibly billed."""
+    RELEASED = "released"
+    """Ended before any audio was sent: nothing was spent."""
+    LOST = "lost"
+    """Booked, but its result is gone for good: its object is free again."""
+
+
+ENDED = frozenset({SessionState.FINISHED, SessionState.AT_RISK, SessionState.RELEASED})
+"""States of a session that awaits its package; failed attempts are published too."""
+DONE = frozenset({SessionState.FINISHED, SessionState.PUBLISHED})
+"""States in which an object's result is paid for."""
+
+
+class Denial(StrEnum):
+    """Why a session was not admitted. The first three are about its object and last; the others pass."""
+
+    TOMBSTONE = "tombstone"
+    """The object was erased by request and must not be streamed again."""
+    CLAIMED = "claimed"
+    """The same object is being streamed with the same parameters, or its expired session has not been swept yet."""
+    DONE = "done"
+    """The result is paid for, published or about to be."""
+    PAUSED = "paused"
+    BREAKER = "breaker"
+    FULL = "full"
+    """Every slot of the endpoint or of the organisation is taken."""
+    BUDGET = "budget"
+    """The month's cap of the endpoint or of the organisation does not hold the estimate, counting the reservations of live sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A wish to stream one object to one endpoint.
+
+    session_id is new for every attempt; lake is the id of the result lake (identity.lake_id); month is the budget month of its start;
+    estimate_ms the milliseconds of audio to reserve. force streams an object again whose result is paid for, never one that streams.
+    """
+
+    session_id: str
+    lake: str
+    org: str
+    endpoint: str
+    object_id: str
+    object_key_id: str
+    params_hash: str
+    run_id: str
+    shard: int
+    worker: str
+    attempt: int
+    month: str
+    estimate_ms: int
+    kind: SessionKind = SessionKind.OBJECT
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.estimate_ms < 0:
+            raise ValueError(f"a session cannot reserve {self.estimate_ms} ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A slot and a reservation, held as long as the lease is renewed. lease_until_ms is by the ledger's clock."""
+
+    session_id: str
+    lease_until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Where a gate and its budget of one month stand; endpoint "*" is the organisation as a whole.
+
+    live counts sessions with an unexpired lease; ceiling and cap_ms are None where there is no limit. Times are milliseconds of audio.
+    """
+
+    org: str
+    endpoint: str
+    month: str
+    ceiling: int | None
+    live: int
+    paused: bool
+    breaker: str
+    cap_ms: int | None
+    settled_ms: int
+    at_risk_ms: int
+    reserved_ms: int
+
+    @property
+    def full(self) -> bool:
+        """Whether every slot is taken."""
+        return self.ceiling is not None and self.live >= self.ceiling
+
+    @property
+    def left_ms(self) -> int | None:
+        """Milliseconds of audio that may still be reserved this month; None without a cap."""
+        return budget.left_ms(self.cap_ms, self.settled_ms, self.at_risk_ms, self.reserved_ms)
+
+    def fits(self, estimate_ms: int) -> bool:
+        """Whether the month's cap holds another reservation."""
+        return budget.fits(self.cap_ms, self.settled_ms, self.at_risk_ms, self.reserved_ms, estimate_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What became of an object before.
+
+    Whether a session of it (same lake, endpoint and parameters) streams, whether one is paid for, and whether its key was erased.
+    """
+
+    streaming: bool
+    done: bool
+    erased: bool
+
+
+def denial_of(claim: Claim, usages: Collection[Usage], history: History) -> Denial | None:
+    """The reason against a claim, None when it may be granted.
+
+    usages are the gates that hold for it: its endpoint's and the organisation's. What lasts is said first, so that nobody waits for a slot
+    to learn that all is done; the budget last, when a slot is free and as few reservations as possible count against it.
+    """
+    reasons = {
+        Denial.TOMBSTONE: history.erased,
+        Denial.CLAIMED: history.streaming,
+        Denial.DONE: history.done and not claim.force,
+        Denial.PAUSED: any(usage.paused for usage in usages),
+        Denial.BREAKER: any(usage.breaker != BREAKER_CLOSED for usage in usages),
+        Denial.FULL: any(usage.full for usage in usages),
+        Denial.BUDGET: not all(usage.fits(claim.estimate_ms) for usage in usages),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session as the ledger has it, for status and for the sweeper.
+
+    reserved_ms is what it reserved, booked_ms what it counts against the cap since its end (settled or at risk), sent_ms what was sent
+    where that is known: milliseconds of audio. lease_until (milliseconds of the ledger's clock) is None once it ended. outcome, scope,
+    close_code and error_text are the facts of the attempt (datasets.md, attempts).
+    """
+
+    session_id: str
+    lake: str
+    org: str
+    endpoint: str
+    object_id: str
+    params_hash: str
+    run_id: str
+    shard: int
+    worker: str
+    kind: str
+    attempt: int
+    month: str
+    reserved_ms: int
+    sent_ms: int | None
+    booked_ms: int | None
+    state: str
+    package: str | None
+    started_at: datetime
+    lease_until: int | None
+    outcome: str | None
+    scope: str | None
+    close_code: int | None
+    error_text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A session of a package. One at risk may have left nothing in the spool: its worker died."""
+
+    session_id: str
+    endpoint: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A fixed set of ended sessions that is published as one (design.md section 7). package is its name: `<run_id>-p0001`."""
+
+    package: str
+    lake: str
+    run_id: str
+    org: str
+    scan_date: date
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackagedRun:
+    """A run with ended sessions that no package holds yet, and how many."""
+
+    run_id: str
+    org: str
+    sessions: int

@@ -1,0 +1,174 @@
+"""Audio objects as a catalogue lists them, what their names say, and how a plan is cut into shards."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from moderation.errors import BadParameters
+from moderation.formats import CONTAINERS, AudioFormat, StreamParameters
+from moderation.identity import object_id, object_key_id
+from moderation.outcomes import Reason
+from moderation.sniffing import NOT_MEDIA, UNSUPPORTED_AUDIO, Content
+
+SIDECAR_SUFFIX = ".json"
+ARCHIVED_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""S3 storage classes whose objects cannot be read without a restore."""
+_RAW_EXTENSIONS = frozenset({"raw", "pcm", *(f.value for f in AudioFormat if f.is_raw)})
+_METADATA_NAMES = {"audio_format": "audio-format", "sample_rate": "sample-rate", "num_channels": "num-channels"}
+
+
+@dataclass(frozen=True, slots=True)
+class AudioObject:
+    """One version of an object in a bucket, as a listing gives it. etag without quotes; last_modified in UTC."""
+
+    bucket: str
+    key: str
+    etag: str
+    size_bytes: int
+    last_modified: datetime
+    version_id: str | None = None
+    storage_class: str | None = None
+
+    @property
+    def object_id(self) -> str:
+        """Identity of this version."""
+        return object_id(self.bucket, self.key, self.etag)
+
+    @property
+    def object_key_id(self) -> str:
+        """Identity of its place, whatever lies there."""
+        return object_key_id(self.bucket, self.key)
+
+    @property
+    def extension(self) -> str:
+        """What the name claims to be, in lower case, without the dot; empty without one."""
+        name = self.key.rpartition("/")[2]
+        return name.rpartition(".")[2].lower() if "." in name else ""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterRule:
+    """An ordered rule of the settings: raw PCM parameters for keys that match a glob."""
+
+    glob: str
+    audio_format: str
+    sample_rate: int
+    num_channels: int
+
+    def matches(self, key: str) -> bool:
+        """Whether the key fits the glob, case and all."""
+        return fnmatchcase(key, self.glob)
+
+    def parameters(self) -> StreamParameters:
+        """What the rule says. Raises BadParameters."""
+        return StreamParameters.of(self.audio_format, self.sample_rate, self.num_channels)
+
+
+class NotStreamable(Exception):
+    """An object that no session will be opened for, with the reason and a sentence for people."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def skip_reason(item: AudioObject, keys: frozenset[str] | set[str]) -> Reason | None:
+    """Why a listed object is no audio at all by its listing alone; None where its bytes have to be asked. keys are all the listed ones."""
+    if item.key.endswith("/"):
+        return Reason.FOLDER_MARKER
+    if item.key.endswith(SIDECAR_SUFFIX) and item.key.removesuffix(SIDECAR_SUFFIX) in keys:
+        return Reason.SIDECAR
+    if item.size_bytes == 0:
+        return Reason.EMPTY
+    return Reason.ARCHIVED if item.storage_class in ARCHIVED_CLASSES else None
+
+
+def stated_parameters(
+    key: str, sidecar: Mapping[str, Any] | None, metadata: Mapping[str, str], rules: Sequence[ParameterRule]
+) -> StreamParameters | None:
+    """What somebody wrote down about an object: its sidecar, else its S3 metadata, else the first rule that matches.
+
+    None where nobody did. Raises BadParameters where it is wrong.
+    """
+    if sidecar is not None:
+        return _stated(sidecar)
+    if any(name in metadata for name in _METADATA_NAMES.values()):
+        return _stated({name: metadata.get(written) for name, written in _METADATA_NAMES.items()})
+    rule = next((rule for rule in rules if rule.matches(key)), None)
+    return rule.parameters() if rule else None
+
+
+def _stated(words: Mapping[str, Any]) -> StreamParameters:
+    return StreamParameters.of(str(words.get("audio_format")), words.get("sample_rate"), words.get("num_channels"))
+
+
+def resolve_parameters(item: AudioObject, content: AudioFormat | Content, stated: StreamParameters | None) -> StreamParameters:
+    """How to stream an object: what its bytes say, else what is written down about it. Raises NotStreamable.
+
+    Bytes that are a container win over every name and word (service.md, decision 18); raw PCM has no mark of its own.
+    """
+    if isinstance(content, AudioFormat):
+        return StreamParameters(content)
+    if content in UNSUPPORTED_AUDIO:
+        raise NotStreamable(Reason.UNSUPPORTED_FORMAT, f"{content} is not accepted by the service")
+    if stated is not None and stated.audio_format.is_raw:
+        return stated
+    if content in NOT_MEDIA:
+        raise NotStreamable(Reason.NOT_AUDIO, f"the bytes are {content}")
+    if item.extension in _RAW_EXTENSIONS:
+        raise NotStreamable(
+            Reason.UNKNOWN_PARAMETERS, f"raw audio needs {item.key}{SIDECAR_SUFFIX}, object metadata or a rule in the settings"
+        )
+    if item.extension in CONTAINERS or (stated is not None):
+        raise NotStreamable(Reason.UNDECODABLE, f"named {item.extension or stated}, but the bytes are of no known audio format")
+    raise NotStreamable(Reason.NOT_AUDIO, "neither name nor bytes are of a known audio format")
+
+
+def parameters_reason(error: BadParameters) -> NotStreamable:
+    """The same as an outcome of planning."""
+    return NotStreamable(error.reason, str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRules:
+    """The bounds of a shard: how much a worker takes at once, and how much is told apart in Prefect."""
+
+    max_objects: int = 500
+    max_audio_ms: int = 20 * 3600 * 1000
+
+
+def plan_shards(estimates_ms: Iterable[int], rules: ShardRules) -> Iterator[list[int]]:
+    """The objects of a plan (by position) cut into shards, longest first, each within both bounds (one longer object makes its own)."""
+    estimates = list(estimates_ms)
+    shard: list[int] = []
+    audio = 0
+    for position in sorted(range(len(estimates)), key=lambda i: (-estimates[i], i)):
+        if shard and (len(shard) >= rules.max_objects or audio + estimates[position] > rules.max_audio_ms):
+            yield shard
+            shard, audio = [], 0
+        shard.append(position)
+        audio += estimates[position]
+    if shard:
+        yield shard
+
+
+NOMINAL_BYTES_PER_SECOND: dict[AudioFormat, int] = {
+    AudioFormat.WAV: 88_200,
+    AudioFormat.AIFF: 88_200,
+    AudioFormat.FLAC: 55_000,
+    AudioFormat.MP3: 16_000,
+    AudioFormat.AAC: 16_000,
+    AudioFormat.OGG: 12_000,
+    AudioFormat.WEBM: 12_000,
+}
+"""Bytes of a second of audio as catalogues usually have it: the estimate where no header was asked. Sessions reserve more as they go."""
+
+
+def estimate_ms(size_bytes: int, parameters: StreamParameters) -> tuple[int, str]:
+    """How much audio an object holds, in milliseconds, and how that is known: `bytes` (raw PCM, exact) or `default` (a usual bitrate)."""
+    if parameters.bytes_per_second:
+        return size_bytes * 1000 // parameters.bytes_per_second, "bytes"
+    return size_bytes * 1000 // NOMINAL_BYTES_PER_SECOND[parameters.audio_format], "default"

@@ -1,0 +1,153 @@
+"""Every error of soundcheck, each with a scope: what it is a fault *of* decides what happens next (rules.md).
+
+    SoundcheckError
+    |- BadParameters            object         these stream parameters would be refused with 1003
+    |- SourceError              object         the object could not be read as it was listed
+    |  |- SourceChanged         object         it was overwritten since
+    |  `- SourceGone            object         it was deleted since
+    |- ConfigurationError       config         a setting, URL, bucket or folder is wrong: nothing was streamed
+    |  `- AccessDeniedError     key            a key or credential was refused
+    |- UnreachableError         network        S3, Velma or Prefect did not answer
+    |- ResultsNotWritable       config         the result store does not take what is written
+    |- SessionError             (its own)      a session ended without a valid done
+    `- LeaseLost                config         this worker may no longer finish a session
+
+A message says what happened and what to do. None ever carries the API key.
+"""
+
+from enum import StrEnum
+
+from moderation.outcomes import ExitCode, Reason
+
+
+class Scope(StrEnum):
+    """What an error is a fault of. Only an object's own faults spend its attempts or quarantine it."""
+
+    OBJECT = "object"
+    CONFIG = "config"
+    KEY = "key"
+    ORGANISATION = "org"
+    SERVICE = "service"
+    NETWORK = "network"
+
+
+class Phase(StrEnum):
+    """How far a session had come when something happened."""
+
+    PREFLIGHT = "preflight"
+    CONNECTING = "connecting"
+    ADMITTED = "admitted"
+    """Connected, no result yet."""
+    STREAMING = "streaming"
+    DRAINING = "draining"
+    """The end of stream was sent; done is awaited."""
+
+
+class SoundcheckError(Exception):
+    """Root of every error that soundcheck raises on purpose."""
+
+    scope: Scope = Scope.CONFIG
+    exit_code: ExitCode = ExitCode.CONFIGURATION
+
+
+class BadParameters(SoundcheckError):
+    """Stream parameters that the service would refuse with 1003 (seed pages, 'Connection parameters')."""
+
+    scope = Scope.OBJECT
+
+    def __init__(self, text: str, reason: Reason = Reason.BAD_PARAMETERS) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class SourceError(SoundcheckError):
+    """The object could not be read as it was listed."""
+
+    scope = Scope.OBJECT
+
+
+class SourceChanged(SourceError):
+    """The object was overwritten between listing and reading (S3 answers 412 to If-Match)."""
+
+
+class SourceGone(SourceError):
+    """The object was deleted between listing and reading."""
+
+
+class ConfigurationError(SoundcheckError):
+    """A setting, URL, bucket or folder is wrong; nothing was streamed."""
+
+
+class AccessDeniedError(ConfigurationError):
+    """A key or credential was refused."""
+
+    scope = Scope.KEY
+    exit_code = ExitCode.ACCESS_DENIED
+
+
+class UnreachableError(SoundcheckError):
+    """S3, Velma or Prefect did not answer."""
+
+    scope = Scope.NETWORK
+    exit_code = ExitCode.UNREACHABLE
+
+
+class ResultsNotWritable(SoundcheckError):
+    """The result store or the state directory does not take what is written."""
+
+    exit_code = ExitCode.CANNOT_WRITE
+
+
+class LeaseLost(SoundcheckError):
+    """The session's lease has expired or another process has swept it: its result may not be booked by this worker."""
+
+
+class SessionError(SoundcheckError):
+    """A session that ended without a valid done: the facts, classified later by moderation.refusals.
+
+    Attributes: phase; http_status of a refused upgrade; close_code of the WebSocket (1006 where there was none); text of the
+    service's error message, redacted; retry_after in seconds; protocol is the named violation, if the service broke the
+    protocol; detail says in our words what happened.
+    """
+
+    scope = Scope.SERVICE
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        phase: Phase,
+        http_status: int | None = None,
+        close_code: int | None = None,
+        text: str | None = None,
+        retry_after: float | None = None,
+        protocol: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.phase = phase
+        self.http_status = http_status
+        self.close_code = close_code
+        self.text = text
+        self.retry_after = retry_after
+        self.protocol = protocol
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the facts, so that they survive a process boundary."""
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+    def __str__(self) -> str:
+        facts = [
+            f"HTTP {self.http_status}" if self.http_status is not None else "",
+            f"close code {self.close_code}" if self.close_code is not None else "",
+            f"service says: {self.text}" if self.text else "",
+        ]
+        said = "; ".join(fact for fact in facts if fact)
+        return f"{self.detail} while {self.phase} ({said})" if said else f"{self.detail} while {self.phase}"
+
+
+def _rebuild(kind: type[SessionError], args: tuple[object, ...], facts: dict[str, object]) -> SessionError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error

@@ -1,0 +1,115 @@
+"""What a session's failure means: phase, codes and text in, a Cause out. Data, not if-chains: the first match wins.
+
+Source: rules.md, 'The table'.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moderation.errors import Scope, SessionError
+from moderation.outcomes import Reason, StopCause
+
+
+class Action(StrEnum):
+    """What follows from a cause."""
+
+    QUARANTINE = "quarantine"
+    """The object's own fault: it will not get better."""
+    RETRY_THEN_QUARANTINE = "retry_then_quarantine"
+    """A fault of this session: the object has three attempts."""
+    RETRY = "retry"
+    """Not the object's fault: again after a pause, no attempt spent."""
+    WAIT = "wait"
+    """Capacity: again when a slot is free, no attempt spent."""
+    STOP = "stop"
+    """No new start: the run ends in a named state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The meaning of a failure. reason is what becomes of the object where the action gives it up; stop what ends the run."""
+
+    name: str
+    scope: Scope
+    action: Action
+    reason: Reason
+    stop: StopCause | None = None
+
+    @property
+    def spends_attempt(self) -> bool:
+        """Whether the object's attempts are spent: only by its own faults and by faults of its session."""
+        return self.action in {Action.QUARANTINE, Action.RETRY_THEN_QUARANTINE}
+
+
+NOT_PERMITTED = Cause("not_permitted", Scope.KEY, Action.STOP, Reason.DEFERRED_KEY, StopCause.ACCESS_DENIED)
+NOT_VALIDATED = Cause("not_validated", Scope.SERVICE, Action.RETRY, Reason.DEFERRED_SERVICE)
+QUOTA = Cause("quota", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED)
+CAPACITY = Cause("capacity", Scope.ORGANISATION, Action.WAIT, Reason.DEFERRED_SERVICE)
+UNDECODABLE = Cause("undecodable", Scope.OBJECT, Action.QUARANTINE, Reason.UNDECODABLE)
+BAD_PARAMETERS = Cause("bad_parameters", Scope.CONFIG, Action.QUARANTINE, Reason.BAD_PARAMETERS)
+WRONG_URL = Cause("wrong_url", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED, StopCause.CONFIGURATION)
+SERVICE_FAULT = Cause("service_fault", Scope.SERVICE, Action.RETRY, Reason.DEFERRED_SERVICE)
+TOO_BIG = Cause("message_too_big", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED, StopCause.CONFIGURATION)
+UNREACHABLE = Cause("unreachable", Scope.NETWORK, Action.RETRY, Reason.DEFERRED_SERVICE)
+INCOMPLETE = Cause("incomplete", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE)
+UNKNOWN_CODE = Cause("unknown_code", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE)
+
+_TEXTS: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
+    (re.compile(pattern), cause)
+    for pattern, cause in (
+        (r"not permitted|invalid (api.?)?key|access denied", NOT_PERMITTED),
+        (r"unable to validate|could not be validated|try again", NOT_VALIDATED),
+        (r"credit|monthly|quota|usage limit", QUOTA),
+        (r"concurren|too many|connection limit", CAPACITY),
+        (r"could not be processed|does not match the declared|invalid input audio|could not be decoded", UNDECODABLE),
+        (r"internal server error|unable to complete", SERVICE_FAULT),
+    )
+)
+"""Patterns over the text in lower case; service.md lists the texts that have been published or seen."""
+
+_STATUSES: dict[int, Cause] = {401: NOT_PERMITTED, 403: NOT_PERMITTED, 429: CAPACITY}
+_CODES: dict[int, Cause] = {
+    4001: NOT_PERMITTED,
+    4003: NOT_PERMITTED,
+    4029: QUOTA,
+    4002: UNDECODABLE,
+    1003: BAD_PARAMETERS,
+    1011: SERVICE_FAULT,
+    1012: SERVICE_FAULT,
+    1013: SERVICE_FAULT,
+    1009: TOO_BIG,
+    1000: INCOMPLETE,
+    1001: INCOMPLETE,
+    1002: INCOMPLETE,
+    1006: UNREACHABLE,
+    1007: INCOMPLETE,
+}
+_SERVER_ERRORS = range(500, 600)
+_CLIENT_ERRORS = range(300, 500)
+
+
+def classify(error: SessionError) -> Cause:
+    """The cause of a failed session: text before HTTP status before protocol faults before close code."""
+    if (cause := _of_text(error.text)) is not None:
+        return cause
+    if error.http_status is not None:
+        return _of_status(error.http_status)
+    if error.protocol is not None:
+        return INCOMPLETE
+    if error.close_code is not None:
+        return _CODES.get(error.close_code, UNKNOWN_CODE)
+    return UNREACHABLE
+
+
+def _of_text(text: str | None) -> Cause | None:
+    said = (text or "").lower().rstrip(". ")
+    return next((cause for pattern, cause in _TEXTS if pattern.search(said)), None)
+
+
+def _of_status(status: int) -> Cause:
+    if status in _STATUSES:
+        return _STATUSES[status]
+    if status in _SERVER_ERRORS:
+        return SERVICE_FAULT
+    return WRONG_URL if status in _CLIENT_ERRORS else UNKNOWN_CODE

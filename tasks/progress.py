@@ -1,0 +1,134 @@
+"""How far a run is: counts per endpoint that its tasks keep and that people are shown."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from moderation.outcomes import PENDING, SKIPPED, Reason
+
+
+class Standing(StrEnum):
+    """Where an object stands at one endpoint; every listed object has exactly one."""
+
+    DONE = "done"
+    QUARANTINED = "quarantined"
+    SKIPPED = "skipped"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one object at one endpoint in this run. detail is a sentence for people; streamed whether audio was paid for."""
+
+    key: str
+    endpoint: str
+    reason: Reason | None = None
+    detail: str = ""
+    streamed: bool = False
+    new: bool = False
+    """Whether this run is the first to find it so; an earlier run's quarantine is not news."""
+
+    @property
+    def standing(self) -> Standing:
+        """Done without a reason, else what the reason means."""
+        if self.reason is None:
+            return Standing.DONE
+        if self.reason in PENDING:
+            return Standing.PENDING
+        return Standing.SKIPPED if self.reason in SKIPPED else Standing.QUARANTINED
+
+
+@dataclass(slots=True)
+class EndpointProgress:
+    """The counts of one endpoint, audio in milliseconds: planned_ms is an estimate, audio_ms booked, at_risk_ms possibly billed."""
+
+    planned: int = 0
+    planned_ms: int = 0
+    live: int = 0
+    sessions: int = 0
+    audio_ms: int = 0
+    at_risk_ms: int = 0
+    streamed_estimate_ms: int = 0
+    """The estimates of what has ended, to compare with planned_ms."""
+    refusals: int = 0
+    standings: Counter[Standing] = field(default_factory=Counter)
+    reasons: Counter[Reason] = field(default_factory=Counter)
+
+
+_RANK = {Standing.DONE: 0, Standing.SKIPPED: 1, Standing.PENDING: 2, Standing.QUARANTINED: 3}
+"""Which standing an object has as a whole when its endpoints differ: the one that asks most of a person."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """The counts of a run: objects listed, and per endpoint what became of them. outcomes keeps those that are not done, for reports."""
+
+    listed: int = 0
+    step: str = "starting"
+    endpoints: dict[str, EndpointProgress] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def of(self, endpoint: str) -> EndpointProgress:
+        """The counts of an endpoint, from zero when it is new."""
+        return self.endpoints.setdefault(endpoint, EndpointProgress())
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an object's end."""
+        counts = self.of(outcome.endpoint)
+        counts.standings[outcome.standing] += 1
+        if outcome.reason is not None:
+            counts.reasons[outcome.reason] += 1
+            self.outcomes.append(outcome)
+
+    def objects(self) -> dict[Standing, int]:
+        """Every listed object once; what nothing is known of yet is pending. Sums up to `listed`."""
+        worst: dict[str, Standing] = {}
+        for outcome in self.outcomes:
+            worst[outcome.key] = max(outcome.standing, worst.get(outcome.key, Standing.DONE), key=_RANK.__getitem__)
+        counts = Counter(worst.values())
+        reached = min((counts.standings.total() for counts in self.endpoints.values()), default=0)
+        pending = counts[Standing.PENDING] + self.listed - max(reached, len(worst))
+        done = self.listed - pending - counts[Standing.SKIPPED] - counts[Standing.QUARANTINED]
+        return {
+            Standing.DONE: done,
+            Standing.QUARANTINED: counts[Standing.QUARANTINED],
+            Standing.SKIPPED: counts[Standing.SKIPPED],
+            Standing.PENDING: pending,
+        }
+
+    @property
+    def newly_quarantined(self) -> int:
+        """Objects that this run was the first to quarantine."""
+        return len({outcome.key for outcome in self.outcomes if outcome.new and outcome.standing is Standing.QUARANTINED})
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that were opened, over all endpoints."""
+        return sum(counts.sessions for counts in self.endpoints.values())
+
+    @property
+    def audio_ms(self) -> int:
+        """Milliseconds of audio booked, over all endpoints."""
+        return sum(counts.audio_ms for counts in self.endpoints.values())
+
+    @property
+    def at_risk_ms(self) -> int:
+        """Milliseconds of audio that failed sessions sent: possibly billed."""
+        return sum(counts.at_risk_ms for counts in self.endpoints.values())
+
+    @property
+    def planned_ms(self) -> int:
+        """Milliseconds of audio planned, an estimate."""
+        return sum(counts.planned_ms for counts in self.endpoints.values())
+
+    @property
+    def share(self) -> float:
+        """How much of the planned audio has ended, 0 to 1, by its estimates."""
+        ended = sum(counts.streamed_estimate_ms for counts in self.endpoints.values())
+        return ended / self.planned_ms if self.planned_ms else 0.0
+
+    def line(self) -> str:
+        """The run in one line for people."""
+        live = sum(counts.live for counts in self.endpoints.values())
+        ended = sum(counts.standings.total() for counts in self.endpoints.values())
+        return f"{self.step}: {self.listed} objects listed, {ended} ended, {live} live, {self.audio_ms / 3_600_000:.2f} audio-hours"

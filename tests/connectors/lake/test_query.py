@@ -1,0 +1,293 @@
+"""The tables and views over a lake, on both stores."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import duckdb
+import msgspec
+import pytest
+
+from connectors.lake.packages import write_package, write_rows
+from connectors.lake.query import connect, done_objects, quarantined_now
+from connectors.lake.schemas import DATASETS
+from connectors.lake.store import FolderStore
+from moderation.errors import ConfigurationError
+
+RUN = "20260301T080000Z-0a1b2c"
+PACKAGE = f"{RUN}-p0001"
+DAY = date(2026, 3, 1)
+START = datetime(2026, 3, 1, 8, 0, 0, 123456, tzinfo=UTC)
+VIEWS = {
+    "ai_music_current",
+    "ai_music_latest",
+    "cascade_backlog",
+    "catalogue_latest",
+    "clean_ai_music",
+    "clean_music",
+    "failures",
+    "frames_latest",
+    "music_current",
+    "music_latest",
+    "quarantined_now",
+    "runs_latest",
+    "spend_daily",
+    "windows_latest",
+}
+
+
+@pytest.fixture
+def ask(store, request):
+    """Publish sessions as packages of a day, then ask."""
+    client = None if isinstance(store, FolderStore) else request.getfixturevalue("s3")
+    connections = []
+
+    def publish_and_ask(query: str, *packages, day: date = DAY) -> list[tuple]:
+        for number, members in enumerate(packages, 1):
+            write_package(store, f"{RUN}-p{number:04d}", RUN, day, members)
+        connections.append(connect(store.url, client))
+        return connections[-1].execute(query).fetchall()
+
+    yield publish_and_ask
+    for connection in connections:
+        connection.close()
+
+
+def test_an_empty_lake_has_every_table_and_view_and_no_rows(store, ask):
+    names = {name for (name,) in ask("SELECT view_name FROM duckdb_views() WHERE NOT internal")}
+    assert names == VIEWS | DATASETS.keys()
+    for name in names:
+        assert ask(f"FROM {name}") == []
+
+
+def test_a_results_folder_that_does_not_exist_yet_is_an_empty_lake(tmp_path):
+    with connect(str(tmp_path / "later")) as connection:
+        assert connection.execute("FROM music_latest").fetchall() == []
+        assert done_objects(connection, "music").num_rows == 0
+    assert not (tmp_path / "later").exists()
+
+
+def test_tables_have_the_columns_of_the_schemas_with_and_without_rows(store, ask, package):
+    for members in ([], package):
+        for dataset in DATASETS.values():
+            columns = dict(ask(f"SELECT column_name, column_type FROM (DESCRIBE {dataset.name})", members))
+            place = {"scan_date": "DATE"} if dataset.partitioned else {"run_id": "VARCHAR"}
+            types = {column.name: column.type.sql.replace("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE") for column in dataset.columns}
+            assert list(columns.items()) == list((types | place).items())
+
+
+def test_rows_come_back_as_they_were_spooled(ask, session):
+    spooled = session(endpoint="ai_music", items=2)
+    summary = spooled.summary
+    (row,) = ask("SELECT key, finished_at, vocal_percentage, vocal_ai_percentage, package, scan_date FROM ai_music_summaries", [spooled])
+    assert row[:1] + row[2:] == (summary["key"], 12.5, None, PACKAGE, DAY)
+    assert row[1] == summary["finished_at"]
+    assert ask("SELECT window_index, start_time_ms, vocal_percentage, vocal_ai_probability FROM ai_music_windows ORDER BY 1") == [
+        (0, 0, 0.0, None),
+        (1, 4000, 11.0, None),
+    ]
+
+
+def test_partitions_and_columns_are_filtered(store, ask, session):
+    ask("FROM runs", [session(1)])
+    ask("FROM runs", [], [session(2)], day=DAY + timedelta(days=1))
+    assert ask("SELECT DISTINCT scan_date FROM music_summaries WHERE scan_date > DATE '2026-03-01'") == [(DAY + timedelta(days=1),)]
+    plan = ask("EXPLAIN SELECT music_prob FROM music_frames WHERE scan_date = DATE '2026-03-01' AND object_id = 'x'")[0][1]
+    assert "Projections: music_prob" in plan
+    assert "object_id" in plan
+    assert "Scanning Files: 1/2" in plan or "PYTHON_ARROW_SCAN" in plan
+
+
+def test_latest_has_an_object_once_however_often_it_was_scanned(ask, session):
+    first, again, other = session(1, items=3), session(7, key=session(1).summary["key"], items=4), session(2, items=2)
+    assert ask("SELECT count(*) FROM music_summaries", [first, other], [again]) == [(3,)]
+    assert set(ask("SELECT session_id FROM music_latest")) == {(again.session_id,), (other.session_id,)}
+    assert ask("SELECT session_id, count(*) FROM frames_latest GROUP BY 1 ORDER BY 1") == [(other.session_id, 2), (again.session_id, 4)]
+
+
+def test_a_tie_of_instants_goes_to_the_later_session(ask, session):
+    first = session(1)
+    same_time = {"key": first.summary["key"], "started_at": first.summary["started_at"], "finished_at": first.summary["finished_at"]}
+    second = session(5, **same_time)
+    assert ask("SELECT session_id FROM music_latest", [second, first]) == [(second.session_id,)]
+
+
+def test_current_is_the_newest_version_of_a_key_even_if_it_was_scanned_first(ask, session):
+    old = session(9, key="a.mp3", etag="old", last_modified=START - timedelta(days=9))
+    new = session(1, key="a.mp3", etag="new", last_modified=START - timedelta(days=1))
+    assert ask("SELECT etag FROM music_latest ORDER BY 1", [old, new]) == [("new",), ("old",)]
+    assert ask("SELECT etag FROM music_current") == [("new",)]
+
+
+def test_clean_views_leave_out_flags_and_thin_evidence(ask, session):
+    sessions = [
+        session(1),
+        session(2, quality_flags="gap"),
+        session(3, items=0),
+        session(4, endpoint="ai_music"),
+        session(5, endpoint="ai_music", quality_flags="partial"),
+    ]
+    assert ask("SELECT session_id FROM clean_music", sessions) == [(sessions[0].session_id,)]
+    assert ask("SELECT session_id FROM clean_ai_music") == [(sessions[3].session_id,)]
+    assert ask("SELECT count(*) FROM windows_latest") == [(10,)]
+
+
+def test_failures_are_the_attempts_that_went_wrong(ask, session):
+    outcomes = ["done", "failed", "refused", "cancelled"]
+    found = ask("SELECT outcome FROM failures ORDER BY 1", [session(number, outcome=outcome) for number, outcome in enumerate(outcomes)])
+    assert found == [("failed",), ("refused",)]
+
+
+def test_spend_is_counted_by_the_day_a_session_began(ask, session):
+    sessions = [
+        session(1, items=10),  # 1920 ms by both
+        session(2, items=10, duration_ms=5000),
+        session(3, items=10, duration_ms=None),
+        session(4, outcome="failed", items=2),
+        session(5, endpoint="ai_music", items=1),
+        session(6, items=1, at=datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC)),
+        session(7, items=1, at=datetime(2026, 3, 2, 0, 0, 1, tzinfo=UTC)),
+    ]
+    assert ask("FROM spend_daily ORDER BY ALL", sessions) == [
+        (DAY, "acme", "ai_music", 4000, 0),
+        (DAY, "acme", "music", 1920 + 5000 + 1920 + 192, 384),
+        (DAY + timedelta(days=1), "acme", "music", 192, 0),
+    ]
+
+
+def test_quarantine_is_a_log_and_the_last_word_counts(store, ask, session):
+    held, freed, again = (session(number, outcome="failed", quarantined=True).quarantine for number in range(3))
+    later = {"run_id": RUN, "happened_at": START + timedelta(hours=1)}
+    release = [{**row, "event": "released", **later} for row in (freed, again)]
+    write_rows(store, "quarantine", RUN, DAY, "plan", [held, freed, again])
+    write_rows(store, "quarantine", RUN, DAY, "release", release)
+    write_rows(store, "quarantine", RUN, DAY, "third", [{**again, "reason": "poison", "happened_at": START + timedelta(hours=2)}])
+    found = ask("SELECT object_id, endpoint, params_hash, reason FROM quarantined_now ORDER BY reason")
+    assert found == [(again["object_id"], "music", "p1", "poison"), (held["object_id"], "music", "p1", "undecodable")]
+
+
+def test_the_cascade_waits_for_what_has_music_alone(ask, session):
+    both, waiting, held = session(1, key="a"), session(2, key="b"), session(3, key="c")
+    second = [session(4, endpoint="ai_music", key="a"), session(5, endpoint="ai_music", key="c", outcome="failed", quarantined=True)]
+    assert ask("SELECT key, music_pct FROM cascade_backlog", [both, waiting, held, *second]) == [("b", 60.0)]
+    assert ask("SELECT key FROM cascade_backlog WHERE music_pct > 60") == []
+
+
+def test_a_run_is_shown_as_it_ended(store, ask, run):
+    other = {**run, "run_id": "20260302T080000Z-ffffff"}
+    write_rows(store, "runs", RUN, DAY, "start", [run])
+    write_rows(store, "runs", RUN, DAY, "end", [{**run, "state": "Completed", "exit_code": 0, "finished_at": START + timedelta(hours=1)}])
+    write_rows(store, "runs", other["run_id"], DAY, "start", [other])
+    assert ask("SELECT run_id, state, exit_code FROM runs_latest ORDER BY 1") == [(RUN, "Completed", 0), (other["run_id"], "Running", None)]
+
+
+def test_the_catalogue_is_the_newest_manifest_of_each_source(store, ask, run, listed):
+    runs = {
+        "20260301T080000Z-000001": ("s3://audio/", [1, 2, 3]),
+        "20260302T080000Z-000002": ("s3://audio/", [2, 3, 4]),
+        "20260301T090000Z-000003": ("s3://other/", [9]),
+        "20260303T080000Z-000004": ("s3://audio/", None),  # still listing
+    }
+    for run_id, (source, numbers) in runs.items():
+        write_rows(store, "runs", run_id, DAY, "start", [{**run, "run_id": run_id, "source": source}])
+        if numbers:
+            write_rows(store, "manifests", run_id, DAY, "manifest", [listed(number) for number in numbers])
+            write_rows(store, "plan", run_id, DAY, "plan", [])
+    assert ask("SELECT key, run_id[-1:] FROM catalogue_latest ORDER BY 1") == [("k2", "2"), ("k3", "2"), ("k4", "2"), ("k9", "3")]
+    assert ask("SELECT count(*), count(DISTINCT run_id) FROM manifests") == [(7, 3)]
+
+
+def test_planning_asks_what_is_done_and_what_is_held(store, ask, session, request):
+    ask("FROM runs", [session(1), session(11, key=session(1).summary["key"]), session(2, outcome="failed", quarantined=True)])
+    client = None if isinstance(store, FolderStore) else request.getfixturevalue("s3")
+    with connect(store.url, client) as connection:
+        assert done_objects(connection, "music").to_pylist() == [{"object_id": session(1).object_id, "params_hash": "p1"}]
+        assert done_objects(connection, "ai_music").num_rows == 0
+        held = {"object_id": session(2).object_id, "endpoint": "music", "params_hash": "p1", "reason": "undecodable"}
+        assert quarantined_now(connection).to_pylist() == [held]
+
+
+def test_unfinished_and_hidden_files_are_not_read(lake, session):
+    write_package(lake, PACKAGE, RUN, DAY, [session()])
+    (lake.root / "music_summaries" / "scan_date=2026-03-01" / ".half.parquet.0a.tmp").write_bytes(b"half")
+    (lake.root / "_spool").mkdir()
+    (lake.root / "_spool" / "x.parquet").write_bytes(b"half")
+    with connect(lake.url) as connection:
+        assert connection.execute("SELECT count(*) FROM music_summaries").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("name", ["odd [x] it's * {a,b}", "back\\slash", "tab\tnew", "Ä ö"])
+def test_any_folder_name_will_do(tmp_path, session, run, listed, name):
+    for folder in (name, "odd x it's anything a"):
+        store = FolderStore(tmp_path / folder)
+        write_package(store, PACKAGE, RUN, DAY, [session()])
+        write_rows(store, "manifests", RUN, DAY, "manifest", [listed(1)])
+        write_rows(store, "runs", RUN, DAY, "start", [run])
+        with connect(store.url) as connection:
+            assert connection.execute("SELECT count(*) FROM music_frames").fetchall() == [(5,)]
+            assert connection.execute("SELECT key, run_id FROM catalogue_latest").fetchall() == [("k1", RUN)]
+
+
+def test_a_relative_folder_stays_where_it_was(tmp_path, monkeypatch, session):
+    monkeypatch.chdir(tmp_path)
+    write_package(FolderStore(tmp_path / "results"), PACKAGE, RUN, DAY, [session()])
+    with connect("results") as connection:
+        monkeypatch.chdir("/")
+        assert connection.execute("SELECT count(*) FROM music_frames").fetchall() == [(5,)]
+
+
+def test_columns_that_files_do_not_have_yet_or_any_more_do_no_harm(store, ask, session):
+    """Additive changes: older files lack a column, newer ones have one that this version does not know."""
+    import pyarrow.parquet as pq  # noqa: PLC0415
+    from io import BytesIO  # noqa: PLC0415
+
+    name = next(name for name in write_package(store, PACKAGE, RUN, DAY, [session(1), session(2)]) if "music_summaries" in name)
+    table = pq.read_table(BytesIO(store.get(name))).drop_columns(["transcoded_from", "extra"])
+    out = BytesIO()
+    pq.write_table(table.append_column("loudness", [[-14.0, -9.0]]), out)
+    store.put(name, out.getvalue())
+    assert ask("SELECT count(*), count(extra), count(transcoded_from) FROM music_latest") == [(2, 0, 0)]
+    assert ask("SELECT count(*) FROM (DESCRIBE music_summaries) WHERE column_name = 'loudness'") == [(0,)]
+    assert ask("SELECT count(*), count(extra) FROM music_latest", [], [msgspec.structs.replace(session(3))]) == [(3, 0)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "FROM read_csv('/etc/passwd')",
+        "FROM read_text('/etc/passwd')",
+        "FROM 'https://example.com/x.parquet'",
+        "FROM 's3://bucket/x.parquet'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "ATTACH '/etc/x.db'",
+        "COPY (SELECT 1) TO '/etc/soundcheck.csv'",
+        "SET enable_external_access = true",
+        "SET threads = 1",
+        "FROM outside",
+        "FROM glob('/etc/*')",
+    ],
+)
+def test_nothing_but_the_lake_can_be_reached(tmp_path, query):
+    outside = [1]  # noqa: F841 - DuckDB would look for it here
+    with connect(str(tmp_path)) as connection, pytest.raises(duckdb.Error):
+        connection.execute(query).fetchall()
+
+
+def test_times_are_in_utc_wherever_this_runs(store, ask, session, monkeypatch):
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    assert ask("SELECT CAST(started_at AS VARCHAR) FROM music_latest", [session()]) == [("2026-03-01 08:00:00.123456+00",)]
+
+
+def test_a_missing_bucket_is_told(s3):
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        connect("s3://no-such-bucket/x", s3)
+
+
+def test_a_public_bucket_needs_no_credentials(s3, local_s3, session, monkeypatch):
+    from connectors.lake.store import open_store  # noqa: PLC0415
+    from connectors.s3 import S3Settings, s3_client  # noqa: PLC0415
+
+    write_package(open_store("s3://results-bucket/x", s3), PACKAGE, RUN, DAY, [session()])
+    anonymous = s3_client(S3Settings(endpoint_url=local_s3.endpoint_url, region="us-east-1", anonymous=True))
+    with connect("s3://results-bucket/x", anonymous) as connection:
+        assert connection.execute("SELECT count(*) FROM music_frames").fetchall() == [(5,)]
+    anonymous.close()
