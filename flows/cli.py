@@ -1,6 +1,7 @@
 """The command line: commands with --help and examples, progress on standard error, and with --json one object on standard output."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -264,8 +265,15 @@ def doctor(source: str | None = None, *, results: str | None = None, velma_url: 
 
 
 def main() -> None:
-    """The console script: one message for an error, and the exit code of rules.md."""
-    sys.exit(run(sys.argv[1:]))
+    """The console script: one message for an error, and the exit code of rules.md.
+
+    It leaves without tearing the interpreter down: Prefect's registries outlive DuckDB's module there, and its binding prints pages about it.
+    Everything that needs an end has had one by then.
+    """
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:

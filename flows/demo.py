@@ -194,9 +194,9 @@ def _compare(exhibits: list[Exhibit], report: Report, results: str) -> list[Row]
 def print_demonstration(shown: Demonstration) -> None:
     """The table of results: what each object is, and what the service made of it."""
     table = Table(title=f"by {NOTICE}", title_justify="left")
-    table.add_column("object", overflow="fold", min_width=16)
-    for name in ("seconds", "truth", "label", "music %", "speech %", "AI verdict", "outcome"):
-        table.add_column(name, justify="right" if name in {"seconds", "music %", "speech %"} else "left", no_wrap=True)
+    table.add_column("object", overflow="fold", min_width=20)
+    for name in ("s", "truth", "label", "music %", "speech %", "AI verdict", "outcome"):
+        table.add_column(name, justify="right" if name in {"s", "music %", "speech %"} else "left", overflow="fold")
     for row in shown.rows:
         result = row.result
         seconds = f"{result['duration_ms'] / 1000:.1f}" if result.get("duration_ms") is not None else ""

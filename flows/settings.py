@@ -98,6 +98,8 @@ class Settings(BaseSettings):
 class _FixedSettings(Settings):
     """Settings that nothing outside this process can change."""
 
+    model_config = SettingsConfigDict(toml_file=None)
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -129,9 +129,13 @@ def _fitted_column(dataset: Dataset, column: Column, rows: Rows) -> "pa.Array[An
 
 def _row_values(column: Column, rows: Sequence[Mapping[str, Any]]) -> "pa.Array[Any]":
     values = [row.get(column.name) for row in rows]
+    # two things that Arrow lets pass: it cuts fractions off, and takes any clock's time for UTC
+    if column.type is ColumnType.INT64 and any(isinstance(value, float) for value in values):
+        raise ValueError("a fraction")
     if column.type is ColumnType.INSTANT and any(isinstance(value, datetime) and value.tzinfo is None for value in values):
         raise ValueError("an instant without a time zone")
-    array: pa.Array[Any] = pa.array(values, column.type.value, from_pandas=True)
+    # from_pandas makes NaN null
+    array: pa.Array[Any] = pa.array(values, column.type.value, from_pandas=column.type is ColumnType.DOUBLE)
     return array
 
 

@@ -69,9 +69,9 @@ def quarantined_now(connection: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 def _read(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    table = connection.execute(query).to_arrow_table()
-    assert table is not None, "a SELECT has rows, if only none"
-    return table
+    relation = connection.sql(query)
+    assert relation is not None, "a SELECT has a relation"
+    return relation.to_arrow_table()
 
 
 def _shut_in(connection: duckdb.DuckDBPyConnection, store: ResultStore) -> None:

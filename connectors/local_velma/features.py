@@ -26,6 +26,8 @@ FLOOR = 1e-9
 """Power of about -90 dB of full scale, below which there is nothing to measure."""
 DEEPEST = 1e-4
 """How far under the loudest hop a gap counts: 40 dB, so that digital silence is no different from a quiet room."""
+FAINTEST = 1e-6
+"""How far under the mean a spectrum is looked into: 60 dB, about what eight bits or a good codec keep."""
 HEARD = 0.1
 """A hop with less than a tenth of the mean power is a gap, whose spectrum says nothing."""
 SYLLABLES_HZ = (2.5, 7.0)
@@ -148,7 +150,8 @@ def _peaks(lines: Array) -> Array:
 
 def _contrast(lines: Array) -> Array:
     """log10 of the arithmetic over the geometric mean of the power: 0.25 for noise."""
-    return np.asarray(np.log10(lines.mean(axis=1)) - np.log10(lines).mean(axis=1))
+    mean = lines.mean(axis=1)
+    return np.asarray(np.log10(mean) - np.log10(np.maximum(lines, FAINTEST * mean[:, None])).mean(axis=1))
 
 
 def _last(kept: Array, new: Array, most: int) -> Array:

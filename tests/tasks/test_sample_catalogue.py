@@ -13,13 +13,14 @@ import av
 import numpy as np
 import pytest
 
-from moderation.formats import AudioFormat, StreamParameters
+from connectors.local_velma import analysis
+from moderation.formats import CONTAINERS, AudioFormat, StreamParameters
 from moderation.outcomes import Reason
 from moderation.sniffing import Content, sniff
 from tasks.sample_catalogue import DONE, Sample, sample_catalogue
 
 ROOT = Path(__file__).parents[2]
-RAW = {"calls/2026-10-03/line-07.pcm": "s16le", "calls/2026-10-03/line-08.ulaw": "mulaw"}
+RAW = {"calls/2026-10-03/line-07.pcm": ("s16le", 16000), "calls/2026-10-03/line-08.ulaw": ("mulaw", 8000)}
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +43,9 @@ def digest(sample: Sample) -> str:
 
 
 def seconds(sample: Sample) -> float:
-    raw = RAW.get(sample.key)
-    options = {"sample_rate": "16000" if raw == "s16le" else "8000"} if raw else {}
-    with av.open(io.BytesIO(sample.body), format=raw, options=options) as container:
+    kind, rate = RAW.get(sample.key, (None, None))
+    options = {"sample_rate": str(rate)} if rate else {}
+    with av.open(io.BytesIO(sample.body), format=kind, options=options) as container:
         return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
 
 
@@ -69,7 +70,7 @@ def test_no_encoder_signs_with_its_version(catalogue):
 
 def test_size_and_variety(catalogue, streamed):
     assert len(catalogue) >= 16
-    assert len({sniff(sample.body[:4096]) for sample in streamed if sample.key not in RAW} | set(RAW.values())) >= 6
+    assert {sniff(sample.body[:4096]) for sample in streamed if sample.key not in RAW} == CONTAINERS
     assert 180 <= sum(seconds(sample) for sample in streamed) <= 300
     assert {sample.truth for sample in streamed} == {"speech", "music", "mixed", "neither", "unknown"}
 
@@ -122,6 +123,32 @@ def test_raw_audio_says_elsewhere_how_to_read_it(catalogue):
     metadata = catalogue["calls/2026-10-03/line-08.ulaw"].metadata
     assert StreamParameters.of(**sidecar) == StreamParameters(AudioFormat.S16LE, 16000, 1)
     assert StreamParameters.of(*(metadata[name] for name in ("audio-format", "sample-rate", "num-channels"))).bytes_per_second == 8000
+
+
+def last_message(sample: Sample) -> dict:
+    """What the local server's music endpoint would say last."""
+    kind, rate = RAW.get(sample.key, (sniff(sample.body[:4096]).value, None))
+    said = io.BytesIO()
+    source = io.BufferedReader(io.BytesIO(sample.body))
+    analysis.run(source, said, endpoint="music", audio_format=kind, sample_rate=rate, num_channels=rate and 1)
+    return json.loads(said.getvalue().splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_the_reference_detector_hears_what_is_there(streamed):
+    heard = {sample.key: last_message(sample) for sample in streamed}
+    wrong = {
+        sample.key: heard[sample.key]
+        for sample in streamed
+        if heard[sample.key]["primary_label"] not in ({"music", "speech"} if sample.truth == "mixed" else {sample.truth})
+    }
+    assert wrong == {}
+    mixed = [heard[sample.key] for sample in streamed if sample.truth == "mixed"]
+    assert min(min(done["music_pct"], done["speech_pct"]) for done in mixed) > 25
+
+
+def test_the_local_server_refuses_the_damaged_flac(catalogue):
+    assert last_message(catalogue["music/archive/rip-0031.flac"])["type"] == "error"
 
 
 def test_nothing_clips_and_only_silence_is_silent(catalogue):

@@ -32,7 +32,7 @@ def a_session(
     quarantined: bool = False,
     **summary: Any,
 ) -> SpooledSession:
-    key = key or f"songs/{number:03d} – Ä 'quoted'.mp3"
+    key = key or f"songs/{number:03d} - Ä 'quoted'.mp3"
     at = at or START + timedelta(seconds=number)
     identity = object_id("audio", key, etag)
     session = session_id(at, number.to_bytes(10, "big"))
@@ -111,7 +111,7 @@ def a_package() -> list[SpooledSession]:
     """Both endpoints, a failed attempt, a quarantined one, a session without items, and a second scan of the first object."""
     return [
         *(a_session(number, items=3 + number) for number in range(4)),
-        *(a_session(number, endpoint="ai_music", items=2) for number in range(2)),
+        *(a_session(10 + number, key=a_session(number).summary["key"], endpoint="ai_music", items=2) for number in range(2)),
         a_session(20, outcome="failed", items=7),
         a_session(21, outcome="refused", items=0, quarantined=True),
         a_session(22, items=0),

@@ -1,15 +1,17 @@
 """The tables and views over a lake, on both stores."""
 
 from datetime import UTC, date, datetime, timedelta
+from io import BytesIO
 
 import duckdb
-import msgspec
+import pyarrow.parquet as pq
 import pytest
 
 from connectors.lake.packages import write_package, write_rows
 from connectors.lake.query import connect, done_objects, quarantined_now
 from connectors.lake.schemas import DATASETS
-from connectors.lake.store import FolderStore
+from connectors.lake.store import FolderStore, open_store
+from connectors.s3 import S3Settings, s3_client
 from moderation.errors import ConfigurationError
 
 RUN = "20260301T080000Z-0a1b2c"
@@ -43,7 +45,8 @@ def ask(store, request):
     def publish_and_ask(query: str, *packages, day: date = DAY) -> list[tuple]:
         for number, members in enumerate(packages, 1):
             write_package(store, f"{RUN}-p{number:04d}", RUN, day, members)
-        connections.append(connect(store.url, client))
+        if packages or not connections:
+            connections.append(connect(store.url, client))
         return connections[-1].execute(query).fetchall()
 
     yield publish_and_ask
@@ -65,10 +68,11 @@ def test_a_results_folder_that_does_not_exist_yet_is_an_empty_lake(tmp_path):
     assert not (tmp_path / "later").exists()
 
 
-def test_tables_have_the_columns_of_the_schemas_with_and_without_rows(store, ask, package):
+def test_tables_have_the_columns_of_the_schemas_with_and_without_rows(ask, package):
     for members in ([], package):
+        ask("FROM runs", members)
         for dataset in DATASETS.values():
-            columns = dict(ask(f"SELECT column_name, column_type FROM (DESCRIBE {dataset.name})", members))
+            columns = dict(ask(f"SELECT column_name, column_type FROM (DESCRIBE {dataset.name})"))
             place = {"scan_date": "DATE"} if dataset.partitioned else {"run_id": "VARCHAR"}
             types = {column.name: column.type.sql.replace("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE") for column in dataset.columns}
             assert list(columns.items()) == list((types | place).items())
@@ -87,10 +91,11 @@ def test_rows_come_back_as_they_were_spooled(ask, session):
 
 
 def test_partitions_and_columns_are_filtered(store, ask, session):
-    ask("FROM runs", [session(1)])
+    ask("FROM runs", [session(1), session(3)])
     ask("FROM runs", [], [session(2)], day=DAY + timedelta(days=1))
     assert ask("SELECT DISTINCT scan_date FROM music_summaries WHERE scan_date > DATE '2026-03-01'") == [(DAY + timedelta(days=1),)]
-    plan = ask("EXPLAIN SELECT music_prob FROM music_frames WHERE scan_date = DATE '2026-03-01' AND object_id = 'x'")[0][1]
+    wanted = f"scan_date = DATE '2026-03-01' AND object_id = '{session(1).object_id}'"
+    plan = ask(f"EXPLAIN SELECT music_prob FROM music_frames WHERE {wanted}")[0][1]
     assert "Projections: music_prob" in plan
     assert "object_id" in plan
     assert "Scanning Files: 1/2" in plan or "PYTHON_ARROW_SCAN" in plan
@@ -214,7 +219,7 @@ def test_unfinished_and_hidden_files_are_not_read(lake, session):
         assert connection.execute("SELECT count(*) FROM music_summaries").fetchall() == [(1,)]
 
 
-@pytest.mark.parametrize("name", ["odd [x] it's * {a,b}", "back\\slash", "tab\tnew", "Ä ö"])
+@pytest.mark.parametrize("name", ["odd [x] it's * {a,b}", "tab\tnew", "Ä ö"])
 def test_any_folder_name_will_do(tmp_path, session, run, listed, name):
     for folder in (name, "odd x it's anything a"):
         store = FolderStore(tmp_path / folder)
@@ -236,9 +241,6 @@ def test_a_relative_folder_stays_where_it_was(tmp_path, monkeypatch, session):
 
 def test_columns_that_files_do_not_have_yet_or_any_more_do_no_harm(store, ask, session):
     """Additive changes: older files lack a column, newer ones have one that this version does not know."""
-    import pyarrow.parquet as pq  # noqa: PLC0415
-    from io import BytesIO  # noqa: PLC0415
-
     name = next(name for name in write_package(store, PACKAGE, RUN, DAY, [session(1), session(2)]) if "music_summaries" in name)
     table = pq.read_table(BytesIO(store.get(name))).drop_columns(["transcoded_from", "extra"])
     out = BytesIO()
@@ -246,7 +248,7 @@ def test_columns_that_files_do_not_have_yet_or_any_more_do_no_harm(store, ask, s
     store.put(name, out.getvalue())
     assert ask("SELECT count(*), count(extra), count(transcoded_from) FROM music_latest") == [(2, 0, 0)]
     assert ask("SELECT count(*) FROM (DESCRIBE music_summaries) WHERE column_name = 'loudness'") == [(0,)]
-    assert ask("SELECT count(*), count(extra) FROM music_latest", [], [msgspec.structs.replace(session(3))]) == [(3, 0)]
+    assert ask("SELECT count(*), count(extra) FROM music_latest", [], [session(3)]) == [(3, 0)]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_nothing_but_the_lake_can_be_reached(tmp_path, query):
         connection.execute(query).fetchall()
 
 
-def test_times_are_in_utc_wherever_this_runs(store, ask, session, monkeypatch):
+def test_times_are_in_utc_wherever_this_runs(ask, session, monkeypatch):
     monkeypatch.setenv("TZ", "Pacific/Auckland")
     assert ask("SELECT CAST(started_at AS VARCHAR) FROM music_latest", [session()]) == [("2026-03-01 08:00:00.123456+00",)]
 
@@ -282,11 +284,11 @@ def test_a_missing_bucket_is_told(s3):
         connect("s3://no-such-bucket/x", s3)
 
 
-def test_a_public_bucket_needs_no_credentials(s3, local_s3, session, monkeypatch):
-    from connectors.lake.store import open_store  # noqa: PLC0415
-    from connectors.s3 import S3Settings, s3_client  # noqa: PLC0415
-
-    write_package(open_store("s3://results-bucket/x", s3), PACKAGE, RUN, DAY, [session()])
+def test_a_public_bucket_needs_no_credentials(s3, local_s3, session):
+    names = write_package(open_store("s3://results-bucket/x", s3), PACKAGE, RUN, DAY, [session()])
+    s3.put_bucket_acl(Bucket="results-bucket", ACL="public-read")
+    for name in names:
+        s3.put_object_acl(Bucket="results-bucket", Key=f"x/v1/{name}", ACL="public-read")
     anonymous = s3_client(S3Settings(endpoint_url=local_s3.endpoint_url, region="us-east-1", anonymous=True))
     with connect("s3://results-bucket/x", anonymous) as connection:
         assert connection.execute("SELECT count(*) FROM music_frames").fetchall() == [(5,)]

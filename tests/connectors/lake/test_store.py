@@ -46,9 +46,13 @@ def test_a_file_filled_bit_by_bit_appears_at_the_end(store):
 
 
 def test_a_file_whose_filling_fails_never_appears(store):
-    with pytest.raises(ConnectionResetError), store.writing(NAME) as file:
-        file.write(b"one")
-        raise ConnectionResetError(errno.ECONNRESET, "the source broke")
+    def filling_that_fails():
+        with store.writing(NAME) as file:
+            file.write(b"one")
+            raise ConnectionResetError(errno.ECONNRESET, "the source broke")
+
+    with pytest.raises(ConnectionResetError):
+        filling_that_fails()
     assert list(store.list("")) == []
 
 

@@ -79,7 +79,7 @@ def test_items_of_every_raw_format(audio_format, endpoint):
 @pytest.mark.parametrize("audio_format", sorted(CONTAINERS))
 def test_items_of_every_container(audio_format):
     sink = io.BytesIO()
-    with av.open(sink, "w", format={"aac": "adts"}.get(audio_format, audio_format)) as out:
+    with av.open(sink, "w", format={"aac": "adts"}.get(audio_format, str(audio_format))) as out:
         stream = out.add_stream(CODECS[audio_format], rate=48000, layout="mono")
         frame = av.AudioFrame.from_ndarray((tune(2, 48000) * 32767).astype(np.int16)[None, :], format="s16", layout="mono")
         frame.sample_rate = 48000
@@ -115,7 +115,9 @@ def test_only_complete_windows(seconds, ends):
     assert (done["window_count"], done["duration_ms"]) == (len(ends), round(1000 * seconds))
 
 
-@pytest.mark.parametrize(("seconds", "ends"), [(0.1, []), (3.9, [3900]), (4.0, [4000]), (4.1, [4000]), (9.5, [4000, 8000, 9500])])
+@pytest.mark.parametrize(
+    ("seconds", "ends"), [(0.1, []), (3.9, [3900]), (4.0, [4000]), (4.03, [4000]), (4.1, [4000, 4100]), (9.5, [4000, 8000, 9500])]
+)
 def test_short_windows_where_they_are_wanted(seconds, ends):
     *windows, _ = said(s16(tune(seconds)), "ai_music", "s16le", short_windows=True, **RAW_16K)
     assert [message["window"]["end_time_ms"] for message in windows] == ends
