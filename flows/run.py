@@ -213,6 +213,7 @@ class _Scan:
             now=wired.now,
             chance=wired.chance,
             entropy=wired.entropy,
+            retries=wired.settings.retries,
         )
 
     async def _stream_all(self, streaming: Streaming, shards: Sequence[Shard]) -> None:

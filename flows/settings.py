@@ -14,6 +14,7 @@ from moderation.catalogue import ParameterRule
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import ConfigurationError
 from moderation.pacing import Deadlines
+from moderation.retry import RetryRules
 
 PREFIX = "SOUNDCHECK_"
 TOML_FILE = "soundcheck.toml"
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     max_session_hours: Annotated[float, Field(gt=0)] = 6.0
     raw_rules: list[RawRule] = []
     deadlines: Deadlines = Deadlines()
+    retries: RetryRules = RetryRules()
     grace_seconds: Annotated[float, Field(ge=0)] = 30.0
     """How long running sessions may go on after SIGTERM or Ctrl-C."""
 

@@ -71,7 +71,8 @@ def quarantined_now(connection: duckdb.DuckDBPyConnection) -> pa.Table:
 def _read(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
     relation = connection.sql(query)
     assert relation is not None, "a SELECT has a relation"
-    return relation.to_arrow_table()
+    table: pa.Table = relation.to_arrow_table()
+    return table
 
 
 def _shut_in(connection: duckdb.DuckDBPyConnection, store: ResultStore) -> None:

@@ -82,7 +82,8 @@ class Framer:
 class Resampler:
     """A band-limited interpolator from a rate in Hz to RATE: n samples become n * RATE / rate, rounded up.
 
-    It adds no delay to the sound, but looks ahead: by nothing at RATE, by 2 ms at 8 kHz, by less than 1 ms from 22 kHz on. It works in pieces of FRAME_SAMPLES of output, each from the same input by the same operations however that came.
+    It adds no delay to the sound, but looks ahead: by nothing at RATE, by 2 ms at 8 kHz, by less than 1 ms from 22 kHz on. It works in
+    pieces of FRAME_SAMPLES of output, each from the same input by the same operations however that came.
     """
 
     def __init__(self, rate: int) -> None:

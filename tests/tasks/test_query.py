@@ -14,9 +14,10 @@ from moderation.outcomes import ExitCode
 from tasks.query import TABLE_ROWS, QueryError, ask, open_results, render_table, to_csv, to_json
 
 VALUES = """
-SELECT 1 AS n, 2::HUGEINT << 70 AS huge, 0.5 AS share, 'nan'::DOUBLE AS nothing, '-inf'::DOUBLE AS endless, NULL AS missing, 'a,"b"' AS text,
-  TIMESTAMPTZ '2026-03-01 08:00:00.5+00' AS at, DATE '2026-03-01' AS day, [1.5, NULL] AS many, {'a': TRUE} AS one, INTERVAL 2 HOURS AS span,
-  '\\xFF'::BLOB AS raw
+SELECT 1 AS n, 2::HUGEINT << 70 AS huge, 0.5 AS share, 'nan'::DOUBLE AS nothing, '-inf'::DOUBLE AS endless, NULL AS missing,
+  'a,"b"' AS text,
+  TIMESTAMPTZ '2026-03-01 08:00:00.5+00' AS at, DATE '2026-03-01' AS day, [1.5, NULL] AS many, {'a': TRUE} AS one,
+  INTERVAL 2 HOURS AS span, '\\xFF'::BLOB AS raw
 """
 
 

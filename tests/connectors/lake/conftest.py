@@ -166,8 +166,7 @@ def local_s3() -> Iterator[LocalS3]:
 
 
 @pytest.fixture(scope="session")
-def owner(local_s3):
-    """A client that no test tampers with."""
+def client(local_s3):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in local_s3.environment().items():
             patch.setenv(name, value)
@@ -177,18 +176,24 @@ def owner(local_s3):
 
 
 @pytest.fixture
-def s3(local_s3, owner, monkeypatch):
+def s3(local_s3, client, monkeypatch):
     """A client of the local S3 with one fresh bucket; the environment leads there, too."""
     for name, value in local_s3.environment().items():
         monkeypatch.setenv(name, value)
-    owner.create_bucket(Bucket=BUCKET)
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
+        if found := page.get("Contents"):
+            client.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": entry["Key"]} for entry in found]})
+    client.delete_bucket(Bucket=BUCKET)
+
+
+@pytest.fixture
+def own_s3(s3, local_s3):
+    """Another client of the same, to be tampered with."""
     client = s3_client(S3Settings(endpoint_url=local_s3.endpoint_url, region=local_s3.region))
     yield client
     client.close()
-    for page in owner.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
-        if found := page.get("Contents"):
-            owner.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": entry["Key"]} for entry in found]})
-    owner.delete_bucket(Bucket=BUCKET)
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -86,9 +86,9 @@ def test_another_address_is_refused(url):
         open_store(url)
 
 
-def test_a_listing_is_complete_beyond_one_page(s3):
-    store = S3Store(S3Uri("results-bucket"), s3)
-    s3.meta.events.register("provide-client-params.s3.ListObjectsV2", lambda params, **kwargs: {**params, "MaxKeys": 3})
+def test_a_listing_is_complete_beyond_one_page(own_s3):
+    store = S3Store(S3Uri("results-bucket"), own_s3)
+    own_s3.meta.events.register("provide-client-params.s3.ListObjectsV2", lambda params, **kwargs: {**params, "MaxKeys": 3})
     names = [f"runs/scan_date=2026-03-01/{number:04d}.parquet" for number in range(10)]
     for name in names:
         store.put(name, b"")
@@ -134,30 +134,30 @@ def test_a_missing_bucket_is_not_writable(s3):
 
 
 @pytest.mark.parametrize(("operation", "action"), [("PutObject", "s3:PutObject"), ("DeleteObject", "s3:DeleteObject")])
-def test_a_missing_permission_is_named(s3, operation, action):
-    _refuse(s3, operation, "AccessDenied", 403)
+def test_a_missing_permission_is_named(own_s3, operation, action):
+    _refuse(own_s3, operation, "AccessDenied", 403)
     with pytest.raises(ResultsNotWritable, match=action):
-        open_store("s3://results-bucket/x", s3).check_writable()
+        open_store("s3://results-bucket/x", own_s3).check_writable()
 
 
-def test_a_missing_permission_to_read_is_not_an_absent_file(s3):
-    store = open_store("s3://results-bucket/x", s3)
-    _refuse(s3, "GetObject", "AccessDenied", 403)
-    _refuse(s3, "HeadObject", "403", 403)
+def test_a_missing_permission_to_read_is_not_an_absent_file(own_s3):
+    store = open_store("s3://results-bucket/x", own_s3)
+    _refuse(own_s3, "GetObject", "AccessDenied", 403)
+    _refuse(own_s3, "HeadObject", "403", 403)
     with pytest.raises(ConfigurationError):
         store.get(NAME)
     with pytest.raises(ConfigurationError):
         store.exists(NAME)
 
 
-def test_an_s3_that_is_down_is_unreachable(s3):
-    _refuse(s3, "PutObject", "ServiceUnavailable", 503)
+def test_an_s3_that_is_down_is_unreachable(own_s3):
+    _refuse(own_s3, "PutObject", "ServiceUnavailable", 503)
     with pytest.raises(UnreachableError):
-        open_store("s3://results-bucket/x", s3).check_writable()
+        open_store("s3://results-bucket/x", own_s3).check_writable()
 
 
-def test_a_store_that_forgets_is_not_writable(s3):
-    store = open_store("s3://results-bucket/x", s3)
+def test_a_store_that_forgets_is_not_writable(own_s3):
+    store = open_store("s3://results-bucket/x", own_s3)
     store.get = lambda name: None
     with pytest.raises(ResultsNotWritable, match="does not give back"):
         store.check_writable()

@@ -1,0 +1,51 @@
+# Everything here needs Python 3.11+ and make, and fetches from the package index alone. `make` lists the targets.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lock-check torture bench lock system-deps clean
+
+BIN := .venv/bin
+LOCK := sh .ci/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+setup:  ## make .venv from the lock, if it is not up to date (PYTHON=python3.12 chooses the interpreter)
+	@PYTHON="$(PYTHON)" sh .ci/setup
+
+demo: setup  ## scan a small catalogue on this machine (ARGS="--catalogue DIR --results DIR")
+	@$(BIN)/soundcheck demo $(ARGS)
+
+test: setup  ## run the tests (ARGS="-k name")
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup  ## everything CI asks for: lock, ruff, mypy, import contracts, tests
+	$(MAKE) lock-check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+lock-check: setup  ## do the requirements files satisfy pyproject.toml? (offline)
+	$(BIN)/python -m pytest tests/test_ground.py -k lock
+
+torture: setup  ## run the full numbers of reliability, which take long
+	$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)
+
+bench: setup  ## run the benchmarks
+	@set -e; found=; for file in benchmarks/*.py; do \
+		[ -e "$$file" ] || continue; found=1; echo "== $$file"; $(BIN)/python "$$file" $(ARGS); \
+	done; [ -n "$$found" ] || echo "benchmarks/ holds no benchmark yet"
+
+lock:  ## compile the requirements files anew (UPGRADE=1 takes newer versions)
+	$(LOCK) --output-file requirements.txt pyproject.toml
+	$(LOCK) --output-file requirements-dev.txt --extra local --extra dev --constraint requirements.txt pyproject.toml
+	$(LOCK) --output-file requirements-tools.txt --group tools
+
+system-deps:  ## install what heavier tests use from the distribution (nothing yet)
+	@echo "system-deps: nothing is needed from the distribution yet"
+
+clean:  ## remove .venv and everything made by tools
+	rm -rf .venv .venv-tools .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find flows tasks connectors moderation tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
