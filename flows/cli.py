@@ -109,6 +109,7 @@ def scan(
         Print one JSON object on standard output, and nothing else there.
     """
     from flows.launch import prefect_server, scan_as_flow, scan_directly  # noqa: PLC0415
+    from flows.logs import logging_to  # noqa: PLC0415
     from flows.run import Report, Watch  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
     from flows.terminal import print_summary, say_json  # noqa: PLC0415
@@ -117,14 +118,15 @@ def scan(
     settings = load_settings(results=results, endpoints=endpoint, velma_url=velma_url, connections=connections, monthly_hours=monthly_hours)
 
     async def run() -> Report:
-        await check_before_start(settings, source)
         if direct:
             return await scan_directly(settings, source, Watch())
-        async with prefect_server(state_of(settings)) as ready:
+        async with prefect_server(settings) as ready:
             await ready()
             return await scan_as_flow(settings, source, Watch())
 
-    report = asyncio.run(run())
+    asyncio.run(check_before_start(settings, source))
+    with logging_to(state_of(settings), settings.log_level):
+        report = asyncio.run(run())
     if json:
         say_json(report.counts())
     else:
@@ -267,8 +269,8 @@ def doctor(source: str | None = None, *, results: str | None = None, velma_url: 
 def main() -> None:
     """The console script: one message for an error, and the exit code of rules.md.
 
-    It leaves without tearing the interpreter down: Prefect's registries outlive DuckDB's module there, and its binding prints pages about it.
-    Everything that needs an end has had one by then.
+    It leaves without tearing the interpreter down: Prefect's registries would outlive DuckDB's module there, and DuckDB's binding
+    prints pages about that. Everything that needs an end has had one by then.
     """
     code = run(sys.argv[1:])
     sys.stdout.flush()

@@ -101,14 +101,16 @@ class EmbeddedPrefect:
 
 
 @contextlib.asynccontextmanager
-async def embedded_prefect(state_dir: Path, *, wait: bool = True, template_dir: Path | None = None) -> AsyncIterator[EmbeddedPrefect]:
+async def embedded_prefect(
+    state_dir: Path, *, wait: bool = True, template_dir: Path | None = None, log_level: str = "INFO"
+) -> AsyncIterator[EmbeddedPrefect]:
     """A Prefect server of our own for as long as the block runs, with this process's Prefect client pointed at it.
 
     With wait=False the block begins at once and calls ready() itself. template_dir keeps a freshly migrated, empty database
     from which the next new state directory starts, which saves the migrations (about 6 s). Raises UnreachableError if the
     server does not start, ConfigurationError if state_dir cannot be used.
     """
-    home = _prepare_home(state_dir)
+    home = _prepare_home(state_dir, log_level)
     listener = socket.create_server((_LOOPBACK, 0))
     settings = _settings_for(home, listener.getsockname()[1])
     with _client_settings(settings):
@@ -140,22 +142,22 @@ def check_api(api_url: str) -> None:
         raise UnreachableError(f"Prefect at {without_password} did not answer ({problem}): {what_to_do}")
 
 
-def _prepare_home(state_dir: Path) -> Path:
+def _prepare_home(state_dir: Path, log_level: str) -> Path:
     home = state_dir.resolve() / "prefect"
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (home / "logging.yml").write_text(_logging_config(home / "prefect.log"), encoding="utf-8")
+        (home / "logging.yml").write_text(_logging_config(home / "prefect.log", log_level), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"the state directory {state_dir} cannot be used ({error.strerror}): name another") from error
     return home
 
 
-def _logging_config(log_file: Path) -> str:
+def _logging_config(log_file: Path, log_level: str) -> str:
     """Prefect's logging configuration as it reads it from its home, in JSON, which is YAML: a file and no console.
 
     It configures no root logger, which stays the program's own. Prefect substitutes $NAME in it.
     """
-    to_file = {"level": "INFO", "handlers": ["file"], "propagate": False}
+    to_file = {"level": log_level, "handlers": ["file"], "propagate": False}
     config = {
         "version": 1,
         "disable_existing_loggers": False,
@@ -228,6 +230,11 @@ async def _deliver_events() -> None:
         await delivered
 
 
+def _without_secrets() -> dict[str, str]:
+    """The environment less what is ours: the server has no use for the API key."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith("SOUNDCHECK_")}
+
+
 def _launch(home: Path, listener: socket.socket, api_url: str, template_dir: Path | None) -> EmbeddedPrefect:
     command = [
         sys.executable,
@@ -252,6 +259,7 @@ def _launch(home: Path, listener: socket.socket, api_url: str, template_dir: Pat
             # its own session, so that Ctrl-C reaches the flow first; its own folder, so that no .env or prefect.toml is read
             start_new_session=True,
             cwd=home,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))},
+            env=_without_secrets()
+            | {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))},
         )
     return EmbeddedPrefect(api_url, log_file, process)

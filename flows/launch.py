@@ -5,14 +5,13 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from connectors.s3 import S3Uri
 from flows.embedded_prefect import check_api, embedded_prefect
 from flows.run import Report, Watch, run_scan
 from flows.settings import Settings
 from flows.terminal import progress_shown, stderr
-from flows.wiring import wired
+from flows.wiring import state_of, wired
 from moderation.errors import SoundcheckError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -44,7 +43,7 @@ async def scan_as_flow(settings: Settings, source: str, watch: Watch) -> Report:
 
 
 @asynccontextmanager
-async def prefect_server(state: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+async def prefect_server(settings: Settings) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """The Prefect server to use: the one of PREFECT_API_URL, else an embedded one; the block waits for it by calling what it gets."""
     if api_url := os.environ.get("PREFECT_API_URL"):
         await asyncio.to_thread(check_api, api_url)
@@ -54,7 +53,7 @@ async def prefect_server(state: Path) -> AsyncIterator[Callable[[], Awaitable[No
 
         yield ready
     else:
-        async with embedded_prefect(state, wait=False) as server:
+        async with embedded_prefect(state_of(settings), wait=False, log_level=settings.log_level) as server:
             yield server.ready
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ ALARM_OBJECTS = 20
 COMPLETED = "Completed"
 RUNNING = "Running"
 T = TypeVar("T")
+logger = logging.getLogger("soundcheck.run")
 
 
 class Executor(Protocol):
@@ -124,6 +126,7 @@ async def run_scan(wired: Wired, source: S3Uri, watch: Watch, execute: Executor 
     started_at = wired.now()
     run = Run(run_id(started_at, wired.entropy(3)), wired.settings.org, started_at)
     scan = _Scan(wired, source, run, watch, execute, flow_run_id)
+    logger.info("%s: scanning %s into %s", run.run_id, source, wired.results.url)
     await scan.record(RUNNING)
     try:
         recovered = await scan.steps()
@@ -173,6 +176,7 @@ class _Scan:
         progress.step = "publishing"
         await self.execute("publish", lambda: wired.publisher.publish_run(run.run_id, run.scan_date))
         progress.step = "finished"
+        logger.info("%s: %s", run.run_id, progress.line())
         return recovered
 
     async def _set_limits(self) -> None:

@@ -4,7 +4,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     """Raw audio at so many times real time; none is as fast as it is accepted."""
     max_session_hours: Annotated[float, Field(gt=0)] = 6.0
     raw_rules: list[RawRule] = []
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Of soundcheck.log in the state folder, and of Prefect's log beside it."""
     deadlines: Deadlines = Deadlines()
     retries: RetryRules = RetryRules()
     grace_seconds: Annotated[float, Field(ge=0)] = 30.0

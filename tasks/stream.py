@@ -4,6 +4,7 @@ One attempt is: a slot, a session, its record in the spool (durable), then its b
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,6 +28,7 @@ from tasks.admission import Admission, NotAdmitted, Stop
 from tasks.progress import Outcome, Progress
 from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, summary_row
 
+logger = logging.getLogger("soundcheck.stream")
 EXTENSION_MS = 60_000
 """The least that a session reserves anew when it outlives its estimate."""
 OUT_OF_BUDGET = Cause("budget", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED)
@@ -248,6 +250,17 @@ class _Trial:
         counts = streaming.progress.of(self.planned.endpoint.name)
         counts.at_risk_ms += sent_ms
         counts.refusals += refused
+        live = f"{counts.live} live of {streaming.admission.ceilings[self.planned.endpoint.name]}"
+        logger.warning(
+            "%s %s: session %s %s (%s; %s): %s",
+            streaming.org,
+            self.planned.endpoint.name,
+            self.session_id,
+            outcome,
+            cause.name,
+            live,
+            self.story,
+        )
         return verdict
 
     async def _keep(self, spooled: SpooledSession) -> None:

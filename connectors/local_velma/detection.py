@@ -18,8 +18,9 @@ SPEECH_BIAS = -5.5
 MUSIC_WEIGHTS = (-3.2, 1.9, -7.3, 8.1, 15.7, 0.7, 4.8)
 MUSIC_BIAS = -2.8
 """In the order of features.NAMES: two logistic regressions over 26,000 frames of telephone prompts in French and Russian, game dialogues
-in Dutch and English, game music, speech over music, all of it also band-limited to a telephone's 3.7 kHz, and noise. Of the frames of
-speech alone 92 % pass one half, of music alone 89 %."""
+in Dutch and English, game music (both also band-limited to a telephone's 3.7 kHz), speech over music, and noise. Of these very frames
+92 % of speech alone and 90 % of music alone pass one half. With packages kept apart the area under the curve is .89 to .98 for telling
+the two from each other, and as low as .77 for music under speech: that is often missed."""
 ACCUSING = 0.5
 """The confidence from which a track would be called AI-made."""
 AI_CONFIDENCE_CAP = 0.45

@@ -1,0 +1,30 @@
+"""The log of soundcheck: a file in the state folder, for the morning after. The terminal shows progress, not logs."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+FILE_NAME = "soundcheck.log"
+FILE_BYTES = 20 * 1024 * 1024
+FILES = 5
+FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+
+
+@contextmanager
+def logging_to(folder: Path, level: str) -> Iterator[Path]:
+    """Write what every library logs at `level` and above to a file in the folder while the block runs, and give the file's path."""
+    path = folder / FILE_NAME
+    handler = RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(FORMAT))
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(level)
+    try:
+        yield path
+    finally:
+        root.setLevel(before)
+        root.removeHandler(handler)
+        handler.close()
