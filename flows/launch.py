@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -10,11 +9,10 @@ from connectors.s3 import S3Uri
 from flows.embedded_prefect import check_api, embedded_prefect
 from flows.run import Report, Watch, run_scan
 from flows.settings import Settings
-from flows.terminal import progress_shown, stderr
+from flows.stopping import stoppable
+from flows.terminal import progress_shown
 from flows.wiring import state_of, wired
 from moderation.errors import SoundcheckError
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def scan_directly(settings: Settings, source: str, watch: Watch) -> Report:
@@ -31,7 +29,7 @@ async def scan_as_flow(settings: Settings, source: str, watch: Watch) -> Report:
     watch.settings = settings
     token = WATCH.set(watch)
     try:
-        async with stoppable(watch, settings.grace_seconds), progress_shown(watch):
+        async with progress_shown(watch):
             state = await scan_catalogue(source, results=settings.results, endpoints=settings.endpoints, return_state=True)
     finally:
         WATCH.reset(token)
@@ -55,25 +53,3 @@ async def prefect_server(settings: Settings) -> AsyncIterator[Callable[[], Await
     else:
         async with embedded_prefect(state_of(settings), wait=False, log_level=settings.log_level) as server:
             yield server.ready
-
-
-@asynccontextmanager
-async def stoppable(watch: Watch, grace_seconds: float) -> AsyncIterator[None]:
-    """SIGTERM and Ctrl-C end a run well while the block runs: no new start, then after the grace period (or a second signal) no session."""
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        if watch.stop:
-            watch.drop()
-            return
-        watch.terminate()
-        stderr.print(f"stopping: running sessions have {grace_seconds:.0f} s to finish (again to end them now)", highlight=False)
-        loop.call_later(grace_seconds, watch.drop)
-
-    for name in SIGNALS:
-        loop.add_signal_handler(name, stop)
-    try:
-        yield
-    finally:
-        for name in SIGNALS:
-            loop.remove_signal_handler(name)

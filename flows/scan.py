@@ -16,6 +16,7 @@ from prefect.states import Completed, Failed
 from connectors.s3 import S3Uri
 from flows.run import COMPLETED, Report, Watch, run_scan, state_name
 from flows.settings import load_settings
+from flows.stopping import stoppable
 from flows.wiring import wired
 from moderation.errors import SoundcheckError
 from moderation.outcomes import ExitCode
@@ -38,7 +39,7 @@ async def scan_catalogue(
     watch = WATCH.get() or Watch()
     try:
         settings = watch.settings or load_settings(results=results, endpoints=endpoints, velma_url=velma_url)
-        async with wired(settings) as parts, _shown(watch.progress):
+        async with stoppable(watch, settings.grace_seconds), wired(settings) as parts, _shown(watch.progress):
             report = await run_scan(parts, S3Uri.parse(source), watch, as_task, str(flow_run.id))
     except SoundcheckError as error:
         watch.error = error

@@ -9,7 +9,7 @@ from pathlib import Path
 from connectors.local_velma.journal import Journal
 from connectors.local_velma.organisation import Organisation
 from connectors.local_velma.server import NOTICE, local_velma
-from flows.launch import SIGNALS
+from flows.stopping import SIGNALS
 from flows.terminal import say_json, stdout
 from moderation.errors import ConfigurationError
 
