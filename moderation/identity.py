@@ -1,7 +1,7 @@
 """Identities: names computed from what a thing is, so that two hosts give the same one (design.md section 7)."""
 
 import hashlib
-from datetime import datetime
+from datetime import UTC, datetime
 
 _DIGEST_BYTES = 16
 
@@ -38,7 +38,7 @@ def session_id(now: datetime, chance: bytes) -> str:
 
 def run_id(now: datetime, chance: bytes) -> str:
     """A run's name: its start in UTC and six random hex digits, readable and sorted by time."""
-    return f"{now:%Y%m%dT%H%M%SZ}-{chance[:3].hex()}"
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{chance[:3].hex()}"
 
 
 def _digest(*parts: str) -> str:

@@ -83,7 +83,7 @@ Message: TypeAlias = Item | Done | ErrorMessage | UnknownMessage
 
 
 def encode(message: Item | Done | ErrorMessage) -> str:
-    """The JSON text that a server sends for this message; fields that are None are sent as null."""
+    """The JSON text that a server sends for this message; what is None is null, but left out of a window: its shapes differ in fields."""
     match message:
         case Frame():
             envelope: dict[str, Any] = {"type": "frame", "frame": message}
@@ -122,6 +122,7 @@ class Decoded(msgspec.Struct, frozen=True):
 def decode(text: str | bytes, item_name: str, item_type: type[Item], done_type: type[Done]) -> Decoded:
     """The message that `text` is. Raises Violation for what is no message at all (service.md, decisions 8 to 10).
 
+    A done is paid for: a duration or count in it that cannot be is left in the extra fields, and missing.
     item_name, item_type and done_type are the endpoint's: the name of the item message and of its field, and what they hold.
     """
     if isinstance(text, bytes):
@@ -140,10 +141,11 @@ def decode(text: str | bytes, item_name: str, item_type: type[Item], done_type: 
         _check_item(item, text)
         return Decoded(item, present, body | envelope)
     if kind == "done":
+        absurd = {name: envelope.pop(name) for name in _WHOLE & envelope.keys() if _is_absurd(envelope[name])}
         done, present = _fill(done_type, envelope, text)
-        return Decoded(done, present, envelope)
+        return Decoded(done, present, envelope | absurd)
     if kind == "error":
-        return Decoded(ErrorMessage(str(envelope.get("error", ""))))
+        return Decoded(ErrorMessage(str(envelope.get("error") or "")))
     return Decoded(UnknownMessage(kind, text[:SAMPLE_CHARACTERS]))
 
 
@@ -161,6 +163,11 @@ def _fill(struct_type: type[Any], body: dict[str, Any], text: str) -> tuple[Any,
 
 
 _WHOLE = frozenset({"start_time_ms", "end_time_ms", "duration_ms", "frame_count", "window_count"})
+
+
+def _is_absurd(value: object) -> bool:
+    """Whether a duration or count is negative or beyond a year: booked, it would eat a budget, and past 64 bits no column holds it."""
+    return isinstance(value, int | float) and not 0 <= value <= _MAX_MILLIS
 
 
 def upper_bound(field: str) -> float:

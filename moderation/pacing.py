@@ -17,6 +17,7 @@ class AckWindow:
     bytes_per_second: int | None = None
     _sent: int = 0
     _answered: int = 0
+    _acknowledged_ms: int = 0
     started_at: float = 0.0
     _heard_at: float = 0.0
 
@@ -31,8 +32,15 @@ class AckWindow:
         self._sent += size
 
     def answered(self, acknowledged_ms: int, now: float) -> None:
-        """Note that the service has given results up to here: for containers that answers everything sent so far."""
-        self._answered = acknowledged_ms * self.bytes_per_second // 1000 if self.bytes_per_second else self._sent
+        """Note that the service has given results up to here: for containers that answers everything sent so far.
+
+        Only a new result does: a service that talks of other things, and waits for more audio before the next, would starve.
+        """
+        if acknowledged_ms == self._acknowledged_ms:
+            return
+        self._acknowledged_ms = acknowledged_ms
+        answered = acknowledged_ms * self.bytes_per_second // 1000 if self.bytes_per_second else self._sent
+        self._answered = max(self._answered, min(answered, self._sent))
         self._heard_at = now
 
     @property
@@ -80,9 +88,10 @@ class Watchdog:
             self._until = now + self.deadlines.progress_s
 
     def draining(self, now: float, audio_ms: int) -> None:
-        """Note that the end of stream was sent: from now on only done, or a bounded time, ends the wait."""
-        self._fixed = True
-        self._until = now + self.deadlines.after_end(audio_ms)
+        """Note that the end of stream was sent: from now on only done, or a bounded time, ends the wait (a dying one has less)."""
+        if not self._fixed:
+            self._fixed = True
+            self._until = now + self.deadlines.after_end(audio_ms)
 
     def dying(self, now: float) -> None:
         """Note an error message or a failed send: the other half has a few seconds to come."""

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from moderation.errors import Scope, SessionError
+from moderation.errors import Phase, Scope, SessionError
 from moderation.outcomes import Reason, StopCause
 
 
@@ -28,13 +28,18 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The meaning of a failure. reason is what becomes of the object where the action gives it up; stop what ends the run."""
+    """The meaning of a failure.
+
+    reason is what becomes of the object where the action gives it up; stop what ends the run; attempts how many tries an object has
+    where that is fewer than for other faults.
+    """
 
     name: str
     scope: Scope
     action: Action
     reason: Reason
     stop: StopCause | None = None
+    attempts: int | None = None
 
     @property
     def spends_attempt(self) -> bool:
@@ -53,7 +58,7 @@ SERVICE_FAULT = Cause("service_fault", Scope.SERVICE, Action.RETRY, Reason.DEFER
 TOO_BIG = Cause("message_too_big", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED, StopCause.CONFIGURATION)
 UNREACHABLE = Cause("unreachable", Scope.NETWORK, Action.RETRY, Reason.DEFERRED_SERVICE)
 INCOMPLETE = Cause("incomplete", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE)
-UNKNOWN_CODE = Cause("unknown_code", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE)
+UNKNOWN_CODE = Cause("unknown_code", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE, attempts=2)
 
 _TEXTS: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
     (re.compile(pattern), cause)
@@ -63,6 +68,7 @@ _TEXTS: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
         (r"credit|monthly|quota|usage limit", QUOTA),
         (r"concurren|too many|connection limit", CAPACITY),
         (r"could not be processed|does not match the declared|invalid input audio|could not be decoded", UNDECODABLE),
+        (r"audio_format|sample_rate|num_channels", BAD_PARAMETERS),
         (r"internal server error|unable to complete", SERVICE_FAULT),
     )
 )
@@ -79,27 +85,30 @@ _CODES: dict[int, Cause] = {
     1012: SERVICE_FAULT,
     1013: SERVICE_FAULT,
     1009: TOO_BIG,
+    1001: SERVICE_FAULT,
     1000: INCOMPLETE,
-    1001: INCOMPLETE,
     1002: INCOMPLETE,
+    1005: INCOMPLETE,
     1006: UNREACHABLE,
     1007: INCOMPLETE,
 }
 _SERVER_ERRORS = range(500, 600)
 _CLIENT_ERRORS = range(300, 500)
+_NOT_CONNECTED = frozenset({Phase.PREFLIGHT, Phase.CONNECTING})
 
 
 def classify(error: SessionError) -> Cause:
-    """The cause of a failed session: text before HTTP status before protocol faults before close code."""
+    """The cause of a failed session: text before HTTP status before protocol faults before close code.
+
+    Without any of them nothing moved any more: before the connection stood that is the network's fault, then the session's.
+    """
     if (cause := _of_text(error.text)) is not None:
         return cause
     if error.http_status is not None:
         return _of_status(error.http_status)
-    if error.protocol is not None:
-        return INCOMPLETE
-    if error.close_code is not None:
+    if error.protocol is None and error.close_code is not None:
         return _CODES.get(error.close_code, UNKNOWN_CODE)
-    return UNREACHABLE
+    return UNREACHABLE if error.phase in _NOT_CONNECTED else INCOMPLETE
 
 
 def _of_text(text: str | None) -> Cause | None:

@@ -46,7 +46,7 @@ class RetryRules:
             return RetryAfter(self.refused_key_waits_s[tries - 1])
         if cause.action is Action.STOP:
             return GiveUp(cause.reason, cause.stop)
-        allowed = self.attempts if cause.spends_attempt else self.patience
+        allowed = min(self.attempts, cause.attempts or self.attempts) if cause.spends_attempt else self.patience
         if tries < allowed:
             return RetryAfter(max(retry_after or 0.0, self._pause(tries, chance)))
         if cause.spends_attempt:

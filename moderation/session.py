@@ -60,9 +60,10 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.DRAINING, Event.DONE): State.DONE,
     (State.DRAINING, Event.ERROR): State.REFUSED,
     (State.DRAINING, Event.VIOLATION): State.BROKEN,
+    (State.REFUSED, Event.DONE): State.DONE,
     (State.BROKEN, Event.ERROR): State.REFUSED,
 }
-"""What is not in this table leaves the state as it is: after an end, nothing that comes changes the verdict but a late reason."""
+"""What is not in this table leaves the state as it is: after an end, nothing that comes changes the verdict but a late reason or done."""
 ENDED = frozenset({State.DONE, State.REFUSED, State.BROKEN})
 
 
@@ -100,7 +101,7 @@ class ClientSession:
 
     @property
     def over(self) -> bool:
-        """Whether a verdict is known: nothing that could still come would better it."""
+        """Whether a verdict is known; only a done that follows an error message could still better it."""
         return self.state in ENDED
 
     @property
@@ -186,7 +187,7 @@ class ClientSession:
         if item == self._last:
             self.flags.add(Flag.DUPLICATE)
             return
-        if self.state in ENDED:
+        if self.state is State.BROKEN:
             return
         self._check_place(item)
         shape = self.endpoint.shape_of(present)
@@ -210,14 +211,13 @@ class ClientSession:
             self.flags.add(Flag.AHEAD)
 
     def _take_done(self, done: Done, text: str | bytes) -> None:
-        if self.state is State.UPLOADING:
-            self._violation = Violation("done_before_end", text)
-        elif self.state is State.DRAINING:
-            if all(getattr(done, name) is None for name in done.__struct_fields__):
-                self._violate(Violation("empty_done", text))
-                return
+        if not self.end_sent:
+            self._violate(Violation("done_before_end", text))
+        elif all(getattr(done, name) is None for name in done.__struct_fields__):
+            self._violate(Violation("empty_done", text))
+        else:
             self._done = done
-        self._on(Event.DONE)
+            self._on(Event.DONE)
 
     def _violate(self, violation: Violation) -> None:
         if self.state is State.DONE:
@@ -229,6 +229,8 @@ class ClientSession:
     def _closing_flags(self, done: Done, covered_ms: int) -> set[Flag]:
         flags = set()
         fields = {name: getattr(done, name) for name in done.__struct_fields__}
+        if self._error is not None:
+            flags.add(Flag.ERROR)
         if None in fields.values():
             flags.add(Flag.MISSING)
         if out_of_range(done):
@@ -238,7 +240,8 @@ class ClientSession:
             flags.add(Flag.COUNT_MISMATCH)
         if done.duration_ms is not None and done.duration_ms + self.endpoint.item_ms < last_end:
             flags.add(Flag.COUNT_MISMATCH)
-        if self.expected_ms and covered_ms + self.endpoint.item_ms < MIN_COVERAGE * self.expected_ms:
+        audio_ms = max(self.expected_ms or 0, done.duration_ms or 0)
+        if covered_ms + self.endpoint.item_ms < MIN_COVERAGE * audio_ms:
             flags.add(Flag.PARTIAL)
         return flags
 

@@ -3,6 +3,7 @@
 filetype, puremagic and libmagic fail on ID3 before AAC, on mp3 with large art and on CAF (measurements.md), so this table is our own.
 """
 
+import codecs
 from enum import StrEnum
 
 from moderation.formats import AudioFormat
@@ -179,9 +180,7 @@ def _mpeg_audio_length(header: bytes, version: int, layer: int) -> int | None:
 def _is_text(head: bytes) -> bool:
     """Whether these bytes read as UTF-8 without control characters (a character cut in two at the end is fine)."""
     try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:
-            return False
-        text = head[: error.start].decode()
-    return all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return text != "" and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)
