@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -72,13 +73,13 @@ class S3AudioStore:
 
     async def metadata(self, item: AudioObject) -> Mapping[str, str]:
         """The user metadata of an object, names in lower case."""
-        answer = await self._call(_reading(item), lambda: self._client.head_object(Bucket=item.bucket, Key=item.key))
+        answer = await self._call(_reading(item), lambda: self._client.head_object(**_as_listed(item)))
         return {name.lower(): value for name, value in answer["Metadata"].items()}
 
     async def read(self, bucket: str, key: str, limit: int) -> bytes:
         """A small object as it is now, at most `limit` bytes."""
         name = f"reading s3://{bucket}/{key}"
-        return await self._call(name, lambda: self._client.get_object(Bucket=bucket, Key=key)["Body"].read(limit))
+        return await self._call(name, lambda: _start(self._client.get_object(Bucket=bucket, Key=key)["Body"], limit))
 
     async def stream(self, item: AudioObject) -> AsyncIterator[bytes]:
         """The whole object as listed: If-Match holds its etag, a broken body is taken up again where it broke.
@@ -96,15 +97,13 @@ class S3AudioStore:
                 resumes += 1
             else:
                 resumes += received < item.size_bytes
-            finally:
-                await self._run(body.close)
+            finally:  # nobody waits: where a read hangs in its thread, so does closing what it reads
+                self._threads.submit(body.close)
             if resumes > RESUMES:
                 raise SourceError(f"{_reading(item)} broke off {resumes} times, at last after {received} of {item.size_bytes} bytes")
 
     def _get(self, item: AudioObject, **extra: str) -> Any:
-        if item.version_id:
-            extra["VersionId"] = item.version_id
-        return self._client.get_object(Bucket=item.bucket, Key=item.key, IfMatch=f'"{item.etag}"', **extra)["Body"]  # type: ignore[arg-type]
+        return self._client.get_object(**(_as_listed(item) | extra))["Body"]
 
     async def _call(self, doing: str, call: Callable[[], T]) -> T:
         """Run a blocking call in a thread; its failure says what was being done."""
@@ -128,6 +127,19 @@ def _object(bucket: str, entry: Mapping[str, Any]) -> AudioObject:
         last_modified=entry["LastModified"],
         storage_class=entry.get("StorageClass"),
     )
+
+
+def _as_listed(item: AudioObject) -> dict[str, Any]:
+    """The request for an object that answers only for the version that was listed."""
+    version = {"VersionId": item.version_id} if item.version_id else {}
+    return {"Bucket": item.bucket, "Key": item.key, "IfMatch": f'"{item.etag}"'} | version
+
+
+def _start(body: Any, limit: int) -> bytes:
+    """At most `limit` bytes of a body, and the rest hung up on."""
+    with closing(body):
+        start: bytes = body.read(limit)
+        return start
 
 
 def _reading(item: AudioObject) -> str:

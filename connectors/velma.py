@@ -4,16 +4,18 @@ Two tasks, always: one sends, one receives. The receiver decides what a session 
 """
 
 import asyncio
+import json
 import logging
+import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 from websockets.uri import parse_uri
 
 from moderation.endpoints import Endpoint
@@ -21,7 +23,7 @@ from moderation.errors import ConfigurationError, Phase, SessionError, Soundchec
 from moderation.formats import StreamParameters
 from moderation.pacing import AckWindow, Deadlines, Pace, Watchdog
 from moderation.results import SessionResult
-from moderation.session import NO_CLOSE_FRAME, ClientSession, State
+from moderation.session import ClientSession, State
 
 CHUNK_BYTES = 64 * 1024
 """Bytes of one binary message: 4 KiB ones cost 25 % more CPU, larger ones gain nothing (measurements.md)."""
@@ -40,12 +42,14 @@ _SILENT.disabled = True
 class ApiKey:
     """The key to the paid account. Nothing that can be shown or stored holds it: only `reveal` gives it, to the function that connects."""
 
-    __slots__ = ("_reveal",)
+    __slots__ = ("_reveal", "_spellings")
 
     def __init__(self, key: str) -> None:
-        if not key.strip() or not key.isascii() or not key.isprintable():
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise ConfigurationError("the API key is empty or has characters that no key has: check where it was copied from")
+        spellings = frozenset({key, quote(key), quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1]})
         self._reveal: Callable[[], str] = lambda: key
+        self._spellings: Callable[[], frozenset[str]] = lambda: spellings
 
     def __repr__(self) -> str:
         return "ApiKey(...)"
@@ -58,8 +62,10 @@ class ApiKey:
         return self._reveal()
 
     def redact(self, text: str) -> str:
-        """The text without the key."""
-        return text.replace(self._reveal(), REDACTED)
+        """The text without the key, however a URL or JSON would spell it."""
+        for spelling in self._spellings():
+            text = text.replace(spelling, REDACTED)
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class VelmaClient:
 
     def host(self, endpoint: Endpoint) -> str:
         """Where sessions of this endpoint go: scheme, host and port."""
-        return self._settings.hosts.get(endpoint.name, endpoint.default_host)
+        return self._settings.hosts.get(endpoint.name, endpoint.default_host).rstrip("/")
 
     async def analyse(
         self,
@@ -99,9 +105,9 @@ class VelmaClient:
     ) -> SessionResult:
         """Stream one object's bytes and return what the service found; the slot may be given away when this returns or raises.
 
-        expected_ms is the object's duration where its header is trusted. on_session gets the session before the first byte, so that
-        a caller can see how far it came even if this raises. Raises SessionError without a valid done, what `audio` raises where reading
-        it fails, and ConfigurationError where the service cannot be trusted (TLS, URL).
+        audio is closed at the end where it is a generator. expected_ms is the object's duration where its header is trusted. on_session
+        gets the session before the first byte, so that a caller can see how far it came even if this raises. Raises SessionError without
+        a valid done, what `audio` raises where reading it fails, and ConfigurationError where the service cannot be trusted (TLS, URL).
         """
         session = ClientSession(endpoint, parameters, expected_ms=expected_ms)
         on_session(session)
@@ -116,10 +122,13 @@ class VelmaClient:
         try:
             yield connection
         finally:
-            with suppress(Exception):  # whatever happens while closing, the transport goes down
-                async with asyncio.timeout(self._settings.deadlines.close_s):
-                    await connection.close()
-            connection.transport.abort()
+            try:
+                with suppress(Exception):
+                    async with asyncio.timeout(self._settings.deadlines.close_s):
+                        await connection.close()
+            finally:  # whatever happens while closing, a cancellation included, the transport goes down
+                connection.transport.abort()
+                await connection.wait_closed()
 
     async def _connect(self, endpoint: Endpoint, parameters: StreamParameters) -> ClientConnection:
         """The only place where the key is plain text: what is raised here is made outside the handler, so that it has no context."""
@@ -139,6 +148,8 @@ class VelmaClient:
                 user_agent_header="soundcheck",
                 logger=_SILENT,
             )
+        except asyncio.CancelledError as cancelled:  # a fresh one: the frames that it came through hold the URL
+            failure: BaseException = asyncio.CancelledError(*cancelled.args)
         except Exception as error:  # noqa: BLE001 - anything may carry the URL: only its facts go on
             failure = _connect_failure(error, host, self._key)
         else:
@@ -194,22 +205,20 @@ class _Exchange:
                 await asyncio.wait([sender])
         if self._source_failure is not None and not self._session.over:
             raise self._source_failure
-        if stalled and not self._session.over:
+        if stalled and not self._session.over and self._connection.protocol.close_rcvd is None:
             raise SessionError(f"nothing moved at {self._session.acknowledged_ms} ms of audio", phase=self._session.phase)
 
     def _rearm(self) -> None:
-        if self._deadline is not None:
+        """Move the deadline to where it belongs now: at once where the source has failed."""
+        if self._deadline is not None and not self._deadline.expired():
             now = self._clock()
-            self._deadline.reschedule(now + self._watchdog.left_s(now))
+            self._deadline.reschedule(now + (self._watchdog.left_s(now) if self._source_failure is None else 0.0))
 
     async def _receive(self) -> None:
         """Read until done, a broken protocol or the close: after an error message a few seconds are left for the close."""
         with suppress(ConnectionClosed):
             while self._session.state not in {State.DONE, State.BROKEN}:
-                message = await self._connection.recv()
-                if isinstance(message, str):
-                    message = self._key.redact(message)
-                self._session.receive(message)
+                self._session.receive(self._redacted(await self._connection.recv()))
                 now = self._clock()
                 self._window.answered(self._session.acknowledged_ms, now)
                 self._news.set()
@@ -218,18 +227,24 @@ class _Exchange:
                     self._watchdog.dying(now)
                 self._rearm()
 
+    def _redacted(self, message: str | bytes) -> str | bytes:
+        if isinstance(message, str):
+            return self._key.redact(message)
+        return self._key.redact(message.decode("latin-1")).encode("latin-1")  # the key is ASCII: every other byte stays as it is
+
     async def _send(self, audio: AsyncIterator[bytes]) -> None:
         try:
-            async for chunk in whole_frames(audio, self._settings.chunk_bytes, self._session.parameters.frame_bytes):
-                await self._wait_for_room()
-                await self._transmit(chunk)
+            async with aclosing(whole_frames(audio, self._settings.chunk_bytes, self._session.parameters.frame_bytes)) as chunks:
+                async for chunk in chunks:
+                    await self._wait_for_room()
+                    await self._transmit(chunk)
             self._session.end_of_stream()
             self._watchdog.draining(self._clock(), self._session.audio_sent_ms)
             self._rearm()
             await self._connection.send("")
         except SourceFailure as failure:
             self._source_failure = failure.cause
-            self._end_now()
+            self._rearm()
         except Exception:  # noqa: BLE001 - a failed send has many shapes (measurements.md); the receiver knows the reason
             self._watchdog.dying(self._clock())
             self._rearm()
@@ -256,10 +271,6 @@ class _Exchange:
     def _unsent(self) -> int:
         return self._connection.transport.get_write_buffer_size()
 
-    def _end_now(self) -> None:
-        if self._deadline is not None:
-            self._deadline.reschedule(self._clock())
-
 
 class SourceFailure(Exception):
     """What reading the audio raised, told apart from what sending it raised."""
@@ -269,45 +280,56 @@ class SourceFailure(Exception):
         self.cause = cause
 
 
-async def whole_frames(audio: AsyncIterator[bytes], chunk_bytes: int, frame_bytes: int | None) -> AsyncIterator[bytes]:
+async def whole_frames(audio: AsyncIterator[bytes], chunk_bytes: int, frame_bytes: int | None) -> AsyncGenerator[bytes, None]:
     """The same bytes in chunks of at most chunk_bytes, each of whole sample frames where frame_bytes is known.
 
-    What is left over at the end is dropped. Raises SourceFailure around whatever reading raises.
+    What is left over at the end is dropped. Raises SourceFailure around whatever reading raises. Closing this closes `audio`, too.
     """
     frame = frame_bytes or 1
     size = max(frame, chunk_bytes - chunk_bytes % frame)
     held = bytearray()
-    reader = aiter(audio)
-    while True:
-        try:
-            piece = await anext(reader)
-        except StopAsyncIteration:
-            break
-        except Exception as error:
-            raise SourceFailure(error) from error
-        held += piece
-        while len(held) >= size:
-            yield bytes(held[:size])
-            del held[:size]
+    async with aclosing(_pieces(audio)) as pieces:
+        async for piece in pieces:
+            held += piece
+            while len(held) >= size:
+                yield bytes(held[:size])
+                del held[:size]
     if whole := len(held) - len(held) % frame:
         yield bytes(held[:whole])
 
 
+async def _pieces(audio: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """What `audio` gives, with its failures told apart, and itself closed whenever this ends."""
+    try:
+        async for piece in audio:
+            yield piece
+    except Exception as error:
+        raise SourceFailure(error) from error
+    finally:
+        if isinstance(audio, AsyncGenerator):
+            await audio.aclose()
+
+
 def check_host(host: str) -> None:
     """Refuse a service URL over which the key could be read on the way, or which carries more than a host. Raises ConfigurationError."""
-    parts = urlsplit(host)
-    if parts.scheme not in {"ws", "wss"} or not parts.hostname:
+    try:
+        parts = urlsplit(host)
+        has_address = parts.scheme in {"ws", "wss"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_address = False
+    if not has_address:
         raise ConfigurationError(f"{_shown(host)} is no service URL: give wss://host, or ws://127.0.0.1:PORT for a local one")
     if parts.scheme == "ws" and parts.hostname not in _LOOPBACK:
         raise ConfigurationError(f"ws://{parts.hostname} would send the API key in plain text: use wss:// (ws:// is for loopback alone)")
-    if parts.username or parts.query or parts.fragment or parts.path not in {"", "/"}:
+    if "@" in parts.netloc or "?" in host or "#" in host or parts.path not in {"", "/"}:
         raise ConfigurationError(f"{_shown(host)} must be scheme, host and port alone: the path and the key are added by soundcheck")
 
 
 def _shown(host: str) -> str:
-    """A URL without what may be secret in it."""
-    parts = urlsplit(host)
-    return f"{parts.scheme}://{parts.hostname}" if parts.hostname else repr(host.partition("?")[0])
+    """A URL without what may be secret in it: user and password, path and query."""
+    scheme, found, rest = host.partition("://")
+    address = re.split(r"[/?#]", rest if found else host)[0].rpartition("@")[2]
+    return repr(f"{scheme}{found}{address}" if found else address)
 
 
 def _connect_failure(error: Exception, host: str, key: ApiKey) -> SoundcheckError:
@@ -315,23 +337,32 @@ def _connect_failure(error: Exception, host: str, key: ApiKey) -> SoundcheckErro
     if isinstance(error, InvalidStatus):
         response = error.response
         text = key.redact(response.body.decode("utf-8", "replace"))[:200].strip() if response.body else None
-        retry_after = _seconds(response.headers.get("Retry-After"))
+        retry_after = _seconds(response.headers.get_all("Retry-After"))
         detail = f"{host} refused the connection"
         return SessionError(detail, phase=Phase.CONNECTING, http_status=response.status_code, text=text, retry_after=retry_after)
     if isinstance(error, ssl.SSLCertVerificationError):
         return ConfigurationError(f"the TLS certificate of {host} cannot be trusted ({error.verify_message}): nothing was sent")
-    if isinstance(error, TimeoutError):
-        return SessionError(f"{host} did not answer in time", phase=Phase.CONNECTING)
-    if isinstance(error, OSError):
-        return SessionError(f"{host} cannot be reached ({error.strerror or type(error).__name__})", phase=Phase.CONNECTING)
-    if isinstance(error, InvalidHandshake):
+    if isinstance(error, InvalidHandshake) and not _hung_up(error):
         return SessionError(f"{host} does not speak WebSocket ({type(error).__name__})", phase=Phase.CONNECTING, protocol="handshake")
-    return SessionError(f"connecting to {host} failed ({type(error).__name__})", phase=Phase.CONNECTING, close_code=NO_CLOSE_FRAME)
+    return SessionError(_no_connection(error, host), phase=Phase.CONNECTING)
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """The seconds of a Retry-After header; None for a date, which nobody sends here."""
-    try:
-        return float(retry_after) if retry_after else None
-    except ValueError:
-        return None
+def _hung_up(error: InvalidHandshake) -> bool:
+    """Whether the other side has left before it answered: a fault of the network, not of the protocol."""
+    return isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError)
+
+
+def _no_connection(error: Exception, host: str) -> str:
+    if isinstance(error, InvalidHandshake):
+        return f"{host} closed the connection before it answered"
+    if isinstance(error, TimeoutError):
+        return f"{host} did not answer in time"
+    if isinstance(error, OSError):
+        return f"{host} cannot be reached ({error.strerror or type(error).__name__})"
+    return f"connecting to {host} failed ({type(error).__name__})"
+
+
+def _seconds(retry_after: Sequence[str]) -> float | None:
+    """The seconds of the first Retry-After header; None without one, and for a date, which nobody sends here."""
+    said = retry_after[0].strip() if retry_after else ""
+    return float(said) if said.isascii() and said.isdecimal() else None

@@ -54,8 +54,9 @@ def demo(
     json
         Print one JSON object on standard output, and nothing else there.
     """
+    from flows.console import say_json  # noqa: PLC0415
     from flows.demo import demonstrate, print_demonstration  # noqa: PLC0415 - every command imports what it alone needs
-    from flows.terminal import print_summary, say_json  # noqa: PLC0415
+    from flows.terminal import print_summary  # noqa: PLC0415
 
     shown = asyncio.run(demonstrate(results, catalogue, direct=direct))
     if json:
@@ -108,11 +109,12 @@ def scan(
     json
         Print one JSON object on standard output, and nothing else there.
     """
+    from flows.console import say_json  # noqa: PLC0415
     from flows.launch import prefect_server, scan_as_flow, scan_directly  # noqa: PLC0415
     from flows.logs import logging_to  # noqa: PLC0415
     from flows.run import Report, Watch  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
-    from flows.terminal import print_summary, say_json  # noqa: PLC0415
+    from flows.terminal import print_summary  # noqa: PLC0415
     from flows.wiring import check_before_start, state_of  # noqa: PLC0415
 
     settings = load_settings(results=results, endpoints=endpoint, velma_url=velma_url, connections=connections, monthly_hours=monthly_hours)
@@ -216,8 +218,8 @@ def sql(
         A JSON list of objects on standard output.
     """
     from connectors.s3 import S3Settings, s3_client  # noqa: PLC0415
+    from flows.console import stdout  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
-    from flows.terminal import stdout  # noqa: PLC0415
     from flows.wiring import results_of  # noqa: PLC0415
     from tasks.query import ask, open_results, render_table, to_csv, to_json  # noqa: PLC0415
 
@@ -254,9 +256,9 @@ def doctor(source: str | None = None, *, results: str | None = None, velma_url: 
     """
     from dataclasses import asdict  # noqa: PLC0415
 
+    from flows.console import say_json  # noqa: PLC0415
     from flows.doctor import examine, print_findings, worst  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
-    from flows.terminal import say_json  # noqa: PLC0415
 
     findings = asyncio.run(examine(load_settings(results=results, velma_url=velma_url), source))
     if json:
@@ -280,7 +282,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code. Errors that are not ours show as what they are: defects, with their traceback."""
-    from flows.terminal import say_error  # noqa: PLC0415
+    from flows.console import say_error  # noqa: PLC0415
 
     try:
         code = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")

@@ -18,11 +18,11 @@ from connectors.local_s3 import LocalS3
 from connectors.local_velma.organisation import Organisation
 from connectors.local_velma.server import NOTICE, local_velma
 from connectors.s3 import S3Settings, s3_client
+from flows.console import stderr, stdout
 from flows.embedded_prefect import embedded_prefect
 from flows.launch import scan_as_flow, scan_directly
 from flows.run import Report, Watch
 from flows.settings import Settings, fixed_settings
-from flows.terminal import stderr, stdout
 from flows.wiring import state_of
 from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode

@@ -14,9 +14,9 @@ from rich.text import Text
 from connectors.lake.store import open_store
 from connectors.s3 import S3Settings, S3Uri, explain, s3_client
 from connectors.velma import check_host
+from flows.console import stdout
 from flows.embedded_prefect import check_api
 from flows.settings import Settings
-from flows.terminal import stdout
 from flows.wiring import load_key, results_of, state_of
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import ConfigurationError, SoundcheckError, UnreachableError

@@ -9,8 +9,8 @@ from pathlib import Path
 from connectors.local_velma.journal import Journal
 from connectors.local_velma.organisation import Organisation
 from connectors.local_velma.server import NOTICE, local_velma
+from flows.console import say_json, stdout
 from flows.stopping import SIGNALS
-from flows.terminal import say_json, stdout
 from moderation.errors import ConfigurationError
 
 

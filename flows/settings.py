@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from moderation.catalogue import ParameterRule
 from moderation.endpoints import ENDPOINTS
-from moderation.errors import ConfigurationError
+from moderation.errors import BadParameters, ConfigurationError
 from moderation.pacing import Deadlines
 from moderation.retry import RetryRules
 
@@ -146,7 +146,10 @@ def _check(settings: Settings) -> None:
         if name not in ENDPOINTS:
             raise ConfigurationError(f"unknown endpoint {name!r}: the known ones are {', '.join(ENDPOINTS)}")
     for raw in settings.raw_rules:
-        raw.rule()
+        try:
+            raw.rule()
+        except BadParameters as error:
+            raise ConfigurationError(f"setting raw_rules, {raw.glob!r}: {error}") from error
 
 
 def _problems(error: ValidationError) -> Iterator[str]:

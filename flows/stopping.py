@@ -6,8 +6,8 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from flows.console import stderr
 from flows.run import Watch
-from flows.terminal import stderr
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

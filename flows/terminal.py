@@ -1,18 +1,15 @@
-"""What people see on a terminal: progress on standard error, a summary on standard output, one line for an error."""
+"""What people see of a run on a terminal: its progress on standard error, its summary on standard output."""
 
 import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from flows.console import stderr, stdout
 from flows.run import MS_PER_HOUR, Report, Watch
 
 REFRESH_SECONDS = 0.5
@@ -20,22 +17,6 @@ PLAIN_SECONDS = 10.0
 """How often a progress line is written where standard error is no terminal."""
 NOT_DONE_ROWS = 25
 """Objects that are not done which a summary names; SQL has the rest."""
-
-stdout = Console()
-stderr = Console(stderr=True)
-
-
-def say_error(message: str, exit_code: int, *, as_json: bool) -> None:
-    """One line that says what is wrong; with as_json also the one object on standard output."""
-    stderr.print(Text(f"soundcheck: {message}"), style="red", soft_wrap=True)
-    if as_json:
-        say_json({"error": message, "exit_code": exit_code})
-
-
-def say_json(value: dict[str, Any]) -> None:
-    """The one JSON object of a command, on a line of its own."""
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
 
 
 @asynccontextmanager

@@ -40,6 +40,8 @@ class Cause:
     reason: Reason
     stop: StopCause | None = None
     attempts: int | None = None
+    advice: str = ""
+    """What a person should do, where the run stops for it."""
 
     @property
     def spends_attempt(self) -> bool:
@@ -47,16 +49,48 @@ class Cause:
         return self.action in {Action.QUARANTINE, Action.RETRY_THEN_QUARANTINE}
 
 
-NOT_PERMITTED = Cause("not_permitted", Scope.KEY, Action.STOP, Reason.DEFERRED_KEY, StopCause.ACCESS_DENIED)
+NOT_PERMITTED = Cause(
+    "not_permitted",
+    Scope.KEY,
+    Action.STOP,
+    Reason.DEFERRED_KEY,
+    StopCause.ACCESS_DENIED,
+    advice="the key is wrong, revoked or not for this endpoint, or others use the whole limit: check both, then run again",
+)
 NOT_VALIDATED = Cause("not_validated", Scope.SERVICE, Action.RETRY, Reason.DEFERRED_SERVICE)
-QUOTA = Cause("quota", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED)
+QUOTA = Cause(
+    "quota",
+    Scope.ORGANISATION,
+    Action.STOP,
+    Reason.DEFERRED_QUOTA,
+    StopCause.CREDITS_EXHAUSTED,
+    advice="credits or monthly hours are used up: add some or wait for the next month, then run again: it does exactly the rest",
+)
 CAPACITY = Cause("capacity", Scope.ORGANISATION, Action.WAIT, Reason.DEFERRED_SERVICE)
 UNDECODABLE = Cause("undecodable", Scope.OBJECT, Action.QUARANTINE, Reason.UNDECODABLE)
 BAD_PARAMETERS = Cause("bad_parameters", Scope.CONFIG, Action.QUARANTINE, Reason.BAD_PARAMETERS)
-WRONG_URL = Cause("wrong_url", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED, StopCause.CONFIGURATION)
-SERVICE_FAULT = Cause("service_fault", Scope.SERVICE, Action.RETRY, Reason.DEFERRED_SERVICE)
-TOO_BIG = Cause("message_too_big", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED, StopCause.CONFIGURATION)
-UNREACHABLE = Cause("unreachable", Scope.NETWORK, Action.RETRY, Reason.DEFERRED_SERVICE)
+WRONG_URL = Cause(
+    "wrong_url",
+    Scope.CONFIG,
+    Action.STOP,
+    Reason.NOT_REACHED,
+    StopCause.CONFIGURATION,
+    advice="this host is not the streaming service (redirects are never followed): check velma_url and hosts",
+)
+SERVICE_FAULT = Cause(
+    "service_fault", Scope.SERVICE, Action.RETRY, Reason.DEFERRED_SERVICE, advice="the service is failing: run again later"
+)
+TOO_BIG = Cause(
+    "message_too_big",
+    Scope.CONFIG,
+    Action.STOP,
+    Reason.NOT_REACHED,
+    StopCause.CONFIGURATION,
+    advice="the service takes no messages of this size",
+)
+UNREACHABLE = Cause(
+    "unreachable", Scope.NETWORK, Action.RETRY, Reason.DEFERRED_SERVICE, advice="check network, proxy and host, then run again"
+)
 INCOMPLETE = Cause("incomplete", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE)
 UNKNOWN_CODE = Cause("unknown_code", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE, attempts=2)
 
@@ -84,8 +118,8 @@ _CODES: dict[int, Cause] = {
     1011: SERVICE_FAULT,
     1012: SERVICE_FAULT,
     1013: SERVICE_FAULT,
-    1009: TOO_BIG,
     1001: SERVICE_FAULT,
+    1009: TOO_BIG,
     1000: INCOMPLETE,
     1002: INCOMPLETE,
     1005: INCOMPLETE,

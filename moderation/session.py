@@ -52,7 +52,6 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.UPLOADING, Event.ITEM): State.UPLOADING,
     (State.UPLOADING, Event.UNKNOWN): State.UPLOADING,
     (State.UPLOADING, Event.END_SENT): State.DRAINING,
-    (State.UPLOADING, Event.DONE): State.BROKEN,
     (State.UPLOADING, Event.ERROR): State.REFUSED,
     (State.UPLOADING, Event.VIOLATION): State.BROKEN,
     (State.DRAINING, Event.ITEM): State.DRAINING,

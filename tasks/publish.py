@@ -9,9 +9,10 @@ from connectors.lake.packages import write_package
 from connectors.lake.store import ResultStore
 from connectors.ledger import Ledger
 from connectors.spool import Spool
-from moderation.admission import DONE, Package
+from moderation.admission import DONE, Member, Package
 from moderation.errors import ConfigurationError
 from moderation.results import SpooledSession
+from tasks.records import lost_attempt_row
 
 PACKAGE_SESSIONS = 2000
 """Sessions of one package: of a minute each some 15 MB of Parquet, of an hour each about the 128 MB of design.md section 7."""
@@ -47,22 +48,37 @@ class Publisher:
         return sessions
 
     async def _publish(self, package: Package) -> None:
-        """Files first, then the ledger, then the spool: every step can be repeated."""
+        """Files first, then the ledger, then the spool: every step can be repeated, and by several at once."""
         members = [member.session_id for member in package.members]
         found = await asyncio.to_thread(self._spooled, members)
-        missing = {m.session_id for m in package.members if m.state in DONE} - {spooled.session_id for spooled in found}
-        if missing:
-            raise ConfigurationError(
-                f"the spool has lost {len(missing)} paid results of package {package.package} ({', '.join(sorted(missing)[:3])}): "
-                f"restore the state directory, then run again"
-            )
+        if package.package not in {waiting.package for waiting in await self.ledger.unpublished(self.lake)}:
+            return  # somebody else has published it meanwhile, and may have cleared the spool under our eyes
+        found += [
+            await self._without_a_trace(member) for member in package.members if member.session_id not in {f.session_id for f in found}
+        ]
         await asyncio.to_thread(write_package, self.results, package.package, package.run_id, package.scan_date, found)
         await self.ledger.mark_published(package.package)
         await asyncio.to_thread(self.spool.remove, members)
 
     def _spooled(self, session_ids: Iterable[str]) -> list[SpooledSession]:
-        """The spool's entries; a session whose worker died before it wrote one left nothing but its row in the ledger."""
         return [spooled for session_id in session_ids if (spooled := self.spool.get(session_id)) is not None]
+
+    async def _without_a_trace(self, member: Member) -> SpooledSession:
+        """What the ledger knows of a session whose worker died before it spooled anything. Raises ConfigurationError for a paid result."""
+        record = await self.ledger.session(member.session_id)
+        if record is None or member.state in DONE:
+            raise ConfigurationError(
+                f"the spool has lost the paid result of session {member.session_id}: restore the state folder, then run the scan again"
+            )
+        return SpooledSession(
+            session_id=record.session_id,
+            run_id=record.run_id,
+            endpoint=record.endpoint,
+            object_id=record.object_id,
+            attempt=lost_attempt_row(record),
+            booked_ms=0,
+            sent_ms=record.booked_ms or 0,
+        )
 
 
 def run_date(run_id: str) -> date:

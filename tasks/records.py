@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+from moderation.admission import SessionRecord
 from moderation.catalogue import AudioObject
 from moderation.endpoints import Endpoint
 from moderation.errors import Phase, SessionError
@@ -84,6 +85,31 @@ def attempt_row(
         "bytes_sent": session.bytes_sent if session else 0,
         "audio_sent_ms": session.audio_sent_ms if session else 0,
         "items_received": len(session.columns) if session else 0,
+    }
+
+
+def lost_attempt_row(record: SessionRecord) -> dict[str, Any]:
+    """A row of `attempts` for a session whose worker died: what the ledger booked for it; when it died is not known."""
+    return {
+        "session_id": record.session_id,
+        "run_id": record.run_id,
+        "org": record.org,
+        "endpoint": record.endpoint,
+        "object_id": record.object_id,
+        "attempt": record.attempt,
+        "worker": record.worker,
+        "started_at": record.started_at,
+        "finished_at": record.started_at,
+        "phase": Phase.STREAMING.value,
+        "outcome": "failed",
+        "scope": record.scope,
+        "cause": "worker_died",
+        "http_status": None,
+        "close_code": record.close_code,
+        "error_text": "the worker died before the session ended: its whole reservation counts as possibly billed",
+        "bytes_sent": 0,
+        "audio_sent_ms": record.booked_ms or 0,
+        "items_received": 0,
     }
 
 

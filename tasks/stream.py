@@ -115,7 +115,7 @@ async def stream_object(streaming: Streaming, shard: int, planned: PlannedObject
             return Outcome(key, endpoint, streamed=True)
         if isinstance(ended, GiveUp):
             if ended.stop is not None:
-                streaming.stop.request(ended.stop, ended.reason, trial.story)
+                streaming.stop.request(ended.stop, ended.reason, f"{trial.story}: {trial.advice}" if trial.advice else trial.story)
             return Outcome(key, endpoint, ended.reason, trial.story, streamed=True, new=True)
         await streaming.pause(ended.seconds)
     raise AssertionError("unreachable: count() does not end")
@@ -142,7 +142,7 @@ class _Trial:
         self.session_id = session_id(self.started_at, streaming.entropy(10))
         self.reserved_ms = planned.estimate_ms
         self.session: ClientSession | None = None
-        self.story = ""
+        self.story = self.advice = ""
         self.claim = Claim(
             session_id=self.session_id,
             lake=streaming.lake,
@@ -228,7 +228,7 @@ class _Trial:
         """Keep the attempt's record, book what may have been spent, and say what follows."""
         streaming, attempt = self.streaming, self._attempt()
         verdict = streaming.retries.verdict(cause, self.number, streaming.chance(), retry_after=error.retry_after)
-        self.story = str(error)
+        self.story, self.advice = str(error), cause.advice
         refused = error.http_status is not None or error.text is not None
         outcome = "cancelled" if cause is CANCELLED else "refused" if refused else "failed"
         sent_ms = self._sent_ms()

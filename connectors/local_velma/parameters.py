@@ -29,11 +29,7 @@ def _problems(audio_format: str | None, rate: str | None, channels: str | None) 
 def _raw_problems(rate: str | None, channels: str | None) -> Iterator[str]:
     if not rate or not channels:
         yield "Raw audio formats require sample_rate and num_channels query parameters"
-    elif _number(rate) not in SAMPLE_RATES:
+    elif rate not in map(str, SAMPLE_RATES):
         yield f"Invalid sample_rate={rate}. Valid values: {list(SAMPLE_RATES)}"
-    elif not 1 <= _number(channels) <= MAX_CHANNELS:
+    elif channels not in map(str, range(1, MAX_CHANNELS + 1)):
         yield f"Invalid num_channels={channels}. Must be between 1 and {MAX_CHANNELS}"
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdecimal() else -1

@@ -21,12 +21,13 @@ from connectors.media import MediaHost
 from moderation.endpoints import ENDPOINTS, Endpoint
 from moderation.formats import StreamParameters
 from moderation.messages import Done, ErrorMessage, Item, decode
-from moderation.session import UNSUPPORTED_DATA, Action, Close, Feed, Finish, Send, ServerSession
+from moderation.session import UNSUPPORTED_DATA, Action, Close, Feed, Finish, Send, ServerSession, ServerState
 
 NOTICE = "soundcheck's local Velma server: a reference detector, not Modulate's model"
 ANALYSIS = "connectors.local_velma.analysis"
 UNDECODABLE = 4002
-INTERNAL_ERROR = 1011
+BROKEN = Refusal(1011, "Internal server error")
+"""Ours to mend: the log has the reason."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """The seed pages take chunks of any size; this bounds what a client can make the server hold."""
 
@@ -108,61 +109,81 @@ class _Connection:
         self.bytes_received = 0
         self.audio_ms = 0
         self.items = 0
+        self.close_code: int | None = None
+        """What the session wants the connection closed with, once nobody reads from it or writes to it any more."""
 
     async def serve(self, request: web.Request) -> None:
         """Check the parameters, then the key and limits (seed pages: 1003, then 4003 and 4029), then analyse."""
         parameters = parameters_of(request.query)
         if isinstance(parameters, str):
             await self._refuse(Refusal(UNSUPPORTED_DATA, parameters))
-            return
-        organisation = self.service.organisation
-        if (refusal := organisation.enter(request.query.get("api_key"), self.endpoint.name)) is not None:
+        elif (refusal := self.service.organisation.enter(request.query.get("api_key"), self.endpoint.name)) is not None:
             await self._refuse(refusal)
-            return
+        else:
+            await self._serve_admitted(parameters)
+        await self._close()
+
+    async def _serve_admitted(self, parameters: StreamParameters) -> None:
+        """Analyse, and give the organisation's connection back when the transport is closed."""
+        organisation = self.service.organisation
         self.service.journal.live(self.endpoint.name, organisation.live[self.endpoint.name])
         self._note("connect", live=organisation.live[self.endpoint.name], **asdict(parameters))
         try:
             await self._analyse(parameters)
+        except Exception:  # whatever happened here, the client is told that it was not its fault
+            await self._refuse(BROKEN)
+            raise
         finally:
+            await self._close()
             organisation.leave(self.endpoint.name)
             self._note("close", code=self.socket.close_code, bytes=self.bytes_received, audio_ms=self.audio_ms, items=self.items)
 
+    async def _close(self) -> None:
+        """Close as the session wants it; until the client does too, what it still sends is read: a reset would take the last words back."""
+        if self.close_code is not None:
+            await self.socket.close(code=self.close_code)
+
     async def _analyse(self, parameters: StreamParameters) -> None:
+        """Upload and report until one side has had its last word."""
         options = {"endpoint": self.endpoint.name, "detector": self.service.detector, **asdict(parameters)}
         async with self.service.media.open(f"{ANALYSIS}:run", options) as (reader, writer):
-            upload = asyncio.create_task(self._upload(writer))
-            findings = asyncio.create_task(self._findings(reader))
+            tasks = [asyncio.create_task(self._upload(writer)), asyncio.create_task(self._findings(reader))]
             try:
-                await asyncio.wait([upload, findings], return_when=asyncio.FIRST_COMPLETED)
-                if not findings.done() and not self.socket.closed:
-                    await findings
+                ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (upload, findings):
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(upload, findings, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
+        for task in ended:
+            task.result()
 
     async def _upload(self, writer: asyncio.StreamWriter) -> None:
-        """Hand the client's audio to the analysis, as fast as that takes it."""
+        """Hand the client's audio to the analysis, as fast as that takes it, until the client leaves or breaks the protocol."""
         async for message in self.socket:
+            if message.type not in {WSMsgType.BINARY, WSMsgType.TEXT}:
+                return  # no valid WebSocket message: aiohttp has closed
             if message.type is WSMsgType.BINARY and not self.bytes_received:
                 self._note("first_audio")
             data: str | bytes = message.data
             for action in self.session.receive(data):
                 await self._act(action, writer)
+            if self.session.state is ServerState.CLOSED:
+                return
 
     async def _findings(self, reader: asyncio.StreamReader) -> None:
         """Send on what the analysis finds, a wire message a line; a child that ended without a last word could not cope with the audio."""
         endpoint = self.endpoint
-        async for line in reader:
-            message = decode(line.decode(), endpoint.item_name, endpoint.item_type, endpoint.done_type).message
-            if isinstance(message, ErrorMessage):
-                await self._refuse(Refusal(UNDECODABLE, message.error))
-                return
-            if not isinstance(message, Item | Done):
-                raise TypeError(f"the analysis said {message}")
-            await self._report(message)
-            if isinstance(message, Done):
-                return
+        with suppress(ConnectionError):  # a child that dies while it is being written to
+            async for line in reader:
+                message = decode(line.decode(), endpoint.item_name, endpoint.item_type, endpoint.done_type).message
+                if isinstance(message, ErrorMessage):
+                    await self._refuse(Refusal(UNDECODABLE, message.error))
+                elif isinstance(message, Item | Done):
+                    await self._report(message)
+                else:
+                    raise TypeError(f"the analysis said {message}")
+                if self.session.state is ServerState.CLOSED:
+                    return
         await self._refuse(Refusal(UNDECODABLE, "The audio could not be processed. It may be corrupted or in an unsupported format."))
 
     async def _report(self, message: Item | Done) -> None:
@@ -194,7 +215,7 @@ class _Connection:
                 case Send(text=text):
                     await self.socket.send_str(text)
                 case Close(code=code):
-                    await self.socket.close(code=code)
+                    self.close_code = code
                 case Feed(audio=audio) if writer is not None:
                     self.bytes_received += len(audio)
                     writer.write(audio)

@@ -257,12 +257,13 @@ async def test_children_do_not_harm_each_other(host):
     async with host.open(ANALYSIS, MUSIC) as (reader, writer), host.open(ANALYSIS, MUSIC) as (_, other):
         other.write(b"\0" * 20000)
         await until(lambda: len(list(group(host.pid))) == 3)
-        for child in set(group(host.pid)) - {host.pid}:
+        stopped = set(group(host.pid)) - {host.pid}
+        for child in stopped:
             os.kill(child, signal.SIGSTOP)
         async with host.open(ANALYSIS, MUSIC) as (third, feed):
             feed.write_eof()
             assert (await lines_of(third))[0]["frame_count"] == 0
-        for child in set(group(host.pid)) - {host.pid}:
+        for child in stopped:
             os.kill(child, signal.SIGKILL)
         assert await reader.read(-1) == b""  # an end without a last word
     async with host.open(ANALYSIS, MUSIC) as (reader, writer):

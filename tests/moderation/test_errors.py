@@ -1,0 +1,134 @@
+"""The tree of errors: its scopes, its sentences, and that the facts of a session survive a process boundary."""
+
+import copy
+import inspect
+import pickle
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moderation import errors
+from moderation.errors import BadParameters, Phase, Scope, SessionError, SoundcheckError, SourceChanged, SourceError, SourceGone
+from moderation.outcomes import ExitCode, Reason
+
+ROW = re.compile(r"^(?P<place>[ |`-]*)(?P<name>[A-Z]\w+) +(?P<scope>\w+|\(its own\)) {2,}\S")
+
+maybe_text = st.none() | st.text(max_size=40)
+session_errors = st.builds(
+    SessionError,
+    st.text(max_size=40),
+    phase=st.sampled_from(Phase),
+    http_status=st.none() | st.integers(100, 599),
+    close_code=st.none() | st.integers(1000, 4999),
+    text=maybe_text,
+    retry_after=st.none() | st.floats(0, 3600),
+    protocol=maybe_text,
+)
+
+
+class StalledSession(SessionError):
+    """A kind of its own, as a connector may define one."""
+
+
+def documented():
+    """Name, depth and scope of every row of the tree in the docstring."""
+    rows = [match for line in errors.__doc__.splitlines() if (match := ROW.match(line))]
+    return {row["name"]: (len(row["place"]), row["scope"]) for row in rows}
+
+
+def subclasses(kind):
+    return {kind} | {below for child in kind.__subclasses__() if child.__module__ == errors.__name__ for below in subclasses(child)}
+
+
+def facts(error):
+    return {**vars(error), "kind": type(error), "args": error.args, "said": str(error)}
+
+
+def test_the_tree_in_the_docstring_is_the_tree_in_the_code():
+    assert set(documented()) == {kind.__name__ for kind in subclasses(SoundcheckError)} - {"SoundcheckError"}
+    assert {vars(errors)[name].scope for name, (_, scope) in documented().items() if scope != "(its own)"} <= set(Scope)
+
+
+def test_every_error_has_the_scope_that_the_tree_says():
+    for name, (_, scope) in documented().items():
+        if scope != "(its own)":
+            assert (name, vars(errors)[name].scope) == (name, scope)
+
+
+def test_children_stand_under_their_parents():
+    parents, above = {}, {}
+    for name, (depth, _) in documented().items():
+        above[depth] = name
+        parents[name] = next((above[d] for d in sorted(above, reverse=True) if d < depth), "SoundcheckError")
+        above = {d: n for d, n in above.items() if d <= depth}
+    assert parents == {name: vars(errors)[name].__base__.__name__ for name in documented()}
+
+
+def test_every_error_says_in_its_docstring_what_it_is():
+    assert all(inspect.getdoc(kind) and inspect.getdoc(kind) != inspect.getdoc(kind.__base__) for kind in subclasses(SoundcheckError))
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.ConfigurationError, ExitCode.CONFIGURATION),
+        (errors.AccessDeniedError, ExitCode.ACCESS_DENIED),
+        (errors.UnreachableError, ExitCode.UNREACHABLE),
+        (errors.ResultsNotWritable, ExitCode.CANNOT_WRITE),
+        (errors.LeaseLost, ExitCode.CONFIGURATION),
+    ],
+)
+def test_an_error_that_ends_the_program_knows_the_exit_code(kind, code):
+    assert kind("why").exit_code is code
+
+
+def test_what_became_of_an_object_can_be_caught_as_one():
+    assert issubclass(SourceChanged, SourceError)
+    assert issubclass(SourceGone, SourceError)
+
+
+@given(session_errors)
+def test_a_session_error_survives_pickling_with_all_its_facts(error):
+    assert facts(pickle.loads(pickle.dumps(error))) == facts(error)
+    assert facts(copy.copy(error)) == facts(error)
+
+
+def test_a_kind_of_session_error_and_its_notes_survive_pickling():
+    error = StalledSession("nothing moved", phase=Phase.STREAMING, close_code=1006)
+    error.add_note("seen by worker 7")
+
+    back = pickle.loads(pickle.dumps(error))
+
+    assert facts(back) == facts(error)
+    assert back.__notes__ == ["seen by worker 7"]
+
+
+@pytest.mark.parametrize("reason", [Reason.BAD_PARAMETERS, Reason.UNSUPPORTED_RATE])
+def test_bad_parameters_keep_their_reason_through_pickling(reason):
+    back = pickle.loads(pickle.dumps(BadParameters("12 kHz", reason)))
+    assert (str(back), back.reason) == ("12 kHz", reason)
+
+
+@pytest.mark.parametrize(
+    ("known", "sentence"),
+    [
+        ({}, "it ended while streaming"),
+        ({"close_code": 4029}, "it ended while streaming (close code 4029)"),
+        ({"http_status": 403}, "it ended while streaming (HTTP 403)"),
+        ({"text": "Insufficient credits."}, "it ended while streaming (service says: Insufficient credits.)"),
+        ({"text": ""}, "it ended while streaming"),
+        ({"text": "No.", "close_code": 4003}, "it ended while streaming (close code 4003; service says: No.)"),
+    ],
+)
+def test_a_session_error_tells_what_is_known(known, sentence):
+    assert str(SessionError("it ended", phase=Phase.STREAMING, **known)) == sentence
+
+
+@given(session_errors)
+def test_the_sentence_names_the_phase_and_every_code(error):
+    said = str(error)
+    assert error.detail in said
+    assert error.phase.value in said
+    assert all(str(code) in said for code in (error.http_status, error.close_code) if code is not None)
