@@ -50,10 +50,10 @@ def test_containers(audio_format):
 
 
 @pytest.mark.parametrize("audio_format", sorted(RAW_FORMATS))
-@pytest.mark.parametrize("rate", SAMPLE_RATES)
-def test_raw(audio_format, rate):
-    asked = {"audio_format": audio_format, "sample_rate": str(rate), "num_channels": "8"}
-    assert parameters_of(asked) == StreamParameters(audio_format, rate, 8)
+def test_raw(audio_format):
+    for rate in SAMPLE_RATES:
+        asked = {"audio_format": audio_format, "sample_rate": str(rate), "num_channels": "8"}
+        assert parameters_of(asked) == StreamParameters(audio_format, rate, 8)
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "²", "१", " 1", "1.0", "+1"])

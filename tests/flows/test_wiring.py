@@ -1,0 +1,61 @@
+"""The composition root: where the key comes from, where state lies."""
+
+import pytest
+
+from flows.embedded_prefect import embedded_prefect
+from flows.settings import fixed_settings
+from flows.wiring import load_key, state_of, velma_client
+from moderation.endpoints import ENDPOINTS
+from moderation.errors import AccessDeniedError, ConfigurationError
+
+KEY = "canary-5f0e9d1c7b"
+
+
+async def test_the_key_is_read_from_a_file(tmp_path):
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    key = await load_key(fixed_settings(api_key_file=tmp_path / "key"))
+    assert key.reveal() == KEY
+    assert KEY not in repr(key)
+
+
+@pytest.mark.parametrize("content", [b"", b"two\nlines", b"\xff\xfe"])
+async def test_a_file_without_a_key_is_refused_without_showing_it(tmp_path, content):
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(ConfigurationError):
+        await load_key(fixed_settings(api_key_file=tmp_path / "key"))
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        await load_key(fixed_settings(api_key_file=tmp_path / "absent"))
+
+
+async def test_no_key_says_where_one_may_be():
+    with pytest.raises(AccessDeniedError, match="SOUNDCHECK_API_KEY"):
+        await load_key(fixed_settings())
+
+
+@pytest.mark.prefect
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
+async def test_the_key_is_read_from_a_prefect_secret_block(tmp_path):
+    async with embedded_prefect(tmp_path):
+        from prefect.blocks.system import Secret  # noqa: PLC0415 - only now does Prefect know its server
+
+        await Secret(value=KEY).asave("velma-key")
+        assert (await load_key(fixed_settings(api_key_block="velma-key"))).reveal() == KEY
+        with pytest.raises(ConfigurationError, match="no Secret block named 'other'"):
+            await load_key(fixed_settings(api_key_block="other"))
+
+
+async def test_one_host_serves_every_endpoint_unless_it_has_its_own():
+    settings = fixed_settings(api_key=KEY, velma_url="ws://127.0.0.1:9", hosts={"ai_music": "wss://elsewhere.example"})
+    client = velma_client(settings, await load_key(settings))
+    assert [client.host(endpoint) for endpoint in ENDPOINTS.values()] == ["ws://127.0.0.1:9", "wss://elsewhere.example"]
+    plain = velma_client(fixed_settings(api_key=KEY), await load_key(settings))
+    assert plain.host(ENDPOINTS["ai_music"]) == "wss://platform.modulate.ai"
+
+
+def test_state_lies_in_a_results_folder_or_with_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert state_of(fixed_settings(results=str(tmp_path / "out"))) == tmp_path / "out" / "_state"
+    assert state_of(fixed_settings(results="s3://bucket/out")) == tmp_path / "state" / "soundcheck"
+    assert state_of(fixed_settings(results="s3://bucket/out", state_dir=tmp_path / "own")) == tmp_path / "own"
+    assert (tmp_path / "own").is_dir()

@@ -1,0 +1,40 @@
+"""What README.md promises is what there is."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from flows.settings import Settings
+from moderation.outcomes import ExitCode
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def cells(heading: str) -> set[str]:
+    """The names in backticks of the first column of the table behind a heading; plain text where there are none."""
+    table = README.partition(heading)[2].partition("\n|")[2].partition("\n\n")[0]
+    firsts = [row.split("|")[0 if row is table else 1] for row in f"|{table}".splitlines()[2:]]
+    return {name for first in firsts for name in re.findall(r"`([^`]+)`", first) or [first.strip()]}
+
+
+def test_every_setting_is_in_the_table():
+    assert cells("### Settings") == set(Settings.model_fields)
+
+
+def test_every_exit_code_of_a_scan_is_in_the_table():
+    assert cells("### Exit codes") == {str(int(code)) for code in ExitCode if code is not ExitCode.FOUND}
+
+
+def test_every_make_target_it_names_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:^    |^|`)make ([a-z-]+)", README, re.MULTILINE))
+    assert {"demo", "test", "setup", "check"} <= named <= targets
+
+
+def test_the_deployment_names_a_flow_by_its_dotted_path():
+    deployments = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    assert [deployment["entrypoint"] for deployment in deployments] == ["flows.scan.scan_catalogue"]
+    source = (ROOT / "flows" / "scan.py").read_text(encoding="utf-8")
+    assert "async def scan_catalogue(" in source
