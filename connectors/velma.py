@@ -23,7 +23,7 @@ from moderation.errors import ConfigurationError, Phase, SessionError, Soundchec
 from moderation.formats import StreamParameters
 from moderation.pacing import AckWindow, Deadlines, Pace, Watchdog
 from moderation.results import SessionResult
-from moderation.session import ClientSession, State
+from moderation.session import NORMAL_CLOSE, ClientSession, State
 
 CHUNK_BYTES = 64 * 1024
 """Bytes of one binary message: 4 KiB ones cost 25 % more CPU, larger ones gain nothing (measurements.md)."""
@@ -114,6 +114,8 @@ class VelmaClient:
         async with self._connection(endpoint, parameters) as connection:
             await _Exchange(connection, session, self._settings, self._key).run(audio)
         session.closed(connection.close_code)
+        if not session.over and (complaint := _complaint(connection)) is not None:
+            raise SessionError(f"the service broke the protocol ({complaint})", phase=session.phase, protocol="bad_frame")
         return session.result()
 
     @asynccontextmanager
@@ -296,6 +298,14 @@ async def whole_frames(audio: AsyncIterator[bytes], chunk_bytes: int, frame_byte
                 del held[:size]
     if whole := len(held) - len(held) % frame:
         yield bytes(held[:whole])
+
+
+def _complaint(connection: ClientConnection) -> str | None:
+    """What this side failed the connection for (RFC 6455, section 7.1.7); the close code that came back is then but an echo."""
+    sent = connection.protocol.close_sent
+    if sent is None or sent.code == NORMAL_CLOSE or connection.protocol.close_rcvd_then_sent:
+        return None
+    return sent.reason or str(sent.code)
 
 
 async def _pieces(audio: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -54,7 +54,7 @@ NOT_MEDIA = frozenset({Content.TEXT, Content.PICTURE, Content.ARCHIVE, Content.P
 _STARTS: tuple[tuple[bytes, AudioFormat | Content], ...] = (
     (b"fLaC", AudioFormat.FLAC),
     (b"OggS", AudioFormat.OGG),
-    (b"caff", Content.CAF),
+    (b"caff\0\x01", Content.CAF),
     (b"#!AMR", Content.AMR),
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", Content.WMA),
     (b"riff\x2e\x91\xcf\x11", Content.WAVE64),
@@ -111,7 +111,7 @@ def _of_start(head: bytes) -> AudioFormat | Content | None:
             return kind
     if (form := _FORMS.get((head[:4], head[8:12]))) is not None:
         return form
-    if head[4:8] in {b"ftyp", b"moov", b"mdat", b"wide"}:
+    if head[4:8] in {b"ftyp", b"moov", b"mdat", b"wide"} and not _is_text(head):  # "The wider picture ..."
         return Content.MP4
     if head.startswith(_EBML):
         return AudioFormat.WEBM if b"webm" in head[:64] else Content.MATROSKA

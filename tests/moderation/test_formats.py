@@ -117,9 +117,9 @@ def test_rates_are_read_from_numbers_and_words(rate):
 
 @pytest.mark.parametrize("rate", ["fast", "16 kHz", 16000.5, "0.5", "nan", "inf", "1e999", True, [], {}])
 def test_what_is_no_whole_number_is_refused_with_its_name(rate):
-    with pytest.raises(BadParameters, match="sample_rate .* is not a"):
+    with pytest.raises(BadParameters, match=r"sample_rate .* is not a"):
         StreamParameters.of("s16le", rate, 1)
-    with pytest.raises(BadParameters, match="num_channels .* is not a"):
+    with pytest.raises(BadParameters, match=r"num_channels .* is not a"):
         StreamParameters.of("s16le", 16000, rate)
 
 
