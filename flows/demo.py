@@ -21,6 +21,7 @@ from connectors.s3 import S3Settings, s3_client
 from flows.console import stderr, stdout
 from flows.embedded_prefect import embedded_prefect
 from flows.launch import scan_as_flow, scan_directly
+from flows.logs import logging_to
 from flows.run import Report, Watch
 from flows.settings import Settings, fixed_settings
 from flows.wiring import state_of
@@ -102,7 +103,7 @@ async def demonstrate(results: Path, catalogue: Path | None, *, direct: bool) ->
     key = f"demo-{secrets.token_hex(16)}"
     settings = fixed_settings(api_key=key, results=str(results), connections=CONNECTIONS)
     watch = Watch()
-    with LocalS3() as s3, _environment(s3.environment()):
+    with logging_to(state_of(settings), settings.log_level), LocalS3() as s3, _environment(s3.environment()):
         async with _maybe_prefect(settings, direct=direct) as ready, local_velma(Organisation(frozenset({key}))) as velma:
             _say("making the catalogue" if catalogue is None else f"reading {catalogue}")
             exhibits = await asyncio.to_thread(_samples if catalogue is None else _files, catalogue)

@@ -75,6 +75,9 @@ def test_the_demo_ends_as_expected_and_streams_nothing_again(tmp_path):
     assert counts["as_expected"] == counts["objects"]
     assert counts["labelled_right"] == counts["labels_compared"] > 0
     assert "reference detector" in counts["detector"]
+    assert set(first.stderr.splitlines()) <= {"making the catalogue ...", "waiting for the embedded Prefect server ..."} | {
+        line for line in first.stderr.splitlines() if " objects listed, " in line
+    }
     again = subprocess.run([*demo[:-1], "--direct"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert again.returncode == 0, again.stderr
     assert "0 sessions were streamed" in again.stdout
