@@ -81,3 +81,24 @@ def test_the_demo_ends_as_expected_and_streams_nothing_again(tmp_path):
     again = subprocess.run([*demo[:-1], "--direct"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert again.returncode == 0, again.stderr
     assert "0 sessions were streamed" in again.stdout
+
+
+AUDIO = ROOT.parent / "shared" / "audio"
+
+
+@pytest.mark.skipif(not (AUDIO / "catalogue.csv").is_file(), reason="the folder of real audio is not part of the project")
+def test_a_folder_of_real_audio_ends_as_its_truth_says(tmp_path):
+    demo = [*COMMAND, "demo", "--catalogue", str(AUDIO), "--results", str(tmp_path / "out"), "--direct", "--json"]
+    done = subprocess.run(demo, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 3, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["labelled_right"] >= 0.85 * counts["labels_compared"] > 0
+    reasons = {"undecodable": 1, "unsupported_format": 1, "empty": 1, "not_audio": 1, "sidecar": 4}
+    assert counts["endpoints"]["music"]["reasons"] == counts["endpoints"]["ai_music"]["reasons"] == reasons
+    assert counts["done"] + sum(reasons.values()) == counts["objects"]
+    frames: list[int] = []
+    ask = [*COMMAND, "sql", "--results", str(tmp_path / "out"), "--json"]
+    for query in ("select count(*) as frames from music_frames", "select sum(frame_count)::bigint as frames from music_summaries"):
+        answer = subprocess.run([*ask, query], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+        frames.append(json.loads(answer)[0]["frames"])
+    assert frames[0] == frames[1] > 3000
