@@ -5,15 +5,18 @@ import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from flows.console import stderr
-from flows.run import Watch
+
+if TYPE_CHECKING:
+    from flows.run import Watch
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @asynccontextmanager
-async def stoppable(watch: Watch, grace_seconds: float) -> AsyncIterator[None]:
+async def stoppable(watch: "Watch", grace_seconds: float) -> AsyncIterator[None]:
     """While the block runs, a signal starts nothing more, and after the grace period (or a second signal) ends every session.
 
     Within a flow this goes inside it: Prefect's own handler, which would break off at once, is put there by then. Outside the main
