@@ -88,17 +88,17 @@ class S3AudioStore:
         """
         received, resumes = 0, 0
         while received < item.size_bytes:
+            started_at = received
             body: Any = await self._call(_reading(item), lambda at=received: self._get(item, Range=f"bytes={at}-"))  # type: ignore[misc]
             try:
                 while piece := await self._run(body.read, READ_BYTES):
                     received += len(piece)
                     yield piece
             except (HTTPClientError, BotoCoreError, OSError):
-                resumes += 1
-            else:
-                resumes += received < item.size_bytes
+                pass
             finally:  # nobody waits: where a read hangs in its thread, so does closing what it reads
                 self._threads.submit(body.close)
+            resumes = 0 if received - started_at > READ_BYTES else resumes + (received < item.size_bytes)
             if resumes > RESUMES:
                 raise SourceError(f"{_reading(item)} broke off {resumes} times, at last after {received} of {item.size_bytes} bytes")
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ INTERRUPTED = 130
 app = App(
     name="soundcheck",
     help="Scan audio catalogues in S3 for music, speech and AI-made music through Modulate's Velma-2 streaming service.",
+    version=lambda: version("soundcheck"),
     version_flags=["--version"],
     end_of_options_delimiter="",
     error_console=Console(stderr=True),

@@ -1,6 +1,7 @@
 """Starts a scan for somebody at a terminal: directly, on the Prefect server that is configured, or on an embedded one; and ends it well."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,9 @@ from flows.settings import Settings
 from flows.stopping import stoppable
 from flows.terminal import progress_shown
 from flows.wiring import state_of, wired
-from moderation.errors import SoundcheckError
+from moderation.errors import SoundcheckError, UnreachableError
+
+logger = logging.getLogger("soundcheck.launch")
 
 
 async def scan_directly(settings: Settings, source: str, watch: Watch) -> Report:
@@ -31,12 +34,18 @@ async def scan_as_flow(settings: Settings, source: str, watch: Watch) -> Report:
     try:
         async with progress_shown(watch):
             state = await scan_catalogue(source, results=settings.results, endpoints=settings.endpoints, return_state=True)
+            ended = f"the flow run ended as {state.name} without a report: {state.message}"
+    except Exception as error:
+        if isinstance(error, SoundcheckError):
+            raise
+        logger.exception("Prefect failed")  # it has many ways to, and what was done is on record all the same
+        ended = f"Prefect failed ({type(error).__name__}: {error}): check its server, then run again"
     finally:
         WATCH.reset(token)
     if watch.error is not None:
         raise watch.error
     if watch.report is None:
-        raise SoundcheckError(f"the flow run ended as {state.name} without a report: {state.message}")
+        raise UnreachableError(ended)
     return watch.report
 
 

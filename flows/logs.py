@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from moderation.errors import ResultsNotWritable
+
 FILE_NAME = "soundcheck.log"
 FILE_BYTES = 20 * 1024 * 1024
 FILES = 5
@@ -16,7 +18,10 @@ FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 def logging_to(folder: Path, level: str) -> Iterator[Path]:
     """Write what every library logs at `level` and above to a file in the folder while the block runs, and give the file's path."""
     path = folder / FILE_NAME
-    handler = RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8")
+    try:
+        handler = RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8")
+    except OSError as error:
+        raise ResultsNotWritable(f"the log {path} cannot be written ({error.strerror}): mend that, or set state_dir") from error
     handler.setFormatter(logging.Formatter(FORMAT))
     root = logging.getLogger()
     before = root.level

@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from flows.settings import Settings
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
 from moderation.budget import month_of
-from moderation.errors import SoundcheckError
+from moderation.errors import SoundcheckError, first_of_group
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode, Reason, StopCause
 from tasks.admission import Admission, Stop
@@ -33,7 +33,10 @@ ALARM_SHARE = 0.2
 ALARM_OBJECTS = 20
 """A run of at least so many objects with more than this share newly quarantined ends with 65: something general is wrong (rules.md)."""
 COMPLETED = "Completed"
+INCOMPLETE = "Incomplete"
 RUNNING = "Running"
+MONTH_AHEAD = timedelta(days=31)
+"""A run may reach into the next month, whose cap must stand by then."""
 T = TypeVar("T")
 logger = logging.getLogger("soundcheck.run")
 
@@ -62,15 +65,18 @@ class Watch:
     report: "Report | None" = None
     error: SoundcheckError | None = None
     admission: Admission | None = None
+    task: "asyncio.Task[object] | None" = None
 
     def terminate(self) -> None:
         """Start nothing more; what streams may finish."""
         self.stop.request(StopCause.TERMINATED, Reason.NOT_REACHED, "stopped by a signal: what had not started stays pending")
 
     def drop(self) -> None:
-        """End what streams now."""
+        """End what streams now; before anything does, end the listing or planning."""
         if self.admission is not None:
             self.admission.drop_all()
+        elif self.task is not None:
+            self.task.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +134,15 @@ async def run_scan(wired: Wired, source: S3Uri, watch: Watch, execute: Executor 
     scan = _Scan(wired, source, run, watch, execute, flow_run_id)
     logger.info("%s: scanning %s into %s", run.run_id, source, wired.results.url)
     await scan.record(RUNNING)
+    watch.task = asyncio.current_task()
     try:
-        recovered = await scan.steps()
+        with first_of_group():
+            recovered = await scan.steps()
+    except asyncio.CancelledError:
+        if not watch.stop or watch.task is None:
+            raise
+        watch.task.uncancel()
+        recovered = 0
     except SoundcheckError as error:
         await scan.record(state_name(error), error.exit_code, str(error))
         raise
@@ -163,6 +176,8 @@ class _Scan:
         progress.step = "recovering what earlier runs left"
         recovered = await wired.publisher.recover()
         await self.execute("list", lambda: list_catalogue(wired.audio, wired.results, self.source, run, progress))
+        if self.watch.stop:
+            return recovered
         rules = PlanRules(
             parameter_rules=[raw.rule() for raw in wired.settings.raw_rules],
             max_session_hours=wired.settings.max_session_hours,
@@ -170,23 +185,26 @@ class _Scan:
         shards = await self.execute(
             "plan", lambda: plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
         )
-        if shards:
-            progress.step = "streaming"
-            await self._stream(shards)
-        progress.step = "publishing"
-        await self.execute("publish", lambda: wired.publisher.publish_run(run.run_id, run.scan_date))
+        try:
+            if shards:
+                progress.step = "streaming"
+                await self._stream(shards)
+        finally:  # what was paid for is published, however the rest ended
+            progress.step = "publishing"
+            await self.execute("publish", lambda: wired.publisher.publish_run(run.run_id, run.scan_date))
         progress.step = "finished"
         logger.info("%s: %s", run.run_id, progress.line())
         return recovered
 
     async def _set_limits(self) -> None:
         """Write the ceilings and the cap of the settings into the ledger, where every process keeps them."""
-        settings, ledger, month = self.wired.settings, self.wired.ledger, month_of(self.run.started_at)
+        settings, ledger = self.wired.settings, self.wired.ledger
         for endpoint in self.wired.endpoints:
             await ledger.set_gate(self.run.org, endpoint.name, settings.connections)
         await ledger.set_gate(self.run.org, EVERY_ENDPOINT, settings.total_connections)
         cap_ms = None if settings.monthly_hours is None else round(settings.monthly_hours * MS_PER_HOUR)
-        await ledger.set_cap(self.run.org, EVERY_ENDPOINT, month, cap_ms)
+        for month in sorted({month_of(self.run.started_at), month_of(self.run.started_at + MONTH_AHEAD)}):
+            await ledger.set_cap(self.run.org, EVERY_ENDPOINT, month, cap_ms)
 
     async def _stream(self, shards: Sequence[Shard]) -> None:
         streaming = self._streaming()
@@ -231,16 +249,18 @@ class _Scan:
             async with places[shard.endpoint]:
                 await self.execute(f"stream {shard.endpoint} shard {shard.number}", step)
 
-        with first_of_group():
-            async with asyncio.TaskGroup() as group:
-                for shard in shards:
-                    group.create_task(stream(shard))
+        async with asyncio.TaskGroup() as group:
+            for shard in shards:
+                group.create_task(stream(shard))
 
     def verdict(self) -> tuple[str, ExitCode]:
         """The name of the final state and the exit code (rules.md)."""
         stop, progress = self.watch.stop, self.watch.progress
         if stop.cause is not None:
             return stop.cause.value, stop.cause.exit_code
+        if left := progress.objects()[Standing.PENDING]:
+            stop.message = f"{left} objects stay pending (claimed by another run, or changed meanwhile): run again for the rest"
+            return INCOMPLETE, ExitCode.EXHAUSTED
         if not progress.newly_quarantined:
             return COMPLETED, ExitCode.OK
         many = progress.listed >= ALARM_OBJECTS and progress.newly_quarantined > ALARM_SHARE * progress.listed
@@ -254,7 +274,7 @@ class _Scan:
 
     def _row(self, state: str, exit_code: ExitCode | None, message: str) -> dict[str, Any]:
         progress, settings = self.watch.progress, self.wired.settings
-        parameters = settings.model_dump(mode="json", exclude={"api_key"})
+        parameters = settings.model_dump(mode="json", exclude={"api_key", "proxy"})
         shaping = {name: parameters[name] for name in ("endpoints", "raw_rules", "max_session_hours")}
         objects = progress.objects()
         return {
@@ -278,24 +298,3 @@ class _Scan:
             "audio_ms_at_risk": progress.at_risk_ms,
             "audio_ms_saved": 0,
         }
-
-
-@contextmanager
-def first_of_group() -> Iterator[None]:
-    """Raise the first of a group of errors by itself, so that a person reads one sentence; SoundcheckErrors go before others."""
-    first: BaseException | None = None
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        errors = list(_leaves(group))
-        first = next((error for error in errors if isinstance(error, SoundcheckError)), errors[0])
-    if first is not None:
-        raise first
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from moderation.catalogue import ParameterRule
 from moderation.endpoints import ENDPOINTS
@@ -136,8 +136,12 @@ def load_settings(**flags: Any) -> Settings:
         problem = f"unknown setting {', '.join(unknown)}: the known ones are {', '.join(sorted(Settings.model_fields))}"
     except ValidationError as error:
         problem = "; ".join(_problems(error))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except SettingsError as error:
+        problem = f'{error}: lists and tables are written as JSON there, such as ["music"]'
+    except tomllib.TOMLDecodeError as error:
         problem = f"{TOML_FILE} is no TOML: {error}"
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"{TOML_FILE} or {ENV_FILE} cannot be read as text: {error}"
     raise ConfigurationError(problem)
 
 

@@ -75,7 +75,7 @@ def print_summary(report: Report) -> None:
         stdout.print(f"{report.recovered} sessions of earlier runs were published on the way.")
     stdout.print(f"{report.progress.sessions} sessions were streamed for {counts['objects']} objects.", highlight=False)
     if not report.progress.sessions:
-        stdout.print("Nothing was paid: everything here was done, skipped or quarantined before.", highlight=False)
+        stdout.print("Nothing was paid.", highlight=False)
     stdout.print(Text(f"Results: {report.results}"), soft_wrap=True)
     if report.message:
         stderr.print(Text(f"soundcheck: {report.message}"), style="red", soft_wrap=True)

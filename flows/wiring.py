@@ -23,7 +23,7 @@ from connectors.spool import Spool
 from connectors.velma import ApiKey, VelmaClient, VelmaSettings
 from flows.settings import Settings
 from moderation.endpoints import ENDPOINTS, Endpoint
-from moderation.errors import AccessDeniedError, ConfigurationError, ResultsNotWritable
+from moderation.errors import AccessDeniedError, ConfigurationError, ResultsNotWritable, UnreachableError
 from moderation.identity import lake_id
 from moderation.pacing import Pace
 from tasks.publish import Publisher
@@ -89,13 +89,14 @@ async def wired(settings: Settings) -> AsyncIterator[Wired]:
             lake=lake_id(results.url),
             ledger=ledger,
             spool=Spool(state / "spool"),
-            worker=f"{socket.gethostname()}-{os.getpid()}",
+            # in containers host and process id repeat: a successor must not renew what a dead one held
+            worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
 
 
 async def check_before_start(settings: Settings, source: str) -> None:
     """What can be wrong before anything is started: key, hosts, addresses. Raises what `wired` would, only sooner."""
-    key = await load_key(settings) if settings.api_key_block is None else ApiKey("in a block")
+    key = await load_key(settings) if settings.api_key_block is None else ApiKey("in-a-block")
     velma_client(settings, key)
     results_of(settings)
     S3Uri.parse(source)
@@ -136,6 +137,8 @@ async def _key_of_block(name: str) -> ApiKey:
         block: Any = await Secret.aload(name)
     except ValueError:
         raise ConfigurationError(f"Prefect has no Secret block named {name!r}: create it, or correct api_key_block") from None
+    except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises when its server is not there
+        raise UnreachableError(f"Prefect did not give its Secret block {name!r} ({type(error).__name__}): check PREFECT_API_URL") from None
     return ApiKey(str(block.get()))
 
 
@@ -143,7 +146,7 @@ def results_of(settings: Settings) -> str:
     """Where results go. Raises ConfigurationError when nobody said."""
     if not settings.results:
         raise ConfigurationError("no results folder: give --results URL, or set SOUNDCHECK_RESULTS to a folder or s3://bucket/prefix")
-    return settings.results
+    return settings.results if "://" in settings.results else str(Path(settings.results).resolve())
 
 
 def state_of(settings: Settings) -> Path:

@@ -15,6 +15,8 @@
 A message says what happened and what to do. None ever carries the API key.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 from moderation.outcomes import ExitCode, Reason
@@ -151,3 +153,24 @@ def _rebuild(kind: type[SessionError], args: tuple[object, ...], facts: dict[str
     error.args = args
     error.__dict__.update(facts)
     return error
+
+
+@contextmanager
+def first_of_group() -> Iterator[None]:
+    """Raise the first of a group of errors by itself, so that a person reads one sentence; SoundcheckErrors go before others."""
+    first: BaseException | None = None
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors = list(_leaves(group))
+        first = next((error for error in errors if isinstance(error, SoundcheckError)), errors[0])
+    if first is not None:
+        raise first
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -28,11 +28,13 @@ Verdict = RetryAfter | GiveUp
 class RetryRules:
     """Full jitter: a random share of min(ceiling_s, step_s x 2^n).
 
-    attempts bounds the tries of an object for its own faults, patience those for the faults of others.
+    attempts bounds the tries of an object for its own faults, patience those for the faults of others, waits those
+    for a free slot (at full pauses these are some 40 minutes)
     """
 
     attempts: int = 3
     patience: int = 5
+    waits: int = 40
     step_s: float = 2.0
     ceiling_s: float = 120.0
     refused_key_waits_s: tuple[float, ...] = (5.0, 20.0)
@@ -46,12 +48,17 @@ class RetryRules:
             return RetryAfter(self.refused_key_waits_s[tries - 1])
         if cause.action is Action.STOP:
             return GiveUp(cause.reason, cause.stop)
-        allowed = min(self.attempts, cause.attempts or self.attempts) if cause.spends_attempt else self.patience
+        allowed = self._allowed(cause)
         if tries < allowed:
             return RetryAfter(max(retry_after or 0.0, self._pause(tries, chance)))
         if cause.spends_attempt:
             return GiveUp(cause.reason)
-        return GiveUp(cause.reason, None if cause.action is Action.WAIT else StopCause.SERVICE_UNREACHABLE)
+        return GiveUp(cause.reason, StopCause.SERVICE_UNREACHABLE)
+
+    def _allowed(self, cause: Cause) -> int:
+        if cause.spends_attempt:
+            return min(self.attempts, cause.attempts or self.attempts)
+        return self.waits if cause.action is Action.WAIT else self.patience
 
     def _pause(self, tries: int, chance: float) -> float:
         return float(chance * min(self.ceiling_s, self.step_s * 2**tries))

@@ -78,11 +78,12 @@ _FORMS: dict[tuple[bytes, bytes], AudioFormat | Content] = {  # bytes 0-4 and 8-
 _EBML = b"\x1a\x45\xdf\xa3"
 _MPEG_HEADER_BYTES = 4
 _ID3_HEADER_BYTES = 10
+_ID3_MARKS = (b"ID3\x02", b"ID3\x03", b"ID3\x04")
 
 
 def tag_length(head: bytes) -> int:
     """Bytes of the ID3v2 tag that `head` starts with, 0 without one: the audio that decides begins behind it (ID3v2.4, section 3.1)."""
-    if len(head) < _ID3_HEADER_BYTES or not head.startswith(b"ID3"):
+    if len(head) < _ID3_HEADER_BYTES or not head.startswith(_ID3_MARKS):
         return 0
     size = 0
     for byte in head[6:10]:

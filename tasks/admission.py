@@ -74,6 +74,9 @@ class Admission:
         """
         async with self._places[claim.endpoint]:
             await self._admit(claim)
+            if self._dropping:
+                await self.ledger.fail(claim.session_id, sent_ms=0, outcome="cancelled")
+                raise NotAdmitted(None)
             task = asyncio.current_task()
             assert task is not None
             self._held[claim.session_id] = task
@@ -121,6 +124,8 @@ class Admission:
     def drop_all(self) -> None:
         """End every session of this process now, as cancelled: its object stays pending. The run must have been stopped before."""
         assert self.stop, "sessions are dropped only once nothing more starts"
+        if self._dropping:
+            return
         self._dropping = True
         for task in self._held.values():
             task.cancel()

@@ -12,6 +12,8 @@ from typing import Any
 
 import polars as pl
 from duckdb import DuckDBPyConnection
+from duckdb import Error as DuckDBError
+from pyarrow import ArrowException
 
 from connectors.audio_store import AudioStore
 from connectors.lake.packages import RUNS_FOLDER, write_rows
@@ -28,6 +30,7 @@ from moderation.catalogue import (
     skip_reason,
 )
 from moderation.endpoints import ENDPOINTS, Endpoint
+from moderation.errors import ConfigurationError
 from moderation.formats import StreamParameters
 from moderation.identity import params_hash
 from moderation.outcomes import QUARANTINED, Reason
@@ -36,6 +39,8 @@ from tasks.progress import Outcome, Progress
 from tasks.records import PlannedObject, Run, quarantine_row
 
 MS_PER_HOUR = 3_600_000
+DENIED_SHARE = 0.05
+"""More objects than this share that may not be read are no matter of the objects: the credentials lack a permission."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +150,13 @@ class _History:
 
     @classmethod
     def read(cls, open_lake: Callable[[], DuckDBPyConnection], endpoints: Sequence[Endpoint]) -> "_History":
-        with open_lake() as lake:
-            done = {endpoint.name: set(_tuples(done_objects(lake, endpoint.name))) for endpoint in endpoints}
-            rows = _tuples(quarantined_now(lake))
+        try:
+            with open_lake() as lake:
+                done = {endpoint.name: set(_tuples(done_objects(lake, endpoint.name))) for endpoint in endpoints}
+                rows = _tuples(quarantined_now(lake))
+        except (DuckDBError, ArrowException, OSError) as error:
+            said = str(error).partition("\n")[0]
+            raise ConfigurationError(f"the results of earlier runs cannot be read: {said}. Remove or repair that file") from error
         return cls(done, {(object_id, endpoint, hashed): reason for object_id, endpoint, hashed, reason in rows})
 
 
@@ -174,6 +183,9 @@ class _Planner:
                 for entry in listed
                 for wanted in [self._wanted(entry, endpoints)]
             ]
+        looked, denied = sum(bool(found) for *_, found in findings), self._examiner.denied
+        if len(denied) > max(1, DENIED_SHARE * looked):
+            raise denied[0]
         rows = [
             self._row(entry, endpoint, found.result() if found and endpoint in wanted else None)
             for entry, wanted, found in findings

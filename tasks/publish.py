@@ -37,8 +37,7 @@ class Publisher:
 
     async def recover(self) -> int:
         """Settle expired sessions by what the spool has of them, and publish what earlier runs left; returns the sessions published."""
-        for session_id in await self.ledger.expired():
-            await self.ledger.recover(session_id, await asyncio.to_thread(self.spool.get, session_id))
+        await settle_expired(self.ledger, self.spool)
         sessions = 0
         for package in await self.ledger.unpublished(self.lake):
             await self._publish(package)
@@ -79,6 +78,12 @@ class Publisher:
             booked_ms=0,
             sent_ms=record.booked_ms or 0,
         )
+
+
+async def settle_expired(ledger: Ledger, spool: Spool) -> None:
+    """End the sessions whose workers have died by what the spool has of them: their objects are free again, or done."""
+    for session_id in await ledger.expired():
+        await ledger.recover(session_id, await asyncio.to_thread(spool.get, session_id))
 
 
 def run_date(run_id: str) -> date:

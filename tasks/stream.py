@@ -12,12 +12,23 @@ from itertools import count
 from typing import Any
 
 from connectors.audio_store import AudioStore
-from connectors.ledger import Ledger
+from connectors.ledger import LEASE_MS, Ledger
 from connectors.spool import Spool
 from connectors.velma import VelmaClient
 from moderation.admission import Claim, Denial
 from moderation.budget import month_of
-from moderation.errors import ConfigurationError, LeaseLost, Phase, Scope, SessionError, SourceChanged, SourceError, SourceGone
+from moderation.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    LeaseLost,
+    Phase,
+    Scope,
+    SessionError,
+    SourceChanged,
+    SourceError,
+    SourceGone,
+    UnreachableError,
+)
 from moderation.identity import session_id
 from moderation.outcomes import QUARANTINED, Reason, StopCause
 from moderation.refusals import Action, Cause, classify
@@ -26,13 +37,25 @@ from moderation.retry import GiveUp, RetryAfter, RetryRules
 from moderation.session import ClientSession
 from tasks.admission import Admission, NotAdmitted, Stop
 from tasks.progress import Outcome, Progress
+from tasks.publish import settle_expired
 from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, summary_row
 
 logger = logging.getLogger("soundcheck.stream")
 EXTENSION_MS = 60_000
 """The least that a session reserves anew when it outlives its estimate."""
+CLAIM_PAUSE_S = 5.0
+CLAIM_PATIENCE_S = LEASE_MS / 1000 + CLAIM_PAUSE_S
+"""How long an object is waited for that another session claims: if its worker died, its lease has run out by then."""
 OUT_OF_BUDGET = Cause("budget", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED)
 UNREADABLE = Cause("source_error", Scope.OBJECT, Action.RETRY_THEN_QUARANTINE, Reason.SOURCE_ERROR)
+FORBIDDEN = Cause("source_forbidden", Scope.OBJECT, Action.QUARANTINE, Reason.SOURCE_ERROR)
+SILENT = Cause(
+    "source_unreachable",
+    Scope.NETWORK,
+    Action.RETRY,
+    Reason.DEFERRED_SERVICE,
+    advice="check S3's endpoint and the network, then run again",
+)
 CHANGED = Cause("changed", Scope.OBJECT, Action.QUARANTINE, Reason.CHANGED)
 GONE = Cause("gone", Scope.OBJECT, Action.QUARANTINE, Reason.GONE)
 CANCELLED = Cause("cancelled", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED)
@@ -103,12 +126,18 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
 async def stream_object(streaming: Streaming, shard: int, planned: PlannedObject) -> Outcome:
     """One object until its outcome: done, quarantined, skipped, or left pending when the run stops."""
     key, endpoint = planned.item.key, planned.endpoint.name
+    claimed_s = 0.0
     for number in count(1):
         trial = _Trial(streaming, shard, planned, number)
         try:
             ended = await trial.run()
         except NotAdmitted as refused:
-            return _not_admitted(streaming, planned, refused.denial)
+            if refused.denial is not Denial.CLAIMED or claimed_s >= CLAIM_PATIENCE_S:
+                return _not_admitted(streaming, planned, refused.denial)
+            claimed_s += CLAIM_PAUSE_S
+            await streaming.pause(CLAIM_PAUSE_S)
+            await settle_expired(streaming.ledger, streaming.spool)
+            continue
         except LeaseLost:
             continue
         if ended is None:
@@ -178,7 +207,7 @@ class _Trial:
             )
         except SessionError as error:
             return await self._failed(error, classify(error))
-        except (SourceError, BudgetReached) as error:
+        except (SourceError, UnreachableError, AccessDeniedError, BudgetReached) as error:
             return await self._failed(self._as_session_error(str(error)), _source_cause(error))
         except (asyncio.CancelledError, ConfigurationError) as error:
             told = SessionError("cancelled" if isinstance(error, asyncio.CancelledError) else str(error), phase=self._phase())
@@ -296,10 +325,14 @@ class _Trial:
         return quarantine_row(planned.item, planned.endpoint.name, planned.params_hash, verdict.reason, **names)
 
 
-def _source_cause(error: SourceError | BudgetReached) -> Cause:
+def _source_cause(error: SourceError | UnreachableError | AccessDeniedError | BudgetReached) -> Cause:
     match error:
         case BudgetReached():
             return OUT_OF_BUDGET
+        case UnreachableError():
+            return SILENT
+        case AccessDeniedError():
+            return FORBIDDEN
         case SourceChanged():
             return CHANGED
         case SourceGone():

@@ -29,7 +29,7 @@ class Organisation:
     Hours are counted over both endpoints from the start of the server, which takes the place of the month.
     """
 
-    api_keys: frozenset[str]
+    api_keys: frozenset[str] = field(repr=False)
     max_connections: int | None = None
     monthly_hours: float | None = None
     credit_hours: float | None = None

@@ -19,6 +19,7 @@ from connectors.local_velma.server import LocalVelma, local_velma
 KEY = "sk-live-0123456789abcdef"
 SAMPLE_KEY = "YOUR_API_KEY"
 """What the vendor's sample connects with."""
+KEYS = frozenset({KEY, SAMPLE_KEY})
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def in_a_thread(journal: Journal) -> Iterator[LocalVelma]:
 
     async def serve() -> None:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        async with local_velma(Organisation(frozenset({KEY, SAMPLE_KEY})), journal=journal) as server:
+        async with local_velma(Organisation(KEYS), journal=journal) as server:
             ready.set_result((server, lambda: loop.call_soon_threadsafe(ended.set)))
             await ended.wait()
 
@@ -79,6 +80,7 @@ def shared_velma(tmp_path_factory) -> Iterator[tuple[LocalVelma, Path]]:
 def velma(shared_velma) -> RunningVelma:
     server, path = shared_velma
     organisation = server.organisation
+    organisation.api_keys = KEYS
     organisation.max_connections = organisation.monthly_hours = organisation.credit_hours = None
     organisation.used_ms = 0
     return RunningVelma(server.url, organisation, server.journal, path, len(path.read_text().splitlines()))

@@ -1,10 +1,12 @@
 """A scan from S3 to Parquet, against the local Velma server and a real S3 API, without Prefect."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -238,6 +240,43 @@ async def test_a_killed_run_is_taken_up_without_paying_twice(world, make_wav, tm
     assert report.progress.sessions == 0
     assert world.ask("SELECT count(*), count(DISTINCT object_id) FROM music_summaries") == [(6, 6)]
     assert len(events(world, "connect")) == 6
+
+
+async def test_a_session_killed_on_its_way_is_paid_again_and_both_attempts_are_on_record(world, make_wav):
+    world.put("one.s16le", make_wav(10.0)[44:])
+    world.put("one.s16le.json", b'{"audio_format": "s16le", "sample_rate": 16000, "num_channels": 1}')
+    settings = {
+        "SOUNDCHECK_API_KEY": KEY,
+        "SOUNDCHECK_RESULTS": str(world.results),
+        "SOUNDCHECK_VELMA_URL": world.velma.url,
+        "SOUNDCHECK_ENDPOINTS": '["music"]',
+        "SOUNDCHECK_PACE": "0.01",
+    }
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "scan", f"s3://{BUCKET}/", "--direct", "--json"]
+    killed = await asyncio.create_subprocess_exec(
+        *command, env=os.environ | settings, cwd=Path(__file__).parents[2], stderr=asyncio.subprocess.DEVNULL
+    )
+    while not events(world, "first_audio"):
+        await asyncio.sleep(0.05)
+    killed.kill()
+    await killed.wait()
+    with contextlib.closing(sqlite3.connect(world.results / "_state" / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE sessions SET lease_until = 1")  # as if its minute were over
+    report = await world.scan(endpoints=["music"])
+    assert figures(report)["done"] == 1
+    assert len(events(world, "connect")) == 2
+    assert world.ask("SELECT outcome, cause, audio_sent_ms FROM attempts ORDER BY outcome") == [
+        ("done", None, 10_000),
+        ("failed", "worker_died", 10_000),
+    ]
+    assert world.ask("SELECT count(*) FROM music_summaries") == [(1,)]
+
+
+async def test_a_sidecar_of_brackets_is_bad_parameters_and_no_crash(world):
+    world.put("x.pcm", bytes(64_000))
+    world.put("x.pcm.json", b"[" * 60_000)
+    report = await world.scan()
+    assert dict(report.progress.of("music").reasons) == {"bad_parameters": 1, "sidecar": 1}
 
 
 async def test_the_key_is_nowhere(world, make_wav, tmp_path, caplog):

@@ -47,6 +47,14 @@ def test_what_is_wrong_is_named(empty_place, file, text, said):
     assert raised.value.exit_code is ExitCode.CONFIGURATION
 
 
+@pytest.mark.parametrize(("name", "value"), [("ENDPOINTS", "music"), ("HOSTS", "wss://x"), ("RETRIES", "3")])
+def test_lists_and_tables_are_json_in_the_environment(monkeypatch, name, value):
+    monkeypatch.setenv(f"SOUNDCHECK_{name}", value)
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+    assert name.lower() in str(raised.value)
+
+
 def test_the_key_is_in_no_text_of_the_settings(monkeypatch):
     monkeypatch.setenv("SOUNDCHECK_API_KEY", KEY)
     settings = load_settings()

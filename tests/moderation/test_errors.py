@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moderation import errors
-from moderation.errors import BadParameters, Phase, Scope, SessionError, SoundcheckError, SourceChanged, SourceError, SourceGone
+from moderation.errors import (
+    BadParameters,
+    Phase,
+    Scope,
+    SessionError,
+    SoundcheckError,
+    SourceChanged,
+    SourceError,
+    SourceGone,
+    first_of_group,
+)
 from moderation.outcomes import ExitCode, Reason
 
 ROW = re.compile(r"^(?P<place>[ |`-]*)(?P<name>[A-Z]\w+) +(?P<scope>\w+|\(its own\)) {2,}\S")
@@ -132,3 +142,30 @@ def test_the_sentence_names_the_phase_and_every_code(error):
     assert error.detail in said
     assert error.phase.value in said
     assert all(str(code) in said for code in (error.http_status, error.close_code) if code is not None)
+
+
+def raised_from(*grouped):
+    """What comes out of first_of_group when this group goes in."""
+    with pytest.raises(BaseException) as caught, first_of_group():  # noqa: PT011 - any error may come
+        raise BaseExceptionGroup("tasks failed", grouped)
+    return caught.value
+
+
+def test_of_a_group_the_first_error_that_speaks_to_people_is_raised_by_itself():
+    told, nested = SourceGone("a.mp3 was deleted"), SourceChanged("b.mp3 was overwritten")
+    assert raised_from(KeyError("x"), told, nested) is told
+    assert raised_from(KeyError("x"), BaseExceptionGroup("inner", [ValueError("y"), nested]), told) is nested
+
+
+def test_of_a_group_without_such_an_error_the_first_is_raised():
+    first = KeyError("x")
+    assert raised_from(BaseExceptionGroup("inner", [first]), ValueError("y")) is first
+
+
+def test_an_error_without_a_group_goes_through_and_so_does_success():
+    alone = SourceGone("a.mp3 was deleted")
+    with pytest.raises(SourceGone) as caught, first_of_group():
+        raise alone
+    assert caught.value is alone
+    with first_of_group():
+        pass

@@ -227,9 +227,7 @@ def test_text_may_be_cut_inside_a_character():
     assert {sniff(whole[:cut]) for cut in range(1, len(whole) + 1)} == {Content.TEXT}
 
 
-@pytest.mark.parametrize(
-    "start", ["caffeine", "the wider picture", "moo moov", "ID3 tags", "RIFF or raff, WAVE", "FORM B, AIFF", "OggSpeak"[:3]]
-)
+@pytest.mark.parametrize("start", ["caffeine", "the wider picture", "moo moov", "ID3 tags", "RIFF, the WAVE"])
 def test_words_that_look_like_marks_are_text(start):
     assert sniff(f"{start} and what else there is to say\n".encode()) is Content.TEXT
 

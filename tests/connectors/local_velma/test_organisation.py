@@ -72,3 +72,7 @@ def test_codes_and_texts_of_the_seed_pages():
     assert {refusal.code for refusal in (TOO_MANY, NO_HOURS, NO_CREDITS)} == {4029}
     assert NO_CREDITS.text == "Insufficient credits."
     assert NO_HOURS.text == "Monthly usage limit reached."
+
+
+def test_keys_are_not_shown():
+    assert "good" not in repr(acme(max_connections=3))

@@ -1,0 +1,135 @@
+"""When an object is tried again, and how it ends when it is not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moderation.errors import Scope
+from moderation.outcomes import QUARANTINED, Reason, StopCause
+from moderation.refusals import (
+    BAD_PARAMETERS,
+    CAPACITY,
+    INCOMPLETE,
+    NOT_PERMITTED,
+    NOT_VALIDATED,
+    QUOTA,
+    SERVICE_FAULT,
+    TOO_BIG,
+    UNDECODABLE,
+    UNKNOWN_CODE,
+    UNREACHABLE,
+    WRONG_URL,
+    Action,
+    Cause,
+)
+from moderation.retry import GiveUp, RetryAfter, RetryRules
+
+RULES = RetryRules()
+SESSION_FAULTS = [INCOMPLETE, UNKNOWN_CODE]
+OTHERS_FAULTS = [NOT_VALIDATED, SERVICE_FAULT, UNREACHABLE, CAPACITY]
+ALL = [*SESSION_FAULTS, *OTHERS_FAULTS, NOT_PERMITTED, QUOTA, UNDECODABLE, BAD_PARAMETERS, WRONG_URL, TOO_BIG]
+chances = st.floats(0, 1, exclude_max=True)
+
+
+def life_of(cause, chance=0.5, rules=RULES):
+    """The pauses between the tries of an object that always fails for this cause, and its end."""
+    pauses, tries = [], 1
+    while isinstance(verdict := rules.verdict(cause, tries, chance), RetryAfter):
+        pauses.append(verdict.seconds)
+        tries += 1
+        assert tries < 100, "tried for ever"
+    return pauses, verdict
+
+
+@pytest.mark.parametrize(("cause", "reason"), [(UNDECODABLE, Reason.UNDECODABLE), (BAD_PARAMETERS, Reason.BAD_PARAMETERS)])
+def test_an_objects_own_fault_is_never_paid_for_twice(cause, reason):
+    assert life_of(cause) == ([], GiveUp(reason))
+
+
+def test_a_fault_of_the_session_is_tried_three_times_then_quarantined():
+    pauses, end = life_of(INCOMPLETE)
+    assert len(pauses) == 2
+    assert end == GiveUp(Reason.INCOMPLETE)
+
+
+def test_an_unknown_code_is_tried_once_more_only():
+    pauses, end = life_of(UNKNOWN_CODE)
+    assert len(pauses) == 1
+    assert end == GiveUp(Reason.INCOMPLETE)
+
+
+def test_settings_can_lower_the_attempts_of_every_fault():
+    assert life_of(UNKNOWN_CODE, rules=RetryRules(attempts=1)) == ([], GiveUp(Reason.INCOMPLETE))
+    assert len(life_of(UNKNOWN_CODE, rules=RetryRules(attempts=9))[0]) == 1
+
+
+@pytest.mark.parametrize("cause", [NOT_VALIDATED, SERVICE_FAULT, UNREACHABLE], ids=lambda cause: cause.name)
+def test_a_fault_of_the_service_ends_the_run_and_leaves_the_object_pending(cause):
+    pauses, end = life_of(cause)
+    assert len(pauses) == RULES.patience - 1
+    assert end == GiveUp(Reason.DEFERRED_SERVICE, StopCause.SERVICE_UNREACHABLE)
+
+
+def test_a_full_organisation_is_waited_for_much_longer_than_a_broken_service():
+    pauses, end = life_of(CAPACITY)
+    assert len(pauses) == RULES.waits - 1 == 39
+    assert 30 * 60 < sum(pauses) < 60 * 60
+    assert end == GiveUp(Reason.DEFERRED_SERVICE, StopCause.SERVICE_UNREACHABLE)
+
+
+def test_exhausted_credits_stop_the_run_at_once():
+    assert life_of(QUOTA) == ([], GiveUp(Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED))
+
+
+@pytest.mark.parametrize("cause", [WRONG_URL, TOO_BIG], ids=lambda cause: cause.name)
+def test_a_wrong_configuration_stops_the_run_at_once(cause):
+    assert life_of(cause) == ([], GiveUp(Reason.NOT_REACHED, StopCause.CONFIGURATION))
+
+
+@given(chances)
+def test_a_refused_key_is_tried_after_5_and_20_seconds_then_stops_the_run(chance):
+    assert life_of(NOT_PERMITTED, chance) == ([5.0, 20.0], GiveUp(Reason.DEFERRED_KEY, StopCause.ACCESS_DENIED))
+
+
+@given(st.sampled_from(SESSION_FAULTS + OTHERS_FAULTS), st.integers(1, 40), chances)
+def test_a_pause_is_a_random_share_of_a_doubling_bounded_step(cause, tries, chance):
+    verdict = RetryRules(attempts=99, patience=99, waits=99).verdict(
+        Cause(cause.name, cause.scope, cause.action, cause.reason), tries, chance
+    )
+    assert verdict == RetryAfter(pytest.approx(chance * min(120.0, 2.0 * 2**tries)))
+
+
+def test_pauses_double():
+    assert life_of(SERVICE_FAULT, chance=0.5)[0] == [2.0, 4.0, 8.0, 16.0]
+
+
+@given(st.sampled_from(OTHERS_FAULTS), chances, st.floats(0, 600))
+def test_the_servers_own_wish_is_a_floor(cause, chance, wish):
+    asked, unasked = (RULES.verdict(cause, 1, chance, retry_after=after).seconds for after in (wish, None))
+    assert asked == max(wish, unasked)
+
+
+@given(st.sampled_from(ALL), st.integers(1, 20), chances)
+def test_only_the_objects_or_the_sessions_faults_ever_quarantine(cause, tries, chance):
+    verdict = RULES.verdict(cause, tries, chance)
+    if isinstance(verdict, GiveUp) and verdict.reason in QUARANTINED:
+        assert cause.spends_attempt
+        assert verdict.stop is None
+
+
+@pytest.mark.parametrize("cause", ALL, ids=lambda cause: cause.name)
+def test_every_object_ends(cause):
+    pauses, end = life_of(cause, chance=0.999)
+    assert len(pauses) < max(RULES.attempts, RULES.patience, RULES.waits)
+    assert end.reason is cause.reason
+
+
+def test_once_given_up_more_tries_change_nothing():
+    for cause in ALL:
+        pauses, end = life_of(cause)
+        assert all(RULES.verdict(cause, len(pauses) + more, 0.5) == end for more in range(1, 8))
+
+
+def test_a_cause_that_stops_without_a_name_leaves_the_object_pending():
+    cancelled = Cause("cancelled", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED)
+    assert life_of(cancelled) == ([], GiveUp(Reason.NOT_REACHED, None))
