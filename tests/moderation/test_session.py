@@ -749,6 +749,13 @@ def test_less_than_95_percent_and_an_item_is_partial(endpoint, lost, partial):
     assert (Flag.PARTIAL in result.flags) == partial
 
 
+@BOTH
+@pytest.mark.parametrize(("short_ms", "flags"), [(0, set()), (1, {Flag.COUNT_MISMATCH})])
+def test_done_may_end_one_item_before_the_last_and_no_more(endpoint, short_ms, flags):
+    transcript = mutated(endpoint, setting(DONE, duration_ms=(COUNT - 1) * endpoint.item_ms - short_ms))
+    assert replay(endpoint, transcript).result().flags == flags
+
+
 def test_coverage_is_held_against_the_services_own_duration_where_ours_is_not_known():
     transcript = mutated(MUSIC, recounted(removed(LAST - 9, LAST + 1), lost=10))
     assert replay(MUSIC, transcript, expected=False).result().flags == {Flag.PARTIAL}
