@@ -240,7 +240,7 @@ def group(pid: int) -> Iterator[int]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - of another process: nothing can set an event
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -474,7 +474,7 @@ async def local_without_key(velma) -> AsyncIterator[str]:
 @asynccontextmanager
 async def full(velma) -> AsyncIterator[str]:
     async with limited()(velma) as host:
-        while velma.organisation.live["music"]:  # noqa: ASYNC110 - of a server in another thread
+        while velma.organisation.live["music"]:
             await asyncio.sleep(0.01)
         velma.organisation.max_connections = 1
         async with connect(f"{host}{MUSIC.path}?api_key={KEY}&audio_format=wav", proxy=None, logger=UNSEEN):

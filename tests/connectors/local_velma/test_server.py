@@ -77,7 +77,7 @@ async def the_rest(connection: ClientConnection) -> tuple[list[dict[str, Any]], 
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110 - of a server in another thread
+    while not holds():
         await asyncio.sleep(0.01)
 
 
