@@ -75,7 +75,8 @@ class Listed:
     @property
     def params_hash(self) -> str:
         """Identity of what changes a result of this object."""
-        return params_hash(sidecar=self.sidecar.etag if self.sidecar else None, rule=self.rule, transcode="never")
+        rule = self.rule and f"{self.rule.audio_format}:{self.rule.sample_rate}:{self.rule.num_channels}"
+        return params_hash(sidecar=self.sidecar.etag if self.sidecar else None, rule=rule, transcode="never")
 
 
 async def plan_catalogue(

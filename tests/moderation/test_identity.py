@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moderation.catalogue import ParameterRule
 from moderation.identity import lake_id, object_id, object_key_id, params_hash, run_id, session_id
 
 names = st.text(max_size=12)
@@ -26,8 +25,8 @@ def test_identities_are_the_same_in_every_release():
     assert object_id("music", "a/b.mp3", "d41d8cd98f00b204e9800998ecf8427e") == "925dd7416b8841a4d87ec989c9a468e3"
     assert object_key_id("music", "a/b.mp3") == "b2e30ca958997a1e0dde5276ed2298ed"
     assert lake_id("s3://results/soundcheck") == "4ee8a310fec38b7e"
-    rule = ParameterRule("calls/*.pcm", "s16le", 16000, 1)
-    assert params_hash(sidecar="e1", rule=rule, transcode="never") == "92ff80f31dc7b6af"
+    rule = "s16le:16000:1"
+    assert params_hash(sidecar="e1", rule=rule, transcode="never") == "96e73b7e87987d82"
     assert params_hash(sidecar=None, rule=None, transcode="never") == "071df13b2ebdf573"
 
 
@@ -68,13 +67,13 @@ def test_parameters_have_no_order(parameters):
     "changed",
     [
         {"sidecar": "e2"},
-        {"rule": ParameterRule("calls/*.pcm", "s16le", 8000, 1)},
+        {"rule": "s16le:8000:1"},
         {"transcode": "always"},
         {"more": 1},
     ],
 )
 def test_whatever_changes_a_result_changes_the_parameters(changed):
-    known = {"sidecar": "e1", "rule": ParameterRule("calls/*.pcm", "s16le", 16000, 1), "transcode": "never"}
+    known = {"sidecar": "e1", "rule": "s16le:16000:1", "transcode": "never"}
     assert params_hash(**known | changed) != params_hash(**known)
 
 

@@ -81,8 +81,8 @@ TABLE = [
     *[pytest.param({"protocol": name}, INCOMPLETE, id=name) for name in ("not_json", "done_before_end", "empty_done")],
     *[pytest.param({"phase": phase}, INCOMPLETE, id=f"stall while {phase}") for phase in (Phase.ADMITTED, Phase.STREAMING, Phase.DRAINING)],
     *codes(UNKNOWN_CODE, 4004, 4030, 4031, 1008, 3000, 4999),
-    *statuses(WRONG_URL, 301, 307, 400, 404, 426),
-    *statuses(UNKNOWN_CODE, 200, 204),
+    *statuses(WRONG_URL, 300, 301, 307, 400, 404, 426, 499),
+    *statuses(UNKNOWN_CODE, 200, 204, 299, 600),
 ]
 
 PUBLISHED = [
