@@ -272,6 +272,17 @@ async def test_a_session_killed_on_its_way_is_paid_again_and_both_attempts_are_o
     assert world.ask("SELECT count(*) FROM music_summaries") == [(1,)]
 
 
+async def test_two_scans_at_once_share_a_catalogue_and_pay_once(world, make_wav, monkeypatch):
+    monkeypatch.setattr("tasks.stream.CLAIM_PAUSE_S", 0.1)
+    for number in range(8):
+        world.put(f"{number}.wav", make_wav(2.0, 200.0 + number))
+    one, other = await asyncio.gather(world.scan(), world.scan())
+    assert figures(one)["done"] == figures(other)["done"] == 8
+    assert one.progress.sessions + other.progress.sessions == len(events(world, "connect")) == 16
+    assert max(world.velma.journal.peak.values()) <= 2
+    assert world.ask("SELECT count(*), count(DISTINCT object_id) FROM music_summaries") == [(8, 8)]
+
+
 async def test_a_sidecar_of_brackets_is_bad_parameters_and_no_crash(world):
     world.put("x.pcm", bytes(64_000))
     world.put("x.pcm.json", b"[" * 60_000)
