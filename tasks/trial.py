@@ -1,0 +1,233 @@
+"""One attempt at one object: a slot, a session, its record in the spool (durable), then its booking in the ledger."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from moderation.admission import Claim
+from moderation.budget import month_of
+from moderation.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    Phase,
+    Scope,
+    SessionError,
+    SourceChanged,
+    SourceError,
+    SourceGone,
+    UnreachableError,
+)
+from moderation.identity import session_id
+from moderation.outcomes import QUARANTINED, Reason, StopCause
+from moderation.refusals import Action, Cause, classify
+from moderation.results import SessionResult, SpooledSession
+from moderation.retry import GiveUp, RetryAfter
+from moderation.session import ClientSession
+from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, summary_row
+
+if TYPE_CHECKING:
+    from tasks.stream import Streaming
+
+logger = logging.getLogger("soundcheck.stream")
+EXTENSION_MS = 60_000
+"""The least that a session reserves anew when it outlives its estimate."""
+OUT_OF_BUDGET = Cause("budget", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED)
+UNREADABLE = Cause("source_error", Scope.OBJECT, Action.RETRY_THEN_QUARANTINE, Reason.SOURCE_ERROR)
+FORBIDDEN = Cause("source_forbidden", Scope.OBJECT, Action.QUARANTINE, Reason.SOURCE_ERROR)
+SILENT = Cause(
+    "source_unreachable",
+    Scope.NETWORK,
+    Action.RETRY,
+    Reason.DEFERRED_SERVICE,
+    advice="check S3's endpoint and the network, then run again",
+)
+CHANGED = Cause("changed", Scope.OBJECT, Action.QUARANTINE, Reason.CHANGED)
+GONE = Cause("gone", Scope.OBJECT, Action.QUARANTINE, Reason.GONE)
+CANCELLED = Cause("cancelled", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED)
+
+
+class BudgetReached(Exception):
+    """A session outlived its estimate and the month's cap does not hold more."""
+
+
+class Trial:
+    """One attempt at one object: from its slot to its booking."""
+
+    def __init__(self, streaming: "Streaming", shard: int, planned: PlannedObject, number: int) -> None:
+        self.streaming = streaming
+        self.planned = planned
+        self.number = number
+        self.started_at = streaming.now()
+        self.session_id = session_id(self.started_at, streaming.entropy(10))
+        self.reserved_ms = planned.estimate_ms
+        self.session: ClientSession | None = None
+        self.story = self.advice = ""
+        self.claim = Claim(
+            session_id=self.session_id,
+            lake=streaming.lake,
+            org=streaming.org,
+            endpoint=planned.endpoint.name,
+            object_id=planned.item.object_id,
+            object_key_id=planned.item.object_key_id,
+            params_hash=planned.params_hash,
+            run_id=streaming.run_id,
+            shard=shard,
+            worker=streaming.worker,
+            attempt=number,
+            month=month_of(self.started_at),
+            estimate_ms=planned.estimate_ms,
+        )
+
+    async def run(self) -> GiveUp | RetryAfter | None:
+        """None when it is done, else what follows. Raises NotAdmitted or LeaseLost."""
+        counts = self.streaming.progress.of(self.planned.endpoint.name)
+        async with self.streaming.admission.slot(self.claim):
+            counts.sessions += 1
+            counts.live += 1
+            try:
+                return await self._analyse()
+            finally:
+                counts.live -= 1
+
+    async def _analyse(self) -> GiveUp | RetryAfter | None:
+        planned = self.planned
+        try:
+            result = await self.streaming.client.analyse(
+                planned.endpoint, planned.parameters, self._audio(), expected_ms=planned.expected_ms, on_session=self._note_session
+            )
+        except SessionError as error:
+            return await self._failed(error, classify(error))
+        except (SourceError, UnreachableError, AccessDeniedError, BudgetReached) as error:
+            return await self._failed(self._as_session_error(str(error)), _source_cause(error))
+        except (asyncio.CancelledError, ConfigurationError) as error:
+            told = SessionError("cancelled" if isinstance(error, asyncio.CancelledError) else str(error), phase=self._phase())
+            await asyncio.shield(self._failed(told, CANCELLED))
+            raise
+        await asyncio.shield(self._done(result))
+        return None
+
+    def _note_session(self, session: ClientSession) -> None:
+        self.session = session
+
+    def _phase(self) -> Phase:
+        return self.session.phase if self.session else Phase.CONNECTING
+
+    def _as_session_error(self, detail: str) -> SessionError:
+        return SessionError(detail, phase=self._phase())
+
+    async def _audio(self) -> AsyncIterator[bytes]:
+        """The object's bytes; a session that outlives its estimate reserves more before it sends on."""
+        async for piece in self.streaming.store.stream(self.planned.item):
+            if self.session is not None and self.session.audio_sent_ms >= self.reserved_ms:
+                more = max(EXTENSION_MS, self.reserved_ms // 4)
+                if not await self.streaming.ledger.extend(self.session_id, more):
+                    raise BudgetReached("the month's cap does not hold the rest of this object")
+                self.reserved_ms += more
+            yield piece
+
+    async def _done(self, result: SessionResult) -> None:
+        attempt = self._attempt()
+        await self._keep(
+            SpooledSession(
+                session_id=self.session_id,
+                run_id=self.streaming.run_id,
+                endpoint=self.planned.endpoint.name,
+                object_id=self.planned.item.object_id,
+                attempt=attempt_row(attempt, self.session, "done"),
+                booked_ms=result.booked_ms,
+                sent_ms=self._sent_ms(),
+                summary=summary_row(attempt, result),
+                items=result.columns.packed(),
+            )
+        )
+        await self.streaming.ledger.finish(self.session_id, result.booked_ms, result.close_code)
+        self.streaming.progress.of(self.planned.endpoint.name).audio_ms += result.booked_ms
+
+    async def _failed(self, error: SessionError, cause: Cause) -> GiveUp | RetryAfter:
+        """Keep the attempt's record, book what may have been spent, and say what follows."""
+        streaming, attempt = self.streaming, self._attempt()
+        verdict = streaming.retries.verdict(cause, self.number, streaming.chance(), retry_after=error.retry_after)
+        self.story, self.advice = str(error), cause.advice
+        refused = error.http_status is not None or error.text is not None
+        outcome = "cancelled" if cause is CANCELLED else "refused" if refused else "failed"
+        sent_ms = self._sent_ms()
+        await self._keep(
+            SpooledSession(
+                session_id=self.session_id,
+                run_id=streaming.run_id,
+                endpoint=self.planned.endpoint.name,
+                object_id=self.planned.item.object_id,
+                attempt=attempt_row(attempt, self.session, outcome, error, cause),
+                booked_ms=0,
+                sent_ms=sent_ms,
+                quarantine=self._quarantine(verdict, attempt.finished_at),
+            )
+        )
+        await streaming.ledger.fail(
+            self.session_id, sent_ms=sent_ms, outcome=outcome, scope=cause.scope, close_code=error.close_code, error_text=error.text
+        )
+        counts = streaming.progress.of(self.planned.endpoint.name)
+        counts.at_risk_ms += sent_ms
+        counts.refusals += refused
+        live = f"{counts.live} live of {streaming.admission.ceilings[self.planned.endpoint.name]}"
+        logger.warning(
+            "%s %s: session %s %s (%s; %s): %s",
+            streaming.org,
+            self.planned.endpoint.name,
+            self.session_id,
+            outcome,
+            cause.name,
+            live,
+            self.story,
+        )
+        return verdict
+
+    async def _keep(self, spooled: SpooledSession) -> None:
+        await asyncio.to_thread(self.streaming.spool.put, spooled)
+
+    def _attempt(self) -> Attempt:
+        streaming, endpoint = self.streaming, self.planned.endpoint
+        return Attempt(
+            session_id=self.session_id,
+            planned=self.planned,
+            run_id=streaming.run_id,
+            org=streaming.org,
+            worker=streaming.worker,
+            host=streaming.client.host(endpoint),
+            number=self.number,
+            started_at=self.started_at,
+            finished_at=streaming.now(),
+        )
+
+    def _sent_ms(self) -> int:
+        """Milliseconds of audio sent: of containers the share of the estimate that went out, or what the items prove if that is more."""
+        if self.session is None:
+            return 0
+        share = self.session.bytes_sent / self.planned.item.size_bytes
+        guess = 0 if self.session.parameters.bytes_per_second else round(share * self.planned.estimate_ms)
+        return max(self.session.audio_sent_ms, guess)
+
+    def _quarantine(self, verdict: GiveUp | RetryAfter, happened_at: datetime) -> dict[str, Any] | None:
+        if not isinstance(verdict, GiveUp) or verdict.reason not in QUARANTINED:
+            return None
+        planned, streaming = self.planned, self.streaming
+        names = {"detail": self.story, "run_id": streaming.run_id, "org": streaming.org, "happened_at": happened_at}
+        return quarantine_row(planned.item, planned.endpoint.name, planned.params_hash, verdict.reason, **names)
+
+
+def _source_cause(error: SourceError | UnreachableError | AccessDeniedError | BudgetReached) -> Cause:
+    match error:
+        case BudgetReached():
+            return OUT_OF_BUDGET
+        case UnreachableError():
+            return SILENT
+        case AccessDeniedError():
+            return FORBIDDEN
+        case SourceChanged():
+            return CHANGED
+        case SourceGone():
+            return GONE
+        case _:
+            return UNREADABLE
