@@ -11,7 +11,6 @@ import logging
 import pickle
 import socket
 import ssl
-import struct
 import threading
 import traceback
 import wave
@@ -420,21 +419,21 @@ def with_extension(_: ServerConnection, __: Any, response: Any) -> Any:
 
 
 @asynccontextmanager
-async def listening(answer: bytes | None, _: Any = None) -> AsyncIterator[str]:
+async def listening(answer: bytes | None, _: Any = None, scheme: str = "ws") -> AsyncIterator[str]:
     """A TCP server that is none of WebSocket: it gives this answer to a request and hangs up, or gives none and does not."""
     gone = asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
         if answer is None:
             await gone.wait()
         else:
+            await reader.readuntil(b"\r\n\r\n")
             writer.write(answer)
         writer.close()
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     async with server:
-        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         gone.set()
         await asyncio.sleep(0)
 
@@ -552,6 +551,7 @@ FAULTS: dict[str, Fault] = {
     "closed TLS port": Fault(partial(closed_port, scheme="wss"), CONNECTING | {"http_status": None, "protocol": None}),
     "no TLS there": Fault(tls_expected, CONNECTING | {"http_status": None, "protocol": None}),
     "no answer to the handshake": Fault(partial(listening, None), CONNECTING | {"http_status": None, "protocol": None}),
+    "no answer in TLS": Fault(partial(listening, None, scheme="wss"), CONNECTING | {"http_status": None, "protocol": None}),
     "hung up before the answer": Fault(partial(listening, b""), CONNECTING | {"http_status": None, "protocol": None}),
     "hung up in the answer": Fault(partial(listening, b"HTTP/1.1 101 Sw"), CONNECTING | {"http_status": None, "protocol": None}),
     "another protocol": Fault(partial(listening, b"220 ready\r\n\r\n"), CONNECTING | {"protocol": "handshake"}),
@@ -653,11 +653,12 @@ async def timed_out(client: VelmaClient) -> None:
         await client.analyse(MUSIC, RAW, pieces(b""))
 
 
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
 @pytest.mark.parametrize(("ending", "kind"), [(cancelled, asyncio.CancelledError), (timed_out, TimeoutError)])
-async def test_the_key_is_not_in_a_cancellation(ending, kind, caplog):
+async def test_the_key_is_not_in_a_cancellation(ending, kind, scheme, caplog):
     """While connecting, the library's own frames hold the URL."""
     asyncio.get_running_loop().set_debug(True)
-    async with listening(None) as host:
+    async with listening(None, scheme=scheme) as host:
         with everything_logged(caplog), pytest.raises(kind) as raised:
             await asyncio.create_task(ending(canary_client_of(host)))
     assert [place for place, text in surfaces(raised.value).items() if CANARY_HEAD in text] == []
@@ -772,7 +773,7 @@ async def test_the_source_is_closed_when_the_session_ends(velma, name):
     async with FAULTS[name].host(velma) as host:
         with pytest.raises(SessionError):
             await client_of(host).analyse(MUSIC, RAW, tape.play())
-    assert tape.closed
+        assert tape.closed
 
 
 async def test_whole_frames_of_any_pieces():
@@ -815,9 +816,9 @@ END_OF_STREAM = b"\x81\x80"
 
 
 class Peer:
-    """A service in a thread, on a plain socket: it takes one connection, and notes when that is gone."""
+    """A service in a thread, on a plain socket: it takes one connection, says `ends` at its end, and notes when the client has gone."""
 
-    def __init__(self, *, upgrades: bool = True, reads: bool = True, ends: bool = False) -> None:
+    def __init__(self, *, upgrades: bool = True, reads: bool = True, ends: bytes = b"") -> None:
         self._upgrades, self._reads, self._ends = upgrades, reads, ends
         self.reached, self.gone, self.read_on = threading.Event(), threading.Event(), threading.Event()
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -849,7 +850,7 @@ class Peer:
                 self.read_on.wait(20)
             while data := connection.recv(1 << 16):
                 if self._ends and data.startswith(END_OF_STREAM):
-                    connection.sendall(text_frame(done()))
+                    connection.sendall(self._ends)
                     self.reached.set()
         self.gone.set()
 
@@ -860,9 +861,8 @@ def upgrade(request: bytes) -> bytes:
     return b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n"
 
 
-def text_frame(text: str) -> bytes:
-    data = text.encode()
-    return b"\x81\x7e" + struct.pack(">H", len(data)) + data
+DONE_FRAME = Frame(Opcode.TEXT, done().encode()).serialize(mask=False)
+CLOSE_FRAME = Frame(Opcode.CLOSE, Close(4029, "").serialize()).serialize(mask=False)
 
 
 async def happens(event: threading.Event) -> bool:
@@ -875,7 +875,7 @@ async def happens(event: threading.Event) -> bool:
         ({"upgrades": False}, SECOND),
         ({"reads": False}, SECOND * 3600),
         ({}, SECOND),
-        ({"ends": True}, 0),
+        ({"ends": DONE_FRAME}, 0),
     ],
     ids=["connecting", "uploading", "draining", "closing"],
 )
@@ -897,7 +897,7 @@ async def test_a_cancelled_session_leaves_nothing(peer, audio):
 async def test_cancelled_while_closing_takes_the_transport_down():
     """The close would have waited for half a minute."""
     before = asyncio.all_tasks()
-    with Peer(ends=True) as service_:
+    with Peer(ends=DONE_FRAME) as service_:
         client = client_of(service_.host, deadlines=Deadlines(close_s=30))
         session = asyncio.create_task(client.analyse(MUSIC, RAW, pieces(b"")))
         assert await happens(service_.reached)
@@ -910,7 +910,7 @@ async def test_cancelled_while_closing_takes_the_transport_down():
 
 
 async def test_a_service_that_does_not_close_costs_no_result():
-    with Peer(ends=True) as service_:
+    with Peer(ends=DONE_FRAME) as service_:
         result = await client_of(service_.host, deadlines=Deadlines(close_s=0.1)).analyse(MUSIC, RAW, pieces(b""))
         assert await happens(service_.gone)
     assert (result.flags, result.close_code) == (frozenset(), 1006)
@@ -942,15 +942,11 @@ async def test_a_good_session_leaves_nothing(velma):
     assert asyncio.all_tasks() == before
 
 
-async def test_a_close_frame_without_a_close_keeps_its_code():
-    async def handler(connection: ServerConnection) -> None:
-        await all_audio(connection)
-        connection.transport.write(Frame(Opcode.CLOSE, Close(4029, "").serialize()).serialize(mask=False))
-        await connection.recv()
-
-    async with service(handler) as host:
-        with pytest.raises(SessionError) as raised:
-            await client_of(host, deadlines=SOON).analyse(MUSIC, RAW, pieces(bytes(SECOND)))
+async def test_a_close_frame_of_a_service_that_stays_keeps_its_code():
+    with Peer(ends=CLOSE_FRAME) as service_:
+        with pytest.raises(SessionError, match="closed before a done message") as raised:
+            await client_of(service_.host, deadlines=SOON).analyse(MUSIC, RAW, pieces(b""))
+        assert await happens(service_.gone)
     assert raised.value.close_code == 4029
 
 
