@@ -4,10 +4,10 @@ One attempt is: a slot, a session, its record in the spool (durable), then its b
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import count
 
 from connectors.audio_store import AudioStore
 from connectors.ledger import LEASE_MS, Ledger
@@ -16,6 +16,7 @@ from connectors.velma import VelmaClient
 from moderation.admission import Denial
 from moderation.errors import LeaseLost
 from moderation.outcomes import Reason, StopCause
+from moderation.refusals import Action
 from moderation.retry import GiveUp, RetryRules
 from tasks.admission import Admission, NotAdmitted, Stop
 from tasks.progress import Outcome, Progress
@@ -89,9 +90,10 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
 async def stream_object(streaming: Streaming, shard: int, planned: PlannedObject) -> Outcome:
     """One object until its outcome: done, quarantined, skipped, or left pending when the run stops."""
     key, endpoint = planned.item.key, planned.endpoint.name
-    claimed_s = 0.0
-    for number in count(1):
-        trial = Trial(streaming, shard, planned, number)
+    claimed_s, number = 0.0, 1
+    tries: Counter[Action] = Counter()
+    while True:
+        trial = Trial(streaming, shard, planned, number, tries)
         try:
             ended = await trial.run()
         except NotAdmitted as refused:
@@ -102,6 +104,7 @@ async def stream_object(streaming: Streaming, shard: int, planned: PlannedObject
             await settle_expired(streaming.ledger, streaming.spool)
             continue
         except LeaseLost:
+            number += 1
             continue
         if ended is None:
             return Outcome(key, endpoint, streamed=True)
@@ -109,8 +112,8 @@ async def stream_object(streaming: Streaming, shard: int, planned: PlannedObject
             if ended.stop is not None:
                 streaming.stop.request(ended.stop, ended.reason, f"{trial.story}: {trial.advice}" if trial.advice else trial.story)
             return Outcome(key, endpoint, ended.reason, trial.story, streamed=True, new=True)
+        number += 1
         await streaming.pause(ended.seconds)
-    raise AssertionError("unreachable: count() does not end")
 
 
 def _not_admitted(streaming: Streaming, planned: PlannedObject, denial: Denial | None) -> Outcome:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -53,9 +54,14 @@ class BudgetReached(Exception):
 
 
 class Trial:
-    """One attempt at one object: from its slot to its booking."""
+    """One attempt at one object: from its slot to its booking.
 
-    def __init__(self, streaming: "Streaming", shard: int, planned: PlannedObject, number: int) -> None:
+    number counts the object's attempts in this run from 1; tries its failures by what followed from them, which is what bounds them: a
+    refusal must not use up what the object has for its own faults.
+    """
+
+    def __init__(self, streaming: "Streaming", shard: int, planned: PlannedObject, number: int, tries: Counter[Action]) -> None:
+        self.tries = tries
         self.streaming = streaming
         self.planned = planned
         self.number = number
@@ -148,7 +154,8 @@ class Trial:
     async def _failed(self, error: SessionError, cause: Cause) -> GiveUp | RetryAfter:
         """Keep the attempt's record, book what may have been spent, and say what follows."""
         streaming, attempt = self.streaming, self._attempt()
-        verdict = streaming.retries.verdict(cause, self.number, streaming.chance(), retry_after=error.retry_after)
+        self.tries[cause.action] += 1
+        verdict = streaming.retries.verdict(cause, self.tries[cause.action], streaming.chance(), retry_after=error.retry_after)
         self.story, self.advice = str(error), cause.advice
         refused = error.http_status is not None or error.text is not None
         outcome = "cancelled" if cause is CANCELLED else "refused" if refused else "failed"
