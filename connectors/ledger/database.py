@@ -1,6 +1,8 @@
 """The database under the ledger: one connection, whole transactions, and failures in words."""
 
 import asyncio
+import contextlib
+import fcntl
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -133,12 +135,24 @@ def _engine(url: URL) -> AsyncEngine:
 
 
 def _make_file(path: Path) -> None:
-    """An empty file is an empty database. A path that cannot be opened is found here: aiosqlite's thread would outlive its failed start."""
+    """A database in WAL mode, made when missing, one process at a time: SQLite waits for no lock while it changes the mode.
+
+    A path that cannot be opened is found here, too: aiosqlite's thread would outlive its failed start. The lock is a file of its own:
+    closing the database's would drop every lock that this process has on it.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
+        with path.with_name(f"{path.name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as database:
+                database.execute("PRAGMA journal_mode = WAL")
     except OSError as error:
         raise ResultsNotWritable(f"the ledger {path} cannot be opened for writing: {error.strerror}") from error
+    except sqlite3.OperationalError as error:  # others show at the first transaction
+        if error.sqlite_errorcode & _PRIMARY_CODE == sqlite3.SQLITE_CANTOPEN:
+            raise ResultsNotWritable(f"the ledger {path} cannot be opened for writing: {error}") from error
+    except sqlite3.DatabaseError:
+        return  # a damaged file is named by the first transaction
 
 
 def _prepare(connection: Any, _record: object) -> None:
