@@ -131,6 +131,8 @@ class VelmaClient:
             finally:  # whatever happens while closing, a cancellation included, the transport goes down
                 connection.transport.abort()
                 await connection.wait_closed()
+                if connection.keepalive_task is not None:  # cancelled by now, but not always over
+                    await asyncio.wait([connection.keepalive_task])
 
     async def _connect(self, endpoint: Endpoint, parameters: StreamParameters) -> ClientConnection:
         """The only place where the key is plain text: what is raised here is made outside the handler, so that it has no context."""
