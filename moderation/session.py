@@ -1,26 +1,23 @@
-"""One streaming session as two state machines over the same messages, without I/O (seed pages, 'Protocol'; service.md, decisions).
+"""One streaming session as its client sees it, a state machine without I/O (seed pages, 'Protocol'; service.md, decisions).
 
-`ClientSession` is told what was sent and what came, and says at its end what that was worth; `ServerSession` is told what came and
-what the analysis found, and says what to send. The client's and the local server's code only move bytes between these two.
+`ClientSession` is told what was sent and what came, and says at its end what that was worth. Its other half is in server_session.py;
+the client's and the local server's code only move bytes between these two.
 """
 
 from collections import Counter
 from enum import StrEnum
-from typing import Any, TypeAlias
-
-import msgspec
+from typing import Any
 
 from moderation.endpoints import Endpoint
 from moderation.errors import Phase, SessionError
 from moderation.formats import StreamParameters
-from moderation.messages import Decoded, Done, ErrorMessage, Item, UnknownMessage, Violation, decode, encode, out_of_range
+from moderation.messages import Decoded, Done, ErrorMessage, Item, UnknownMessage, Violation, decode, out_of_range
 from moderation.results import MIN_COVERAGE, Columns, Flag, SessionResult
 
 AHEAD_TOLERANCE_MS = 1000
 """Items may speak of one item plus this much more audio than was sent (service.md, decision 26)."""
 NORMAL_CLOSE = 1000
 NO_CLOSE_FRAME = 1006
-UNSUPPORTED_DATA = 1003
 
 
 class State(StrEnum):
@@ -256,73 +253,3 @@ class ClientSession:
         else:
             detail = "closed before a done message"
         return SessionError(detail, phase=self.phase, close_code=self.close_code, text=self._error, protocol=protocol)
-
-
-class ServerState(StrEnum):
-    """Where a server's session stands."""
-
-    RECEIVING = "receiving"
-    FINISHING = "finishing"
-    """The client has ended the stream; what is left is analysed."""
-    CLOSED = "closed"
-
-
-class Feed(msgspec.Struct, frozen=True):
-    """Analyse these bytes."""
-
-    audio: bytes
-
-
-class Finish(msgspec.Struct, frozen=True):
-    """No more audio will come."""
-
-
-class Send(msgspec.Struct, frozen=True):
-    """Send this text message."""
-
-    text: str
-
-
-class Close(msgspec.Struct, frozen=True):
-    """Close the connection with this code."""
-
-    code: int
-
-
-Action: TypeAlias = Feed | Finish | Send | Close
-
-
-class ServerSession:
-    """A server's view of one session: told what the client sent and what the analysis found, it says what to do next."""
-
-    def __init__(self) -> None:
-        self.state = ServerState.RECEIVING
-
-    def receive(self, message: str | bytes) -> list[Action]:
-        """Take one message of the client: audio, or the empty text that ends it."""
-        if self.state is ServerState.CLOSED:
-            return []
-        if self.state is ServerState.FINISHING:
-            return self.refuse(UNSUPPORTED_DATA, "Nothing may follow the end of the stream")
-        if isinstance(message, bytes):
-            return [Feed(message)]
-        if message:
-            return self.refuse(UNSUPPORTED_DATA, "Expected audio as binary frames, or an empty text frame to end the stream")
-        self.state = ServerState.FINISHING
-        return [Finish()]
-
-    def found(self, message: Item | Done) -> list[Action]:
-        """Send on what the analysis found; after done, close."""
-        if self.state is ServerState.CLOSED:
-            return []
-        if isinstance(message, Item):
-            return [Send(encode(message))]
-        self.state = ServerState.CLOSED
-        return [Send(encode(message)), Close(NORMAL_CLOSE)]
-
-    def refuse(self, code: int, text: str) -> list[Action]:
-        """An error message, then the close (seed pages, 'WebSocket close codes')."""
-        if self.state is ServerState.CLOSED:
-            return []
-        self.state = ServerState.CLOSED
-        return [Send(encode(ErrorMessage(text))), Close(code)]

@@ -17,19 +17,8 @@ from moderation.errors import Phase, SessionError
 from moderation.formats import AudioFormat, StreamParameters
 from moderation.messages import AiMusicDone, ErrorMessage, Frame, MusicDone, Window, encode
 from moderation.results import Flag
-from moderation.session import (
-    ENDED,
-    TRANSITIONS,
-    ClientSession,
-    Close,
-    Event,
-    Feed,
-    Finish,
-    Send,
-    ServerSession,
-    ServerState,
-    State,
-)
+from moderation.server_session import Close, Feed, Finish, Send, ServerSession, ServerState
+from moderation.session import ENDED, TRANSITIONS, ClientSession, Event, State
 
 MUSIC, AI_MUSIC = ENDPOINTS["music"], ENDPOINTS["ai_music"]
 RAW = StreamParameters(AudioFormat.S16LE, 16000, 1)
