@@ -1,9 +1,8 @@
 """Where audio objects lie: listing them, looking at their heads, and reading them as they were listed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -35,10 +34,7 @@ class AudioStore(Protocol):
     async def metadata(self, item: AudioObject) -> Mapping[str, str]:
         """The user metadata of an object, names in lower case."""
 
-    async def read(self, bucket: str, key: str, limit: int) -> bytes:
-        """A small object such as a sidecar, as it is now, at most `limit` bytes."""
-
-    def stream(self, item: AudioObject) -> AsyncIterator[bytes]:
+    def stream(self, item: AudioObject) -> AsyncGenerator[bytes, None]:
         """The whole object, as listed."""
 
 
@@ -76,12 +72,7 @@ class S3AudioStore:
         answer = await self._call(_reading(item), lambda: self._client.head_object(**_as_listed(item)))
         return {name.lower(): value for name, value in answer["Metadata"].items()}
 
-    async def read(self, bucket: str, key: str, limit: int) -> bytes:
-        """A small object as it is now, at most `limit` bytes."""
-        name = f"reading s3://{bucket}/{key}"
-        return await self._call(name, lambda: _start(self._client.get_object(Bucket=bucket, Key=key)["Body"], limit))
-
-    async def stream(self, item: AudioObject) -> AsyncIterator[bytes]:
+    async def stream(self, item: AudioObject) -> AsyncGenerator[bytes, None]:
         """The whole object as listed: If-Match holds its etag, a broken body is taken up again where it broke.
 
         Raises SourceChanged when it was overwritten, SourceGone when deleted, SourceError when it cannot be read to its end.
@@ -133,13 +124,6 @@ def _as_listed(item: AudioObject) -> dict[str, Any]:
     """The request for an object that answers only for the version that was listed."""
     version = {"VersionId": item.version_id} if item.version_id else {}
     return {"Bucket": item.bucket, "Key": item.key, "IfMatch": f'"{item.etag}"'} | version
-
-
-def _start(body: Any, limit: int) -> bytes:
-    """At most `limit` bytes of a body, and the rest hung up on."""
-    with closing(body):
-        start: bytes = body.read(limit)
-        return start
 
 
 def _reading(item: AudioObject) -> str:

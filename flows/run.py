@@ -15,7 +15,7 @@ from connectors.s3 import S3Uri
 from flows.settings import Settings
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
-from moderation.budget import month_of
+from moderation.budget import hours_to_ms, month_of, ms_to_hours
 from moderation.errors import SoundcheckError, first_of_group
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode, Reason, StopCause
@@ -26,7 +26,6 @@ from tasks.progress import Progress, Standing
 from tasks.records import Run
 from tasks.stream import Streaming, stream_shard
 
-MS_PER_HOUR = 3_600_000
 SHARDS_AT_ONCE = 4
 """Shards of one endpoint side by side: the long tail of one is filled by the next."""
 ALARM_SHARE = 0.2
@@ -124,7 +123,7 @@ class Report:
 
 def hours(ms: int) -> float:
     """Audio-hours of milliseconds, to a third of a second."""
-    return round(ms / MS_PER_HOUR, 4)
+    return round(ms_to_hours(ms), 4)
 
 
 async def run_scan(wired: Wired, source: S3Uri, watch: Watch, execute: Executor = directly, flow_run_id: str | None = None) -> Report:
@@ -202,7 +201,7 @@ class _Scan:
         for endpoint in self.wired.endpoints:
             await ledger.set_gate(self.run.org, endpoint.name, settings.connections)
         await ledger.set_gate(self.run.org, EVERY_ENDPOINT, settings.total_connections)
-        cap_ms = None if settings.monthly_hours is None else round(settings.monthly_hours * MS_PER_HOUR)
+        cap_ms = None if settings.monthly_hours is None else hours_to_ms(settings.monthly_hours)
         for month in sorted({month_of(self.run.started_at), month_of(self.run.started_at + MONTH_AHEAD)}):
             await ledger.set_cap(self.run.org, EVERY_ENDPOINT, month, cap_ms)
 

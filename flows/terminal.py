@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.console import stderr, stdout
-from flows.run import MS_PER_HOUR, Report, Watch
+from flows.run import Report, Watch, hours
 
 REFRESH_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
@@ -70,7 +70,7 @@ def print_summary(report: Report) -> None:
     stdout.print(table)
     _print_not_done(report)
     if report.progress.at_risk_ms:
-        stdout.print(f"Possibly billed without a result: {report.progress.at_risk_ms / MS_PER_HOUR:.4f} audio-hours.")
+        stdout.print(f"Possibly billed without a result: {hours(report.progress.at_risk_ms)} audio-hours.")
     if report.recovered:
         stdout.print(f"{report.recovered} sessions of earlier runs were published on the way.")
     stdout.print(f"{report.progress.sessions} sessions were streamed for {counts['objects']} objects.", highlight=False)

@@ -19,6 +19,7 @@ from connectors.audio_store import AudioStore
 from connectors.lake.packages import RUNS_FOLDER, write_rows
 from connectors.lake.query import done_objects, quarantined_now
 from connectors.lake.store import ResultStore
+from moderation.budget import hours_to_ms, ms_to_hours
 from moderation.catalogue import (
     SIDECAR_SUFFIX,
     AudioObject,
@@ -38,7 +39,6 @@ from tasks.examine import Examiner
 from tasks.progress import Outcome, Progress
 from tasks.records import PlannedObject, Run, quarantine_row
 
-MS_PER_HOUR = 3_600_000
 DENIED_SHARE = 0.05
 """More objects than this share that may not be read are no matter of the objects: the credentials lack a permission."""
 
@@ -211,7 +211,7 @@ class _Planner:
             return self._known(entry, endpoint)
         if isinstance(found, StreamParameters):
             ms, source = estimate_ms(entry.item.size_bytes, found)
-            if source != "bytes" or ms <= self._rules.max_session_hours * MS_PER_HOUR:
+            if source != "bytes" or ms <= hours_to_ms(self._rules.max_session_hours):
                 return {
                     "decision": "stream",
                     "audio_format": found.audio_format.value,
@@ -220,7 +220,7 @@ class _Planner:
                     "estimate_ms": ms,
                     "estimate_source": source,
                 }
-            detail = f"{ms / MS_PER_HOUR:.1f} hours are more than max_session_hours = {self._rules.max_session_hours}"
+            detail = f"{ms_to_hours(ms):.1f} hours are more than max_session_hours = {self._rules.max_session_hours}"
             found = NotStreamable(Reason.TOO_LONG, detail)
         return self._refuse(entry, endpoint, found)
 

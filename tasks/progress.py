@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from moderation.budget import ms_to_hours
 from moderation.outcomes import PENDING, SKIPPED, Reason
 
 
@@ -131,4 +132,4 @@ class Progress:
         """The run in one line for people."""
         live = sum(counts.live for counts in self.endpoints.values())
         ended = sum(counts.standings.total() for counts in self.endpoints.values())
-        return f"{self.step}: {self.listed} objects listed, {ended} ended, {live} live, {self.audio_ms / 3_600_000:.2f} audio-hours"
+        return f"{self.step}: {self.listed} objects listed, {ended} ended, {live} live, {ms_to_hours(self.audio_ms):.2f} audio-hours"

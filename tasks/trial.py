@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -123,30 +124,27 @@ class Trial:
     def _as_session_error(self, detail: str) -> SessionError:
         return SessionError(detail, phase=self._phase())
 
-    async def _audio(self) -> AsyncIterator[bytes]:
+    async def _audio(self) -> AsyncGenerator[bytes, None]:
         """The object's bytes; a session that outlives its estimate reserves more before it sends on."""
-        async for piece in self.streaming.store.stream(self.planned.item):
-            if self.session is not None and self.session.audio_sent_ms >= self.reserved_ms:
-                more = max(EXTENSION_MS, self.reserved_ms // 4)
-                if not await self.streaming.ledger.extend(self.session_id, more):
-                    raise BudgetReached("the month's cap does not hold the rest of this object")
-                self.reserved_ms += more
-            yield piece
+        async with aclosing(self.streaming.store.stream(self.planned.item)) as pieces:
+            async for piece in pieces:
+                if self.session is not None and self.session.audio_sent_ms >= self.reserved_ms:
+                    await self._reserve_more()
+                yield piece
+
+    async def _reserve_more(self) -> None:
+        more = max(EXTENSION_MS, self.reserved_ms // 4)
+        if not await self.streaming.ledger.extend(self.session_id, more):
+            raise BudgetReached("the month's cap does not hold the rest of this object")
+        self.reserved_ms += more
 
     async def _done(self, result: SessionResult) -> None:
         attempt = self._attempt()
         await self._keep(
-            SpooledSession(
-                session_id=self.session_id,
-                run_id=self.streaming.run_id,
-                endpoint=self.planned.endpoint.name,
-                object_id=self.planned.item.object_id,
-                attempt=attempt_row(attempt, self.session, "done"),
-                booked_ms=result.booked_ms,
-                sent_ms=self._sent_ms(),
-                summary=summary_row(attempt, result),
-                items=result.columns.packed(),
-            )
+            attempt_row(attempt, self.session, "done"),
+            booked_ms=result.booked_ms,
+            summary=summary_row(attempt, result),
+            items=result.columns.packed(),
         )
         await self.streaming.ledger.finish(self.session_id, result.booked_ms, result.close_code)
         self.streaming.progress.of(self.planned.endpoint.name).audio_ms += result.booked_ms
@@ -161,16 +159,7 @@ class Trial:
         outcome = "cancelled" if cause is CANCELLED else "refused" if refused else "failed"
         sent_ms = self._sent_ms()
         await self._keep(
-            SpooledSession(
-                session_id=self.session_id,
-                run_id=streaming.run_id,
-                endpoint=self.planned.endpoint.name,
-                object_id=self.planned.item.object_id,
-                attempt=attempt_row(attempt, self.session, outcome, error, cause),
-                booked_ms=0,
-                sent_ms=sent_ms,
-                quarantine=self._quarantine(verdict, attempt.finished_at),
-            )
+            attempt_row(attempt, self.session, outcome, error, cause), quarantine=self._quarantine(verdict, attempt.finished_at)
         )
         await streaming.ledger.fail(
             self.session_id, sent_ms=sent_ms, outcome=outcome, scope=cause.scope, close_code=error.close_code, error_text=error.text
@@ -191,7 +180,18 @@ class Trial:
         )
         return verdict
 
-    async def _keep(self, spooled: SpooledSession) -> None:
+    async def _keep(self, attempt: dict[str, Any], *, booked_ms: int = 0, **found: Any) -> None:
+        """Make what is known of this session durable, before anything is booked."""
+        spooled = SpooledSession(
+            session_id=self.session_id,
+            run_id=self.streaming.run_id,
+            endpoint=self.planned.endpoint.name,
+            object_id=self.planned.item.object_id,
+            attempt=attempt,
+            booked_ms=booked_ms,
+            sent_ms=self._sent_ms(),
+            **found,
+        )
         await asyncio.to_thread(self.streaming.spool.put, spooled)
 
     def _attempt(self) -> Attempt:

@@ -120,25 +120,6 @@ async def test_metadata(store, client):
     assert await store.metadata(put(client, "plain.pcm")) == {}
 
 
-@pytest.mark.parametrize(("limit", "body"), [(4, b"0123"), (10, b"0123456789"), (999, b"0123456789")])
-async def test_a_small_object(store, client, limit, body):
-    put(client, "small.json")
-    assert await store.read(BUCKET, "small.json", limit) == body
-
-
-async def test_a_large_one_instead_of_a_small_one_leaves_no_socket(store, client):
-    """An unclosed socket would warn here, and warnings are errors."""
-    put(client, "large.json", bytes(5_000_000))
-    for _ in range(5):
-        assert await store.read(BUCKET, "large.json", 10) == bytes(10)
-    gc.collect()
-
-
-async def test_a_small_object_that_is_missing(store):
-    with pytest.raises(SourceGone, match=r"reading s3://catalogue/nothing\.json failed: there is no such object"):
-        await store.read(BUCKET, "nothing.json", 10)
-
-
 # -- reading as listed ------------------------------------------------------------------------------------------------------------------
 
 
