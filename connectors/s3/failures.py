@@ -1,15 +1,10 @@
-"""S3 for everyone: one way to make a client, one type for an address, and one sentence for each thing that goes wrong."""
+"""What an error of an S3 call means and what to do about it, in one sentence without credentials."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import boto3
 from boto3.exceptions import Boto3Error
-from botocore import UNSIGNED
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -25,6 +20,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as S3ConnectionError
 
+from connectors.s3.address import shown
 from moderation.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -36,135 +32,8 @@ from moderation.errors import (
     UnreachableError,
 )
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
 S3_ERRORS = (BotoCoreError, ClientError, Boto3Error, OSError)
 """What S3 calls and the reading of their bodies raise, for `except S3_ERRORS as error: raise explain(error, "...") from error`."""
-
-
-# -- addresses --------------------------------------------------------------------------------------------------------------------------
-
-_BUCKET = re.compile(r"[A-Za-z0-9._-]{3,63}")
-"""Wider than AWS's own rule: old buckets and compatible stores have capitals and underscores."""
-
-
-@dataclass(frozen=True, slots=True)
-class S3Uri:
-    """A bucket and a key prefix, which is taken literally: no slash is added or removed, so `a` also covers `ab`."""
-
-    bucket: str
-    prefix: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """The address in `s3://bucket/prefix`. Raises ConfigurationError for anything else."""
-        scheme, found, rest = text.partition("://")
-        if not found or scheme != "s3":
-            raise ConfigurationError(f"{_shown(text)} is not an S3 address: write s3://bucket/prefix")
-        bucket, _, prefix = rest.partition("/")
-        if not _BUCKET.fullmatch(bucket):
-            raise ConfigurationError(
-                f"{_shown(text)} names no valid bucket: s3:// and 3 to 63 letters, digits, dots or hyphens (of an access point, the alias)"
-            )
-        if not prefix.isprintable():
-            raise ConfigurationError(f"{_shown(text)} has control characters in its prefix: remove them")
-        return cls(bucket, prefix)
-
-    def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.prefix}"
-
-
-# -- clients ----------------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class S3Settings:
-    """How to reach S3. What is None is left to AWS's own chain: environment variables, profile, instance role.
-
-    endpoint_url is for S3-compatible stores. path_style None means: path-style with an endpoint of one's own, else virtual hosts.
-    anonymous sends unsigned requests, for public buckets. Timeouts are in seconds. max_attempts counts the first request, too.
-    Making one raises ConfigurationError for an endpoint that is no URL.
-    """
-
-    endpoint_url: str | None = None
-    region: str | None = None
-    path_style: bool | None = None
-    anonymous: bool = False
-    max_pool_connections: int = 32
-    connect_timeout: float = 10.0
-    read_timeout: float = 60.0
-    max_attempts: int = 5
-
-    def __post_init__(self) -> None:
-        if self.endpoint_url is not None:
-            _check_endpoint(self.endpoint_url)
-
-    def resolved(self) -> "S3Settings":
-        """The same settings with the endpoint and region that botocore finds, for S3 readers that do not look where it looks."""
-        client = _client(self)
-        host = urlsplit(client.meta.endpoint_url).hostname or ""
-        endpoint = None if self.endpoint_url is None and _AWS_HOST.search(host) else client.meta.endpoint_url
-        return replace(self, endpoint_url=endpoint, region=client.meta.region_name)
-
-
-_AWS_HOST = re.compile(r"\.amazonaws\.com(\.cn)?$")
-_LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-def s3_client(settings: S3Settings) -> "S3Client":
-    """A client with botocore's `standard` retries, the only layer that retries S3 (rules.md); it may be shared between threads.
-
-    AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and the profile's endpoint are honoured. Raises ConfigurationError where the AWS configuration
-    itself is broken; missing credentials show only at the first request.
-    """
-    return _client(settings if settings.endpoint_url else settings.resolved())
-
-
-def _client(settings: S3Settings) -> "S3Client":
-    config = Config(
-        region_name=settings.region,
-        connect_timeout=settings.connect_timeout,
-        read_timeout=settings.read_timeout,
-        max_pool_connections=settings.max_pool_connections,
-        retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
-        s3={"addressing_style": _addressing_style(settings)},
-        # boto3's default sends and asks for checksums that many compatible stores refuse
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        signature_version=UNSIGNED if settings.anonymous else None,
-        # a proxy cannot reach this host's loopback
-        proxies={} if _is_loopback(settings.endpoint_url) else None,
-        user_agent_extra="soundcheck",
-    )
-    try:
-        return boto3.session.Session().client("s3", endpoint_url=settings.endpoint_url, config=config)
-    except (BotoCoreError, ValueError) as error:
-        raise explain(error, "setting up S3") from error
-
-
-def _addressing_style(settings: S3Settings) -> Literal["path", "auto"]:
-    path_style = settings.endpoint_url is not None if settings.path_style is None else settings.path_style
-    return "path" if path_style else "auto"
-
-
-def _is_loopback(endpoint_url: str | None) -> bool:
-    return endpoint_url is not None and urlsplit(endpoint_url).hostname in _LOOPBACK_HOSTS
-
-
-def _check_endpoint(endpoint_url: str) -> None:
-    try:
-        parts = urlsplit(endpoint_url)
-        has_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        has_address = False
-    if not has_address:
-        raise ConfigurationError(f"S3 endpoint {_shown(endpoint_url)} is no URL: write https://host or http://host:port")
-    if "@" in parts.netloc:
-        raise ConfigurationError("the S3 endpoint has a user name or password in it: take it out and set AWS credentials instead")
-
-
-# -- what went wrong --------------------------------------------------------------------------------------------------------------------
 
 
 def explain(error: Exception, doing: str) -> SoundcheckError:
@@ -302,7 +171,7 @@ def _answer(error: ClientError) -> str:
     code, text = said.get("Code", ""), said.get("Message", "")
     status = str(_status(error))
     words = [f"HTTP {status}", "" if code == status else code, text]
-    return _shown(" ".join(word for word in words if word))
+    return shown(" ".join(word for word in words if word))
 
 
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError, SSOError)
@@ -315,14 +184,14 @@ def _explain_no_answer(error: Exception, doing: str) -> SoundcheckError:
             f"{doing} failed: no AWS credentials were found: {_KEYS}, or make the access anonymous for a public bucket"
         )
     if isinstance(error, _NO_CREDENTIALS):
-        return AccessDeniedError(f"{doing} failed: the AWS credentials could not be had ({_shown(str(error))}): log in again, or {_KEYS}")
+        return AccessDeniedError(f"{doing} failed: the AWS credentials could not be had ({shown(str(error))}): log in again, or {_KEYS}")
     if isinstance(error, SSLError) and (advice := _tls_advice(str(error))):
         return ConfigurationError(f"{doing} failed: {advice}")
     if isinstance(error, FlexibleChecksumError):
         return SourceError(f"{doing} failed: the bytes do not match their checksum: try again, then look at the object")
     if isinstance(error, S3ConnectionError | HTTPClientError | IncompleteReadError | OSError):
         return UnreachableError(f"{doing} failed: {_no_connection(error)}")
-    return ConfigurationError(f"{doing} failed: {_shown(str(error))}: check the AWS configuration and the S3 settings")
+    return ConfigurationError(f"{doing} failed: {shown(str(error))}: check the AWS configuration and the S3 settings")
 
 
 def _tls_advice(text: str) -> str | None:
@@ -350,19 +219,3 @@ def _origin(url: str) -> str:
     """Scheme, host and port of a URL: its path and query may carry a signature."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-_SECRETS = re.compile(
-    r"(?P<name>://)[^/\s@]+@"
-    r"|(?P<parameter>(?:X-Amz-(?:Credential|Signature|Security-Token)|AWSAccessKeyId|Signature)=)[^&\s\"']+"
-    r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}",
-    re.IGNORECASE,
-)
-_SHOWN_CHARACTERS = 300
-
-
-def _shown(text: str) -> str:
-    """Text from elsewhere as it may stand in a sentence: one line, not endless, without the parts that could be credentials."""
-    line = " ".join(text.split()).rstrip(".")
-    safe = _SECRETS.sub(lambda match: f"{match['name'] or match['parameter'] or ''}...", line)
-    return safe if len(safe) <= _SHOWN_CHARACTERS else f"{safe[:_SHOWN_CHARACTERS]}..."
