@@ -4,7 +4,7 @@ Source: rules.md, 'The table'.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from moderation.errors import Phase, Scope, SessionError
@@ -26,6 +26,23 @@ class Action(StrEnum):
     """No new start: the run ends in a named state."""
 
 
+class Tells(StrEnum):
+    """What a failure says about admission; judgement.py weighs it against what else is known."""
+
+    NOTHING = "nothing"
+    ADMITTED = "admitted"
+    """The service had taken the session: key and organisation are fine."""
+    KEY = "key"
+    QUOTA = "quota"
+    UNDECIDED = "undecided"
+    """4029 without a text: too many connections, or too little credit."""
+    CAPACITY = "capacity"
+    SERVICE = "service"
+    NETWORK = "network"
+    LOST = "lost"
+    """The connection broke in mid-stream: a refusal can be hidden by the reset (measurements.md: 43 of 80)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """The meaning of a failure.
@@ -42,6 +59,7 @@ class Cause:
     attempts: int | None = None
     advice: str = ""
     """What a person should do, where the run stops for it."""
+    tells: Tells = Tells.NOTHING
 
     @property
     def spends_attempt(self) -> bool:
@@ -56,8 +74,9 @@ NOT_PERMITTED = Cause(
     Reason.DEFERRED_KEY,
     StopCause.ACCESS_DENIED,
     advice="the key is wrong, revoked or not for this endpoint, or others use the whole limit: check both, then run again",
+    tells=Tells.KEY,
 )
-NOT_VALIDATED = Cause("not_validated", Scope.SERVICE, Action.RETRY, Reason.DEFERRED_SERVICE)
+NOT_VALIDATED = Cause("not_validated", Scope.SERVICE, Action.RETRY, Reason.DEFERRED_SERVICE, tells=Tells.SERVICE)
 QUOTA = Cause(
     "quota",
     Scope.ORGANISATION,
@@ -65,9 +84,12 @@ QUOTA = Cause(
     Reason.DEFERRED_QUOTA,
     StopCause.CREDITS_EXHAUSTED,
     advice="credits or monthly hours are used up: add some or wait for the next month, then run again: it does exactly the rest",
+    tells=Tells.QUOTA,
 )
-CAPACITY = Cause("capacity", Scope.ORGANISATION, Action.WAIT, Reason.DEFERRED_SERVICE)
-UNDECODABLE = Cause("undecodable", Scope.OBJECT, Action.QUARANTINE, Reason.UNDECODABLE)
+INSUFFICIENT = replace(QUOTA, name="insufficient", tells=Tells.UNDECIDED)
+"""4029 that says no more: credits by the seed pages, the number of connections by other documents."""
+CAPACITY = Cause("capacity", Scope.ORGANISATION, Action.WAIT, Reason.DEFERRED_SERVICE, tells=Tells.CAPACITY)
+UNDECODABLE = Cause("undecodable", Scope.OBJECT, Action.QUARANTINE, Reason.UNDECODABLE, tells=Tells.ADMITTED)
 BAD_PARAMETERS = Cause("bad_parameters", Scope.CONFIG, Action.QUARANTINE, Reason.BAD_PARAMETERS)
 WRONG_URL = Cause(
     "wrong_url",
@@ -78,7 +100,12 @@ WRONG_URL = Cause(
     advice="this host is not the streaming service (redirects are never followed): check velma_url and hosts",
 )
 SERVICE_FAULT = Cause(
-    "service_fault", Scope.SERVICE, Action.RETRY, Reason.DEFERRED_SERVICE, advice="the service is failing: run again later"
+    "service_fault",
+    Scope.SERVICE,
+    Action.RETRY,
+    Reason.DEFERRED_SERVICE,
+    advice="the service is failing: run again later",
+    tells=Tells.SERVICE,
 )
 TOO_BIG = Cause(
     "message_too_big",
@@ -89,8 +116,15 @@ TOO_BIG = Cause(
     advice="the service takes no messages of this size",
 )
 UNREACHABLE = Cause(
-    "unreachable", Scope.NETWORK, Action.RETRY, Reason.DEFERRED_SERVICE, advice="check network, proxy and host, then run again"
+    "unreachable",
+    Scope.NETWORK,
+    Action.RETRY,
+    Reason.DEFERRED_SERVICE,
+    advice="check network, proxy and host, then run again",
+    tells=Tells.NETWORK,
 )
+LOST = replace(UNREACHABLE, name="lost", tells=Tells.LOST)
+"""The connection broke while audio was on its way: the network, or a refusal whose words the reset took away."""
 INCOMPLETE = Cause("incomplete", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE)
 UNKNOWN_CODE = Cause("unknown_code", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE, attempts=2)
 
@@ -109,10 +143,11 @@ _TEXTS: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
 """Patterns over the text in lower case; service.md lists the texts that have been published or seen."""
 
 _STATUSES: dict[int, Cause] = {401: NOT_PERMITTED, 403: NOT_PERMITTED, 429: CAPACITY}
+NO_CLOSE_FRAME = 1006
 _CODES: dict[int, Cause] = {
     4001: NOT_PERMITTED,
     4003: NOT_PERMITTED,
-    4029: QUOTA,
+    4029: INSUFFICIENT,
     4002: UNDECODABLE,
     1003: BAD_PARAMETERS,
     1011: SERVICE_FAULT,
@@ -123,7 +158,7 @@ _CODES: dict[int, Cause] = {
     1000: INCOMPLETE,
     1002: INCOMPLETE,
     1005: INCOMPLETE,
-    1006: UNREACHABLE,
+    NO_CLOSE_FRAME: UNREACHABLE,
     1007: INCOMPLETE,
 }
 _SERVER_ERRORS = range(500, 600)
@@ -141,6 +176,8 @@ def classify(error: SessionError) -> Cause:
     if error.http_status is not None:
         return _of_status(error.http_status)
     if error.protocol is None and error.close_code is not None:
+        if error.close_code == NO_CLOSE_FRAME and error.phase not in _NOT_CONNECTED:
+            return LOST
         return _CODES.get(error.close_code, UNKNOWN_CODE)
     return UNREACHABLE if error.phase in _NOT_CONNECTED else INCOMPLETE
 

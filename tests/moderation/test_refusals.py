@@ -10,6 +10,8 @@ from moderation.refusals import (
     BAD_PARAMETERS,
     CAPACITY,
     INCOMPLETE,
+    INSUFFICIENT,
+    LOST,
     NOT_PERMITTED,
     NOT_VALIDATED,
     QUOTA,
@@ -36,6 +38,8 @@ CAUSES = [
     TOO_BIG,
     UNREACHABLE,
     INCOMPLETE,
+    INSUFFICIENT,
+    LOST,
     UNKNOWN_CODE,
 ]
 
@@ -65,7 +69,7 @@ TABLE = [
     *texts(CAPACITY, "concurrent", "concurrency", "too many", "connection limit"),
     *statuses(CAPACITY, 429),
     *codes(NOT_PERMITTED, 4003),
-    *codes(QUOTA, 4029),
+    *codes(INSUFFICIENT, 4029),
     *codes(UNDECODABLE, 4002),
     *texts(UNDECODABLE, "could not be processed", "does not match the declared"),
     *codes(BAD_PARAMETERS, 1003),
@@ -73,10 +77,13 @@ TABLE = [
     *codes(SERVICE_FAULT, 1011, 1012, 1013, 1001),
     *statuses(SERVICE_FAULT, 500, 502, 503, 504, 599),
     *codes(TOO_BIG, 1009),
-    *codes(UNREACHABLE, 1006),
     pytest.param({"phase": Phase.CONNECTING}, UNREACHABLE, id="timeout or reset before any byte"),
     pytest.param({"phase": Phase.PREFLIGHT}, UNREACHABLE, id="timeout or reset in preflight"),
-    pytest.param({"close_code": 1006, "phase": Phase.STREAMING}, UNREACHABLE, id="1006 while uploading"),
+    pytest.param({"close_code": 1006, "phase": Phase.CONNECTING}, UNREACHABLE, id="1006 before any byte"),
+    *[
+        pytest.param({"close_code": 1006, "phase": phase}, LOST, id=f"1006 while {phase}")
+        for phase in (Phase.ADMITTED, Phase.STREAMING, Phase.DRAINING)
+    ],
     *codes(INCOMPLETE, 1000, 1002, 1005, 1007),
     *[pytest.param({"protocol": name}, INCOMPLETE, id=name) for name in ("not_json", "done_before_end", "empty_done")],
     *[pytest.param({"phase": phase}, INCOMPLETE, id=f"stall while {phase}") for phase in (Phase.ADMITTED, Phase.STREAMING, Phase.DRAINING)],
@@ -129,6 +136,7 @@ def test_4003_has_two_opposite_meanings_told_apart_by_text():
 def test_4029_has_two_meanings_told_apart_by_text():
     assert classify(failure(close_code=4029, text="Too many concurrent connections.")) is CAPACITY
     assert classify(failure(close_code=4029, text="Insufficient credits.")) is QUOTA
+    assert classify(failure(close_code=4029)) is INSUFFICIENT
 
 
 @given(st.sampled_from([1000, 1003, 1006, 1011, 4002, 4003, 4029, 4030]), st.text(alphabet="xyz .", max_size=30))
@@ -189,6 +197,7 @@ def test_what_stops_a_run_says_how_it_ends(cause):
         (NOT_PERMITTED, Scope.KEY),
         (NOT_VALIDATED, Scope.SERVICE),
         (QUOTA, Scope.ORGANISATION),
+        (INSUFFICIENT, Scope.ORGANISATION),
         (CAPACITY, Scope.ORGANISATION),
         (UNDECODABLE, Scope.OBJECT),
         (BAD_PARAMETERS, Scope.CONFIG),
@@ -196,6 +205,7 @@ def test_what_stops_a_run_says_how_it_ends(cause):
         (SERVICE_FAULT, Scope.SERVICE),
         (TOO_BIG, Scope.CONFIG),
         (UNREACHABLE, Scope.NETWORK),
+        (LOST, Scope.NETWORK),
         (INCOMPLETE, Scope.SERVICE),
         (UNKNOWN_CODE, Scope.SERVICE),
     ],
