@@ -10,8 +10,8 @@ LOCK := sh .ci/uv pip compile --quiet --universal --python-version 3.11 --genera
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
-setup:  ## make .venv from the lock, if it is not up to date (PYTHON=python3.12 chooses the interpreter)
-	@PYTHON="$(PYTHON)" sh .ci/setup
+setup:  ## make .venv from the lock, if it is not up to date (PYTHON=python3.12 chooses the interpreter, EXTRA=detector adds that extra)
+	@PYTHON="$(PYTHON)" EXTRA="$(EXTRA)" sh .ci/setup
 
 demo: setup  ## scan a small catalogue on this machine (ARGS="--catalogue DIR --results DIR")
 	@$(BIN)/soundcheck demo $(ARGS)
@@ -41,6 +41,7 @@ bench: setup  ## run the benchmarks
 lock:  ## compile the requirements files anew (UPGRADE=1 takes newer versions)
 	$(LOCK) --output-file requirements.txt pyproject.toml
 	$(LOCK) --output-file requirements-dev.txt --extra local --extra dev --constraint requirements.txt pyproject.toml
+	$(LOCK) --output-file requirements-detector.txt --extra detector --constraint requirements-dev.txt pyproject.toml
 	$(LOCK) --output-file requirements-tools.txt --group tools
 
 system-deps:  ## install what heavier tests use from the distribution (nothing yet)

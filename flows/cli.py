@@ -5,11 +5,12 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from flows.serve_options import FAULTS_HELP, ServeOptions
 from moderation.errors import SoundcheckError
 from moderation.outcomes import ExitCode
 
@@ -138,56 +139,33 @@ def scan(
     return report.exit_code
 
 
-@app.command
-def serve(
-    *,
-    port: int = 8765,
-    api_key: list[str],
-    max_connections: int | None = None,
-    monthly_hours: float | None = None,
-    credits: float | None = None,  # noqa: A002 - the word of the seed pages
-    journal: Path | None = None,
-    detector: Literal["signal", "stub"] = "signal",
-    json: Json = False,
-) -> int:
+@app.command(help_epilogue=FAULTS_HELP)
+def serve(options: Annotated[ServeOptions, Parameter(name="*")], *, json: Json = False) -> int:
     """Run the local Velma server alone: both endpoints on loopback, with a reference detector that is not Modulate's model.
+
+    Its organisation, journal and switches can be read and changed while it runs, below /admin/, with the token that it says.
 
     Examples:
 
         soundcheck serve --api-key YOUR_API_KEY
 
-        soundcheck serve --api-key k1 --port 0 --max-connections 5 --journal journal.jsonl --json
+        soundcheck serve --api-key local-key-1 --port 0 --max-connections 5 --journal journal.jsonl --json
+
+        soundcheck serve --api-key local-key-1 --fault buffer=20 --fault-mix 0.05:close=1011@items=5 --fault-seed 7
+
+        soundcheck serve --api-key local-key-1 --verdict "ai/*=ai-vocal-music" --catalogue ~/Music/test-clips
+
+        curl -H "Authorization: Bearer TOKEN" -X PATCH -d '{"revoke_keys": ["k1"]}' http://127.0.0.1:8765/admin/organisation
 
     Parameters
     ----------
-    port
-        0 takes any free one.
-    api_key
-        A key that is accepted; may be given several times.
-    max_connections
-        The most connections at once on each endpoint.
-    monthly_hours
-        Audio-hours until "Monthly usage limit reached."
-    credits
-        Audio-hours until "Insufficient credits."
-    journal
-        A file that gets a JSON line for everything the server sees.
-    detector
-        signal: a small signal detector; stub: instant figures for load tests.
+    options
+        What the server is to be.
     json
-        Print one line with url and pid when it listens.
+        Print one line with url, admin_url, admin_token and pid when it listens.
     """
-    from flows.serve import ServeOptions, serve  # noqa: PLC0415
+    from flows.serve import serve  # noqa: PLC0415
 
-    options = ServeOptions(
-        port=port,
-        api_keys=tuple(api_key),
-        max_connections=max_connections,
-        monthly_hours=monthly_hours,
-        credit_hours=credits,
-        journal=journal,
-        detector=detector,
-    )
     asyncio.run(serve(options, as_json=json))
     return ExitCode.OK
 

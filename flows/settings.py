@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     hosts: dict[str, str] = {}
     """A host for an endpoint, by its name."""
     proxy: str | None = None
+    """http://host:port or https://host:port for the way to the service; what the environment says of proxies is not heard."""
     pace: Annotated[float, Field(gt=0)] | None = None
     """Raw audio at so many times real time; none is as fast as it is accepted."""
     max_session_hours: Annotated[float, Field(gt=0)] = 6.0
@@ -82,6 +83,8 @@ class Settings(BaseSettings):
     """Of soundcheck.log in the state folder, and of Prefect's log beside it."""
     deadlines: Deadlines = Deadlines()
     retries: RetryRules = RetryRules()
+    transcripts: Path | None = None
+    """A folder where every session leaves what was said in it, a JSON line each, without audio or key: to find out why one fails."""
     grace_seconds: Annotated[float, Field(ge=0)] = 30.0
     """How long running sessions may go on after SIGTERM or Ctrl-C."""
 

@@ -107,7 +107,13 @@ def velma_client(settings: Settings, key: ApiKey) -> VelmaClient:
     everywhere = {name: settings.velma_url.rstrip("/") for name in ENDPOINTS} if settings.velma_url else {}
     return VelmaClient(
         key,
-        VelmaSettings(hosts=everywhere | settings.hosts, deadlines=settings.deadlines, pace=Pace(settings.pace), proxy=settings.proxy),
+        VelmaSettings(
+            hosts=everywhere | settings.hosts,
+            deadlines=settings.deadlines,
+            pace=Pace(settings.pace),
+            proxy=settings.proxy,
+            transcripts=settings.transcripts,
+        ),
     )
 
 

@@ -1,14 +1,20 @@
-"""Every error of soundcheck, each with a scope: what it is a fault *of* decides what happens next (rules.md).
+"""The errors of soundcheck, each with a scope: what it is a fault *of* decides what happens next (rules.md).
+
+Those of one connector or task stand beside what raises them; this is the whole tree.
 
     SoundcheckError
     |- BadParameters            object         these stream parameters would be refused with 1003
     |- SourceError              object         the object could not be read as it was listed
     |  |- SourceChanged         object         it was overwritten since
     |  `- SourceGone            object         it was deleted since
+    |- DecodeFailed             object         its bytes are no audio of the declared format
     |- ConfigurationError       config         a setting, URL, bucket or folder is wrong: nothing was streamed
-    |  `- AccessDeniedError     key            a key or credential was refused
+    |  |- AccessDeniedError     key            a key or credential was refused
+    |  `- QueryError            config         a query cannot be answered
     |- UnreachableError         network        S3, Velma or Prefect did not answer
     |- ResultsNotWritable       config         the result store does not take what is written
+    |- SpoolDamaged             config         a spooled session cannot be read back
+    |- MediaHostDown            config         no media can be decoded on this host any more
     |- SessionError             (its own)      a session ended without a valid done
     `- LeaseLost                config         this worker may no longer finish a session
 
@@ -39,10 +45,10 @@ class Phase(StrEnum):
     PREFLIGHT = "preflight"
     CONNECTING = "connecting"
     ADMITTED = "admitted"
-    """Connected, no result yet."""
+    """Connected, no result yet, whatever was sent."""
     STREAMING = "streaming"
     DRAINING = "draining"
-    """The end of stream was sent; done is awaited."""
+    """Results came and the end of stream was sent; done is awaited."""
 
 
 class SoundcheckError(Exception):
@@ -107,9 +113,9 @@ class LeaseLost(SoundcheckError):
 class SessionError(SoundcheckError):
     """A session that ended without a valid done: the facts, classified later by moderation.refusals.
 
-    Attributes: phase; http_status of a refused upgrade; close_code of the WebSocket (1006 where there was none); text of the
-    service's error message, redacted; retry_after in seconds; protocol is the named violation, if the service broke the
-    protocol; detail says in our words what happened.
+    Attributes: phase; http_status of a refused upgrade; close_code of the WebSocket (1006 where there was none, None where this side
+    closed) and its close_reason; text of the service's error message; both are redacted; retry_after in seconds; protocol is the
+    named violation, if the service broke the protocol; detail says in our words what happened. scope is that of its cause.
     """
 
     scope = Scope.SERVICE
@@ -121,6 +127,7 @@ class SessionError(SoundcheckError):
         phase: Phase,
         http_status: int | None = None,
         close_code: int | None = None,
+        close_reason: str | None = None,
         text: str | None = None,
         retry_after: float | None = None,
         protocol: str | None = None,
@@ -130,6 +137,7 @@ class SessionError(SoundcheckError):
         self.phase = phase
         self.http_status = http_status
         self.close_code = close_code
+        self.close_reason = close_reason
         self.text = text
         self.retry_after = retry_after
         self.protocol = protocol
@@ -142,6 +150,7 @@ class SessionError(SoundcheckError):
         facts = [
             f"HTTP {self.http_status}" if self.http_status is not None else "",
             f"close code {self.close_code}" if self.close_code is not None else "",
+            f"close reason: {self.close_reason}" if self.close_reason else "",
             f"service says: {self.text}" if self.text else "",
         ]
         said = "; ".join(fact for fact in facts if fact)

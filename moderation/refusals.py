@@ -167,11 +167,11 @@ _NOT_CONNECTED = frozenset({Phase.PREFLIGHT, Phase.CONNECTING})
 
 
 def classify(error: SessionError) -> Cause:
-    """The cause of a failed session: text before HTTP status before protocol faults before close code.
+    """The cause of a failed session: text (of the close, where no message came) before HTTP status before protocol faults before code.
 
     Without any of them nothing moved any more: before the connection stood that is the network's fault, then the session's.
     """
-    if (cause := _of_text(error.text)) is not None:
+    if (cause := _of_text(error.text or error.close_reason)) is not None:
         return cause
     if error.http_status is not None:
         return _of_status(error.http_status)

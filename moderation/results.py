@@ -3,19 +3,20 @@
 An ended session, good or bad, is one `SpooledSession`: what the spool keeps until a package of Parquet is published.
 """
 
-import struct
+import math
+import sys
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import le
 from typing import Any
 
 import msgspec
 
 from moderation.endpoints import Endpoint
-from moderation.messages import Done, Item
+from moderation.messages import TIMES, Done, Item, words_of
 
-TIME_COLUMNS = ("start_time_ms", "end_time_ms")
 MIN_COVERAGE = 0.95
 """Covered over expected audio below which a result is `partial` (design.md section 4)."""
 
@@ -48,33 +49,50 @@ class Flag(StrEnum):
 class Columns:
     """The items of one session as packed columns: 16 bytes of times and 8 a measurement, instead of some 300 for a dict.
 
-    A None measurement is stored as NaN, which the wire cannot carry.
+    A None measurement is stored as NaN, which the wire cannot carry; words are kept as they are.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.times = {name: array("q") for name in TIME_COLUMNS}
-        self.measures = {name: array("d") for name in endpoint.item_type.__struct_fields__ if name not in TIME_COLUMNS}
+        fields = endpoint.item_type.__struct_fields__
+        self.times = {name: array("q") for name in TIMES}
+        self.words: dict[str, list[str | None]] = {name: [] for name in fields if name in words_of(endpoint.item_type)}
+        self.measures = {name: array("d") for name in fields if name not in {*self.times, *self.words}}
+        columns: dict[str, Any] = self.times | self.words | self.measures
+        self._appends = [(name, column.append, math.nan if name in self.measures else None) for name, column in columns.items()]
 
     def __len__(self) -> int:
         return len(self.times["start_time_ms"])
 
     def append(self, item: Item) -> None:
         """Add one item in the order received."""
-        for name, times in self.times.items():
-            times.append(getattr(item, name))
-        for name, measures in self.measures.items():
+        for name, append, null in self._appends:
             value = getattr(item, name)
-            measures.append(float("nan") if value is None else value)
+            append(null if value is None else value)
+
+    def holds(self, item: Item) -> bool:
+        """Whether exactly this item is among them: a search through all, meant for items that come out of order."""
+        places = (place for place, start in enumerate(self.times["start_time_ms"]) if start == item.start_time_ms)
+        return any(all(self._at(name, place) == getattr(item, name) for name in item.__struct_fields__) for place in places)
+
+    def _at(self, name: str, place: int) -> float | str | None:
+        if name in self.words:
+            return self.words[name][place]
+        value = self.times[name][place] if name in self.times else self.measures[name][place]
+        return None if math.isnan(value) else value
 
     def packed(self) -> dict[str, bytes]:
-        """Each column as little-endian bytes: int64 for times, float64 with NaN for null otherwise."""
-        times = {name: _little_endian(column) for name, column in self.times.items()}
-        return times | {name: _little_endian(column) for name, column in self.measures.items()}
+        """Each column as bytes: int64 for times and float64 with NaN for null, both little-endian; words as a JSON list."""
+        times = {name: little_endian(column) for name, column in self.times.items()}
+        measures = {name: little_endian(column) for name, column in self.measures.items()}
+        return times | measures | {name: msgspec.json.encode(column) for name, column in self.words.items()}
 
     def covered_ms(self) -> int:
         """Milliseconds of audio that at least one item covers."""
+        starts, ends = self.times.values()
+        if all(map(le, ends, starts[1:])):  # each begins where the last ended, or later: no need to look at them one by one
+            return sum(ends) - sum(starts)
         covered, reached = 0, 0
-        for start, end in sorted(zip(*self.times.values(), strict=True)):
+        for start, end in sorted(self.spans()):
             covered += max(0, end - max(start, reached))
             reached = max(reached, end)
         return covered
@@ -84,8 +102,9 @@ class Columns:
         return zip(*self.times.values(), strict=True)
 
 
-def _little_endian(column: "array[int] | array[float]") -> bytes:
-    if struct.pack("=H", 1) != struct.pack("<H", 1):  # pragma: no cover - no big-endian machine at hand
+def little_endian(column: "array[int] | array[float]", byteorder: str = sys.byteorder) -> bytes:
+    """The column's bytes, the least significant first, from a machine of this byte order."""
+    if byteorder == "big":
         column = column[:]
         column.byteswap()
     return column.tobytes()

@@ -22,6 +22,8 @@ class GiveUp:
 
 
 Verdict = RetryAfter | GiveUp
+MAX_RETRY_AFTER_S = 15 * 60.0
+"""The most that a Retry-After header is honoured for (faults.toml, 18): as long as the breaker ever stays open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class RetryRules:
             return GiveUp(cause.reason, cause.stop)
         allowed = self._allowed(cause)
         if tries < allowed:
-            return RetryAfter(max(retry_after or 0.0, self._pause(tries, chance)))
+            return RetryAfter(max(min(retry_after or 0.0, MAX_RETRY_AFTER_S), self._pause(tries, chance)))
         if cause.spends_attempt:
             return GiveUp(cause.reason)
         return GiveUp(cause.reason, StopCause.SERVICE_UNREACHABLE)

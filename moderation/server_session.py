@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from moderation.messages import Done, ErrorMessage, Item, encode
+from moderation.messages import Done, ErrorMessage, Item, Shape, encode
 from moderation.session import NORMAL_CLOSE
 
 UNSUPPORTED_DATA = 1003
@@ -21,6 +21,30 @@ class ServerState(StrEnum):
     FINISHING = "finishing"
     """The client has ended the stream; what is left is analysed."""
     CLOSED = "closed"
+
+
+class ServerEvent(StrEnum):
+    """What can happen to a server's session."""
+
+    AUDIO = "audio"
+    END = "end"
+    """The client's empty text."""
+    ITEM = "item"
+    DONE = "done"
+    REFUSAL = "refusal"
+
+
+SERVER_TRANSITIONS: dict[tuple[ServerState, ServerEvent], ServerState] = {
+    (ServerState.RECEIVING, ServerEvent.AUDIO): ServerState.RECEIVING,
+    (ServerState.RECEIVING, ServerEvent.END): ServerState.FINISHING,
+    (ServerState.RECEIVING, ServerEvent.ITEM): ServerState.RECEIVING,
+    (ServerState.RECEIVING, ServerEvent.DONE): ServerState.CLOSED,
+    (ServerState.RECEIVING, ServerEvent.REFUSAL): ServerState.CLOSED,
+    (ServerState.FINISHING, ServerEvent.ITEM): ServerState.FINISHING,
+    (ServerState.FINISHING, ServerEvent.DONE): ServerState.CLOSED,
+    (ServerState.FINISHING, ServerEvent.REFUSAL): ServerState.CLOSED,
+}
+"""What is not in this table cannot happen: a client that does it is refused, and after the close nothing is said any more."""
 
 
 class Feed(msgspec.Struct, frozen=True):
@@ -49,36 +73,39 @@ Action: TypeAlias = Feed | Finish | Send | Close
 
 
 class ServerSession:
-    """A server's view of one session: told what the client sent and what the analysis found, it says what to do next."""
+    """A server's view of one session: told what the client sent and what the analysis found, it says what to do next.
 
-    def __init__(self) -> None:
+    shape is the form in which items are sent: null where it has a measurement that an item lacks.
+    """
+
+    def __init__(self, shape: Shape | None = None) -> None:
+        self.shape = shape
         self.state = ServerState.RECEIVING
 
     def receive(self, message: str | bytes) -> list[Action]:
         """Take one message of the client: audio, or the empty text that ends it."""
-        if self.state is ServerState.CLOSED:
-            return []
-        if self.state is ServerState.FINISHING:
-            return self.refuse(UNSUPPORTED_DATA, "Nothing may follow the end of the stream")
+        action: Action
         if isinstance(message, bytes):
-            return [Feed(message)]
-        if message:
+            event, action = ServerEvent.AUDIO, Feed(message)
+        elif not message:
+            event, action = ServerEvent.END, Finish()
+        else:
             return self.refuse(UNSUPPORTED_DATA, "Expected audio as binary frames, or an empty text frame to end the stream")
-        self.state = ServerState.FINISHING
-        return [Finish()]
+        if (self.state, event) not in SERVER_TRANSITIONS:
+            return self.refuse(UNSUPPORTED_DATA, "Nothing may follow the end of the stream")
+        return self._on(event, action)
 
     def found(self, message: Item | Done) -> list[Action]:
         """Send on what the analysis found; after done, close."""
-        if self.state is ServerState.CLOSED:
-            return []
-        if isinstance(message, Item):
-            return [Send(encode(message))]
-        self.state = ServerState.CLOSED
-        return [Send(encode(message)), Close(NORMAL_CLOSE)]
+        sent = Send(encode(message, self.shape))
+        return self._on(ServerEvent.ITEM, sent) if isinstance(message, Item) else self._on(ServerEvent.DONE, sent, Close(NORMAL_CLOSE))
 
     def refuse(self, code: int, text: str) -> list[Action]:
         """An error message, then the close (seed pages, 'WebSocket close codes')."""
-        if self.state is ServerState.CLOSED:
+        return self._on(ServerEvent.REFUSAL, Send(encode(ErrorMessage(text))), Close(code))
+
+    def _on(self, event: ServerEvent, *actions: Action) -> list[Action]:
+        if (reached := SERVER_TRANSITIONS.get((self.state, event))) is None:
             return []
-        self.state = ServerState.CLOSED
-        return [Send(encode(ErrorMessage(text))), Close(code)]
+        self.state = reached
+        return list(actions)

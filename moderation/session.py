@@ -4,15 +4,18 @@
 the client's and the local server's code only move bytes between these two.
 """
 
-from collections import Counter
+import math
 from enum import StrEnum
 from typing import Any
 
+from moderation.drift import Drift
 from moderation.endpoints import Endpoint
 from moderation.errors import Phase, SessionError
 from moderation.formats import StreamParameters
-from moderation.messages import Decoded, Done, ErrorMessage, Item, UnknownMessage, Violation, decode, out_of_range
+from moderation.messages import Decoded, Done, ErrorMessage, Item, UnknownMessage, out_of_range
+from moderation.plain_items import reader
 from moderation.results import MIN_COVERAGE, Columns, Flag, SessionResult
+from moderation.violations import Breach, Violation
 
 AHEAD_TOLERANCE_MS = 1000
 """Items may speak of one item plus this much more audio than was sent (service.md, decision 26)."""
@@ -76,24 +79,32 @@ class ClientSession:
         self.state = State.UPLOADING
         self.columns = Columns(endpoint)
         self.flags: set[Flag] = set()
-        self.unknown: Counter[str] = Counter()
-        self.unknown_sample: str | None = None
-        self.extra: dict[str, Any] = {}
+        self.drift = Drift()
+        self.duplicates = 0
         self.bytes_sent = 0
         self.end_sent = False
         self.close_code: int | None = None
+        self.close_reason: str | None = None
+        self._rate = parameters.bytes_per_second
+        self._stalled = False
         self._done: Done | None = None
         self._error: str | None = None
         self._violation: Violation | None = None
-        self._last: Item | None = None
+        self._next_start_ms: int | None = 0
+        """Where the next item should start; None where none should come, as the last was a short one."""
+        self._latest_end_ms = self._end_of_sent_ms()
+        self._acknowledged_ms = 0
         self._shapes: set[str] = set()
+        self._present: frozenset[str] | None = None
+        self._required: frozenset[str] = frozenset()
+        self._read = reader(endpoint.item_type, endpoint.done_type)
 
     @property
     def phase(self) -> Phase:
-        """How far the session has come, for the classification of an error."""
-        if self.end_sent:
-            return Phase.DRAINING
-        return Phase.STREAMING if len(self.columns) else Phase.ADMITTED
+        """How far the session has come, for the classification of an error: a small object is all sent before its refusal comes."""
+        if not len(self.columns):
+            return Phase.ADMITTED
+        return Phase.DRAINING if self.end_sent else Phase.STREAMING
 
     @property
     def over(self) -> bool:
@@ -102,18 +113,18 @@ class ClientSession:
 
     @property
     def acknowledged_ms(self) -> int:
-        """Milliseconds of audio that the service has given results for."""
-        return self._last.end_time_ms if self._last else 0
+        """Milliseconds of audio up to which the service has given results."""
+        return self._acknowledged_ms
 
     @property
     def audio_sent_ms(self) -> int:
         """Milliseconds of audio sent: exact for raw PCM, else what the items prove."""
-        rate = self.parameters.bytes_per_second
-        return self.bytes_sent * 1000 // rate if rate else self.acknowledged_ms
+        return self.bytes_sent * 1000 // self._rate if self._rate else self._acknowledged_ms
 
     def sending(self, size: int) -> None:
         """Count `size` bytes of audio that are about to be sent."""
         self.bytes_sent += size
+        self._latest_end_ms = self._end_of_sent_ms()
 
     def end_of_stream(self) -> None:
         """Note that the empty text frame was sent: only after the last byte of the object."""
@@ -123,7 +134,7 @@ class ClientSession:
     def receive(self, text: str | bytes) -> None:
         """Take one message of the service."""
         try:
-            decoded = decode(text, self.endpoint.item_name, self.endpoint.item_type, self.endpoint.done_type)
+            decoded = self._read(text)
         except Violation as violation:
             self._violate(violation)
             return
@@ -133,9 +144,18 @@ class ClientSession:
             return
         self._take(decoded, text)
 
-    def closed(self, code: int | None) -> None:
-        """Note how the connection ended; None when it just broke."""
+    def garbled(self, complaint: str) -> None:
+        """Note that what came was no WebSocket message at all, and what the library says about it."""
+        self._violate(Violation(Breach.BAD_FRAME, complaint))
+
+    def stalled(self) -> None:
+        """Note that a deadline has passed and this side ends the session."""
+        self._stalled = True
+
+    def closed(self, code: int | None, reason: str | None = None) -> None:
+        """Note how the service ended the connection, code None when it just broke; nothing is noted where this side did."""
         self.close_code = NO_CLOSE_FRAME if code is None else code
+        self.close_reason = reason or None
 
     def result(self) -> SessionResult:
         """The verdict, once the connection is over. Raises SessionError without a valid done."""
@@ -149,69 +169,78 @@ class ClientSession:
             flags=frozenset(self.flags | self._closing_flags(self._done, covered)),
             covered_ms=covered,
             wire_shape=",".join(sorted(self._shapes)) or self.endpoint.shapes[0].name,
-            extra=self.extra,
+            extra=self.drift.summary(),
             close_code=self.close_code,
         )
+
+    def _end_of_sent_ms(self) -> float:
+        """Where an item could end at the latest, as the service knows no more audio: exact for raw PCM alone."""
+        return self.audio_sent_ms + self.endpoint.item_ms + AHEAD_TOLERANCE_MS if self._rate else math.inf
 
     def _on(self, event: Event) -> None:
         self.state = TRANSITIONS.get((self.state, event), self.state)
 
     def _take(self, decoded: Decoded, text: str | bytes) -> None:
         message = decoded.message
-        if isinstance(message, ErrorMessage):
+        if isinstance(message, Item):
+            self._take_item(message, decoded.present)
+            if decoded.extra:
+                self._note_extra(decoded.extra)
+            self._on(Event.ITEM)
+        elif isinstance(message, ErrorMessage):
             self._error = self._error or message.error
             self._on(Event.ERROR)
         elif isinstance(message, UnknownMessage):
-            self.unknown[message.type] += 1
-            self.unknown_sample = self.unknown_sample or message.sample
+            self.drift.note_message(message)
             self.flags.add(Flag.SHAPE)
             self._on(Event.UNKNOWN)
-        elif isinstance(message, Item):
-            self._take_item(message, decoded.present)
-            self._note_extra(decoded)
-            self._on(Event.ITEM)
         else:
             self._take_done(message, text)
-            self._note_extra(decoded)
+            if decoded.extra:
+                self._note_extra(decoded.extra)
 
-    def _note_extra(self, decoded: Decoded) -> None:
-        if decoded.extra:
-            self.flags.add(Flag.SHAPE)
-            self.extra = decoded.extra | self.extra
+    def _note_extra(self, fields: dict[str, Any]) -> None:
+        self.flags.add(Flag.SHAPE)
+        self.drift.note_fields(fields)
 
     def _take_item(self, item: Item, present: frozenset[str]) -> None:
-        if item == self._last:
-            self.flags.add(Flag.DUPLICATE)
-            return
         if self.state is State.BROKEN:
             return
+        if item.start_time_ms < self._acknowledged_ms and self.columns.holds(item):
+            self.flags.add(Flag.DUPLICATE)
+            self.duplicates += 1
+            return
         self._check_place(item)
+        if present is not self._present:
+            self._note_shape(present)
+        for name in self._required:
+            if getattr(item, name) is None:
+                self.flags.add(Flag.MISSING)
+        self.columns.append(item)
+        self._acknowledged_ms = max(self._acknowledged_ms, item.end_time_ms)
+
+    def _note_shape(self, present: frozenset[str]) -> None:
+        """Note the form of items with these fields, and what they must measure."""
         shape = self.endpoint.shape_of(present)
         self._shapes.add(shape.name)
-        if any(getattr(item, name) is None for name in shape.measures - shape.nullable):
-            self.flags.add(Flag.MISSING)
-        self.columns.append(item)
-        self._last = item
+        self._present, self._required = present, shape.measures - shape.nullable
 
     def _check_place(self, item: Item) -> None:
         """Flag an item that does not follow the last one, or speaks of audio that was not sent yet."""
-        expected_start, last_is_short = 0, False
-        if self._last:
-            expected_start = self._last.end_time_ms
-            last_is_short = self._last.end_time_ms - self._last.start_time_ms < self.endpoint.item_ms
-        length = item.end_time_ms - item.start_time_ms
-        fits = length == self.endpoint.item_ms or (self.endpoint.last_item_may_be_short and length < self.endpoint.item_ms)
-        if item.start_time_ms != expected_start or last_is_short or not fits:
-            self.flags.add(Flag.GAP)
-        if self.parameters.bytes_per_second and item.end_time_ms > self.audio_sent_ms + self.endpoint.item_ms + AHEAD_TOLERANCE_MS:
+        start, end, item_ms = item.start_time_ms, item.end_time_ms, self.endpoint.item_ms
+        if end > self._latest_end_ms:
             self.flags.add(Flag.AHEAD)
+        is_short = end - start < item_ms
+        if start != self._next_start_ms or end - start > item_ms or (is_short and not self.endpoint.last_item_may_be_short):
+            self.flags.add(Flag.GAP)
+        self._next_start_ms = None if is_short else end
 
     def _take_done(self, done: Done, text: str | bytes) -> None:
         if not self.end_sent:
-            self._violate(Violation("done_before_end", text))
+            self._violate(Violation(Breach.DONE_BEFORE_END, text))
         elif all(getattr(done, name) is None for name in done.__struct_fields__):
-            self._violate(Violation("empty_done", text))
-        else:
+            self._violate(Violation(Breach.EMPTY_DONE, text))
+        elif self._violation is None:
             self._done = done
             self._on(Event.DONE)
 
@@ -248,8 +277,12 @@ class ClientSession:
         elif self._violation is not None:
             protocol = self._violation.name
             detail = f"the service broke the protocol ({protocol}): {self._violation.sample}"
+        elif self._stalled and self.close_code is None:
+            detail = f"nothing moved at {self.acknowledged_ms} ms of audio"
         elif self.close_code in {NORMAL_CLOSE, None}:
             detail = "ended without a done message"
         else:
             detail = "closed before a done message"
-        return SessionError(detail, phase=self.phase, close_code=self.close_code, text=self._error, protocol=protocol)
+        return SessionError(
+            detail, phase=self.phase, close_code=self.close_code, close_reason=self.close_reason, text=self._error, protocol=protocol
+        )

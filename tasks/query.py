@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from connectors.lake.query import connect
-from connectors.lake.schemas import DATASETS
+from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore, open_store
 from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode
@@ -49,7 +49,7 @@ def open_results(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckD
     store = open_store(results_url, s3)
     if isinstance(store, FolderStore) and not Path(store.url).is_dir():
         raise ConfigurationError(f"There is no results folder {store.url}: check --results, or run a scan first.")
-    if not any(True for dataset in DATASETS for _ in store.list(f"{dataset}/")):
+    if not any(True for dataset in datasets() for _ in store.list(f"{dataset}/")):
         raise ConfigurationError(f"There are no results in {store.url} yet: run a scan first.")
     return connect(results_url, s3)
 

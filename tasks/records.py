@@ -15,8 +15,8 @@ from moderation.refusals import Cause
 from moderation.results import SessionResult
 from moderation.session import ClientSession
 
-MUSIC_THRESHOLD = 0.5
-"""Probability from which a frame counts in the recomputed percentages: the service does not publish its own (service.md, decision 23)."""
+THRESHOLD = 0.5
+"""Probability from which an item counts in the recomputed percentages: the service does not publish its own (service.md, decision 23)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +151,10 @@ def summary_row(attempt: Attempt, result: SessionResult) -> dict[str, Any]:
 
 
 def _measured(result: SessionResult) -> dict[str, Any]:
-    """What the done message says, as received, and what we make of the frames ourselves."""
+    """What the done message says, as received, and what we make of the items ourselves."""
     done = {name: getattr(result.done, name) for name in result.done.__struct_fields__}
-    if result.endpoint.name == "music":
-        done["music_pct_recomputed"] = result.share_over("music_prob", MUSIC_THRESHOLD)
-        done["speech_pct_recomputed"] = result.share_over("speech_prob", MUSIC_THRESHOLD)
-        done["threshold"] = MUSIC_THRESHOLD
-    return done
+    shares = {f"{figure}_recomputed": result.share_over(measure, THRESHOLD) for figure, measure in result.endpoint.shares}
+    return done | shares | ({"threshold": THRESHOLD} if shares else {})
 
 
 def quarantine_row(planned_item: AudioObject, endpoint: str, params_hash: str, reason: Reason, **more: Any) -> dict[str, Any]:

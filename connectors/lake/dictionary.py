@@ -1,37 +1,35 @@
 """docs/data-dictionary.md, made from the schemas and views: `python -m connectors.lake.dictionary > docs/data-dictionary.md`."""
 
-import re
 import sys
 
 from connectors.lake.columns import Column, Dataset
-from connectors.lake.query import VIEWS
 from connectors.lake.schemas import (
-    DATASETS,
     METADATA_DATASET,
     METADATA_PACKAGE,
     METADATA_RUN_ID,
     METADATA_SCHEMA_VERSION,
     PARTITION,
     SCHEMA_VERSION,
+    datasets,
 )
+from connectors.lake.views import descriptions
 
 _HEAD = f"""# Data dictionary
 
-Made by `python -m connectors.lake.dictionary` from `connectors/lake/schemas.py` and `views.sql`: change those, not this page.
+Made by `python -m connectors.lake.dictionary` from `schemas.py`, `endpoint_views.sql` and `views.sql` beside it: change those, not this.
 
 Everything lies under `<results>/v1/` as plain Parquet. Integers are signed 64-bit, fractions are doubles, instants have microseconds
 and are in UTC. A null says that nothing is known; it is never a zero. Values are kept as the service sent them. Changes are additive;
 this is schema version {SCHEMA_VERSION}.
 Every file carries the metadata `{METADATA_DATASET}`, `{METADATA_SCHEMA_VERSION}`, `{METADATA_RUN_ID}` and `{METADATA_PACKAGE}`.
 """
-_VIEW = re.compile(r"^-- (?P<description>.+)\nCREATE VIEW (?P<name>\w+)", re.MULTILINE)
 
 
 def data_dictionary() -> str:
     """The page: every dataset with its columns, every view with what it is."""
-    datasets = "\n".join(_section(dataset) for dataset in DATASETS.values())
-    views = "\n".join(f"| `{found['name']}` | {found['description']} |" for found in _VIEW.finditer(VIEWS.read_text(encoding="utf-8")))
-    return f"{_HEAD}\n{datasets}\n## Views\n\n| view | what it is |\n|---|---|\n{views}\n"
+    sections = "\n".join(_section(dataset) for dataset in datasets().values())
+    views = "\n".join(f"| `{name}` | {description} |" for name, description in descriptions().items())
+    return f"{_HEAD}\n{sections}\n## Views\n\n| view | what it is |\n|---|---|\n{views}\n"
 
 
 def _section(dataset: Dataset) -> str:

@@ -10,21 +10,24 @@ from datetime import date
 from io import BytesIO
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
 from connectors.lake.columns import ColumnType, Dataset
 from connectors.lake.parquet import ParquetSink, Rows, few_valued, fitted
-from connectors.lake.schemas import DATASETS, ENDPOINT_DATASETS, PARTITION
+from connectors.lake.schemas import ENDPOINT_DATASETS, PARTITION, datasets
 from connectors.lake.store import ResultStore
 from moderation.results import SpooledSession
 
 RUNS_FOLDER = "_runs"
-_ITEMS = tuple(items for items, _ in ENDPOINT_DATASETS.values())
-_SUMMARIES = tuple(summaries for _, summaries in ENDPOINT_DATASETS.values())
-PUBLISHING_ORDER = (*_ITEMS, DATASETS["attempts"], DATASETS["quarantine"], *_SUMMARIES)
-"""A summary says that a session is published: whoever sees one finds everything else there."""
 _NUMPY_TYPES = {ColumnType.INT64: "<i8", ColumnType.DOUBLE: "<f8"}
+
+
+def publishing_order() -> tuple[Dataset, ...]:
+    """The datasets of a package. A summary says that a session is published: whoever sees one finds everything else there."""
+    ours, every = ENDPOINT_DATASETS.values(), datasets()
+    return (*(kind.items for kind in ours), every["attempts"], every["quarantine"], *(kind.summaries for kind in ours))
 
 
 def write_package(store: ResultStore, package_id: str, run_id: str, scan_date: date, sessions: Iterable[SpooledSession]) -> list[str]:
@@ -38,7 +41,7 @@ def write_package(store: ResultStore, package_id: str, run_id: str, scan_date: d
         raise ValueError(f"Package {package_id} has a session twice.")
     files = {
         partition_name(dataset, scan_date, package_id): file
-        for dataset in PUBLISHING_ORDER
+        for dataset in publishing_order()
         if (file := _file(dataset, members, package_id, run_id)) is not None
     }
     for name, file in files.items():
@@ -52,7 +55,7 @@ def write_rows(store: ResultStore, dataset: str, run_id: str, scan_date: date, n
     `_runs/<run_id>/manifest.parquet` and `plan.parquet` (name is `manifest`, `plan`), else
     `<dataset>/scan_date=.../<run_id>-<name>.parquet`. Raises ValueError for rows that do not fit, and what the store raises.
     """
-    kind = DATASETS[dataset]
+    kind = datasets()[dataset]
     table = fitted(kind, rows)
     out = BytesIO()
     with ParquetSink(out, kind, run_id=run_id, few_valued=few_valued(kind, [table])) as sink:
@@ -65,7 +68,7 @@ def write_rows(store: ResultStore, dataset: str, run_id: str, scan_date: date, n
 @contextmanager
 def rows_sink(store: ResultStore, dataset: str, run_id: str, scan_date: date, name: str) -> Iterator[ParquetSink]:
     """The file of `write_rows` to be filled bit by bit, in the order that its rows come; nothing appears when the block fails."""
-    kind = DATASETS[dataset]
+    kind = datasets()[dataset]
     with store.writing(_run_file_name(kind, run_id, scan_date, name)) as out, ParquetSink(out, kind, run_id=run_id) as sink:
         yield sink
 
@@ -96,9 +99,9 @@ def _file(dataset: Dataset, members: Sequence[SpooledSession], package_id: str, 
 
 def _tables(dataset: Dataset, members: Sequence[SpooledSession], package_id: str) -> Iterator[pa.Table]:
     """The rows that the members, sorted, have for a dataset."""
-    if dataset in _ITEMS:
+    if dataset in {kind.items for kind in ENDPOINT_DATASETS.values()}:
         for session in members:
-            if session.summary is not None and ENDPOINT_DATASETS[session.endpoint][0] is dataset:
+            if session.summary is not None and ENDPOINT_DATASETS[session.endpoint].items is dataset:
                 yield _item_table(dataset, session)
     else:
         rows = [row for session in members if (row := _row(dataset, session, package_id)) is not None]
@@ -110,23 +113,30 @@ def _row(dataset: Dataset, session: SpooledSession, package_id: str) -> dict[str
         return session.attempt
     if dataset.name == "quarantine":
         return session.quarantine
-    if session.summary is None or ENDPOINT_DATASETS[session.endpoint][1] is not dataset:
+    if session.summary is None or ENDPOINT_DATASETS[session.endpoint].summaries is not dataset:
         return None
     return {**session.summary, "package": package_id}
 
 
 def _item_table(dataset: Dataset, session: SpooledSession) -> pa.Table:
     """A session's packed columns as rows, with their ordinals; NaN is null again."""
-    types = {column.name: _NUMPY_TYPES.get(column.type, "") for column in dataset.columns}
+    types = {column.name: column.type for column in dataset.columns}
     if unknown := session.items.keys() - types.keys():
         raise ValueError(f"{dataset.name} has no column {', '.join(sorted(unknown))}")
-    arrays = {name: pa.array(np.frombuffer(packed, types[name]), from_pandas=True) for name, packed in session.items.items()}
+    arrays = {name: _unpacked(packed, types[name]) for name, packed in session.items.items()}
     rows = len(arrays["start_time_ms"]) if arrays else 0
     arrays["object_id"] = pa.repeat(session.object_id, rows)
     arrays["session_id"] = pa.repeat(session.session_id, rows)
     ordinal = dataset.sorted_by[-1]
     arrays[ordinal] = pa.array(np.arange(rows, dtype="<i8"))
     return fitted(dataset, pa.table(arrays))
+
+
+def _unpacked(packed: bytes, kind: ColumnType) -> "pa.Array[Any]":
+    """A column as `Columns.packed` made it."""
+    values: Any = msgspec.json.decode(packed) if kind is ColumnType.STRING else np.frombuffer(packed, _NUMPY_TYPES[kind])
+    array: pa.Array[Any] = pa.array(values, kind.value, from_pandas=True)
+    return array
 
 
 def _sorted(dataset: Dataset, table: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Reading the lake: an in-memory DuckDB with every dataset as a table and the views of views.sql over them.
+"""Reading the lake: an in-memory DuckDB with every dataset as a table and the views over them.
 
 The engine reads the lake and nothing else: no other file, no network, no extension, no variable of this process.
 """
@@ -16,23 +16,20 @@ from botocore import UNSIGNED
 from pyarrow.fs import S3FileSystem
 
 from connectors.lake.columns import Dataset
-from connectors.lake.packages import PUBLISHING_ORDER, RUNS_FOLDER
-from connectors.lake.schemas import DATASETS, ENDPOINT_DATASETS, PARTITION
+from connectors.lake.packages import RUNS_FOLDER, publishing_order
+from connectors.lake.schemas import ENDPOINT_DATASETS, PARTITION, datasets
 from connectors.lake.store import FolderStore, ResultStore, S3Store, open_store
+from connectors.lake.views import views_sql
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-VIEWS = Path(__file__).with_name("views.sql")
 _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "python_enable_replacements": "false",
 }
-_OTHERS = tuple(dataset for dataset in DATASETS.values() if dataset not in PUBLISHING_ORDER)
-_LISTING_ORDER = (*_OTHERS, *reversed(PUBLISHING_ORDER))
-"""Against the order of publishing: a package that appears in between shows its items without their summary, never the reverse."""
 _GLOB_CHARACTERS = re.compile(r"[*?\[\\]")
 
 
@@ -48,9 +45,9 @@ def connect(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckDBPyCo
     try:
         connection.execute("SET TimeZone = 'UTC'")
         _shut_in(connection, store)
-        for dataset in _LISTING_ORDER:
+        for dataset in _listing_order():
             _add_table(connection, store, dataset)
-        connection.execute(VIEWS.read_text(encoding="utf-8"))
+        connection.execute(views_sql())
     except BaseException:
         connection.close()
         raise
@@ -59,7 +56,7 @@ def connect(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckDBPyCo
 
 def done_objects(connection: duckdb.DuckDBPyConnection, endpoint: str) -> pa.Table:
     """What an endpoint has results for: distinct (object_id, params_hash)."""
-    summaries = ENDPOINT_DATASETS[endpoint][1].name
+    summaries = ENDPOINT_DATASETS[endpoint].summaries.name
     return _read(connection, f"SELECT DISTINCT object_id, params_hash FROM {summaries}")  # noqa: S608 - a name of ours
 
 
@@ -83,6 +80,12 @@ def _shut_in(connection: duckdb.DuckDBPyConnection, store: ResultStore) -> None:
         connection.execute("SET allowed_directories = ?", [allowed])
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
+
+
+def _listing_order() -> tuple[Dataset, ...]:
+    """Against the order of publishing: a package that appears in between shows its items without their summary, never the reverse."""
+    published = publishing_order()
+    return (*(dataset for dataset in datasets().values() if dataset not in published), *reversed(published))
 
 
 def _add_table(connection: duckdb.DuckDBPyConnection, store: ResultStore, dataset: Dataset) -> None:

@@ -3,6 +3,8 @@
 Changes are additive only: a new column is nullable, and SCHEMA_VERSION counts up.
 """
 
+from typing import NamedTuple
+
 from connectors.lake.columns import Column, ColumnType, Dataset, count, instant, ms, percent, probability, text
 from moderation.endpoints import ENDPOINTS
 
@@ -67,78 +69,78 @@ _SUMMARY_HEAD = (
     text("extra", "Unknown fields of the messages, as JSON.", nullable=True),
 )
 
-_MUSIC_FRAMES = Dataset(
+
+class EndpointDatasets(NamedTuple):
+    """Where an endpoint's results lie; items_view is the view of its newest items."""
+
+    items: Dataset
+    summaries: Dataset
+    items_view: str
+
+
+def items_dataset(name: str, description: str, item: str, *measures: Column) -> Dataset:
+    """A dataset of items; `item` is what one is called, measures are its columns besides identity, place and time."""
+    ordinal = count(f"{item}_index", f"The {item}'s place in the order received, from 0.", "ordinal")
+    return Dataset(name, description, (_OBJECT_ID, _SESSION_ID, ordinal, *_SPAN, *measures), ("object_id", "session_id", ordinal.name))
+
+
+def summaries_dataset(name: str, description: str, *figures: Column) -> Dataset:
+    """A dataset of summaries; figures are its columns besides those that every summary has."""
+    return Dataset(name, description, (*_SUMMARY_HEAD, *figures), ("object_id", "session_id"))
+
+
+_MUSIC_FRAMES = items_dataset(
     "music_frames",
     "192 ms of music and speech detection a row, as received.",
-    (
-        _OBJECT_ID,
-        _SESSION_ID,
-        count("frame_index", "The frame's place in the order received, from 0.", "ordinal"),
-        *_SPAN,
-        probability("music_prob", "That there is music."),
-        probability("speech_prob", "That there is speech."),
-    ),
-    ("object_id", "session_id", "frame_index"),
+    "frame",
+    probability("music_prob", "That there is music."),
+    probability("speech_prob", "That there is speech."),
 )
-_AI_MUSIC_WINDOWS = Dataset(
+_AI_MUSIC_WINDOWS = items_dataset(
     "ai_music_windows",
     "4 s of AI-music detection a row, as received; the older or the newer shape's columns are null.",
-    (
-        _OBJECT_ID,
-        _SESSION_ID,
-        count("window_index", "The window's place in the order received, from 0.", "ordinal"),
-        *_SPAN,
-        percent("vocal_percentage", "Vocals in the window."),
-        percent("vocal_ai_percentage", "AI-made of the vocals; older shape."),
-        probability("vocal_ai_confidence", "How sure the service is of it; older shape."),
-        percent("instrumental_percentage", "Instruments in the window."),
-        percent("silence_percentage", "Silence in the window."),
-        probability("vocal_ai_probability", "That the vocals are AI-made; newer shape, null where there was nothing to evaluate."),
-        probability("instrumental_ai_probability", "That the instruments are AI-made; newer shape."),
-    ),
-    ("object_id", "session_id", "window_index"),
+    "window",
+    percent("vocal_percentage", "Vocals in the window."),
+    percent("vocal_ai_percentage", "AI-made of the vocals; older shape."),
+    probability("vocal_ai_confidence", "How sure the service is of it; older shape."),
+    percent("instrumental_percentage", "Instruments in the window."),
+    percent("silence_percentage", "Silence in the window."),
+    probability("vocal_ai_probability", "That the vocals are AI-made; newer shape, null where there was nothing to evaluate."),
+    probability("instrumental_ai_probability", "That the instruments are AI-made; newer shape."),
 )
-_MUSIC_SUMMARIES = Dataset(
+_MUSIC_SUMMARIES = summaries_dataset(
     "music_summaries",
     "One finished session of the music endpoint a row.",
-    (
-        *_SUMMARY_HEAD,
-        count("frame_count", "Frames as the service counts them.", nullable=True),
-        percent("music_pct", "Share of frames with music, as the service says."),
-        percent("speech_pct", "Share of frames with speech, as the service says."),
-        text(
-            "primary_label",
-            "The service's verdict; a label never seen before is kept.",
-            "music | speech | neither | unknown",
-            nullable=True,
-        ),
-        percent("music_pct_recomputed", "Share of frames with music at our threshold."),
-        percent("speech_pct_recomputed", "Share of frames with speech at our threshold."),
-        Column("threshold", ColumnType.DOUBLE, "probability, 0 to 1", "The threshold of the recomputed shares."),
+    count("frame_count", "Frames as the service counts them.", nullable=True),
+    percent("music_pct", "Share of frames with music, as the service says."),
+    percent("speech_pct", "Share of frames with speech, as the service says."),
+    text(
+        "primary_label",
+        "The service's verdict; a label never seen before is kept.",
+        "music | speech | neither | unknown",
+        nullable=True,
     ),
-    ("object_id", "session_id"),
+    percent("music_pct_recomputed", "Share of frames with music at our threshold."),
+    percent("speech_pct_recomputed", "Share of frames with speech at our threshold."),
+    Column("threshold", ColumnType.DOUBLE, "probability, 0 to 1", "The threshold of the recomputed shares."),
 )
-_AI_MUSIC_SUMMARIES = Dataset(
+_AI_MUSIC_SUMMARIES = summaries_dataset(
     "ai_music_summaries",
     "One finished session of the AI-music endpoint a row.",
-    (
-        *_SUMMARY_HEAD,
-        count("window_count", "Windows as the service counts them.", nullable=True),
-        text(
-            "primary_verdict",
-            "The service's verdict; one never seen before is kept.",
-            "ai-vocal-music | ai-instrumental | not-ai-music",
-            nullable=True,
-        ),
-        percent("vocal_percentage", "Vocals in the clip."),
-        percent("vocal_ai_percentage", "AI-made of the vocals."),
-        probability("vocal_ai_confidence", "How sure the service is of it."),
-        percent("instrumental_percentage", "Instruments in the clip."),
-        percent("instrumental_ai_percentage", "AI-made of the instruments."),
-        probability("instrumental_ai_confidence", "How sure the service is of it."),
-        percent("silence_percentage", "Silence in the clip."),
+    count("window_count", "Windows as the service counts them.", nullable=True),
+    text(
+        "primary_verdict",
+        "The service's verdict; one never seen before is kept.",
+        "ai-vocal-music | ai-instrumental | not-ai-music",
+        nullable=True,
     ),
-    ("object_id", "session_id"),
+    percent("vocal_percentage", "Vocals in the clip."),
+    percent("vocal_ai_percentage", "AI-made of the vocals."),
+    probability("vocal_ai_confidence", "How sure the service is of it."),
+    percent("instrumental_percentage", "Instruments in the clip."),
+    percent("instrumental_ai_percentage", "AI-made of the instruments."),
+    probability("instrumental_ai_confidence", "How sure the service is of it."),
+    percent("silence_percentage", "Silence in the clip."),
 )
 _ATTEMPTS = Dataset(
     "attempts",
@@ -246,22 +248,15 @@ _PLAN = Dataset(
 )
 
 
-DATASETS: dict[str, Dataset] = {
-    dataset.name: dataset
-    for dataset in (
-        _MUSIC_FRAMES,
-        _AI_MUSIC_WINDOWS,
-        _MUSIC_SUMMARIES,
-        _AI_MUSIC_SUMMARIES,
-        _ATTEMPTS,
-        _QUARANTINE,
-        _RUNS,
-        _MANIFESTS,
-        _PLAN,
-    )
+ENDPOINT_DATASETS: dict[str, EndpointDatasets] = {
+    "music": EndpointDatasets(_MUSIC_FRAMES, _MUSIC_SUMMARIES, "frames_latest"),
+    "ai_music": EndpointDatasets(_AI_MUSIC_WINDOWS, _AI_MUSIC_SUMMARIES, "windows_latest"),
 }
-ENDPOINT_DATASETS: dict[str, tuple[Dataset, Dataset]] = {
-    "music": (_MUSIC_FRAMES, _MUSIC_SUMMARIES),
-    "ai_music": (_AI_MUSIC_WINDOWS, _AI_MUSIC_SUMMARIES),
-}
-"""endpoint -> (items, summaries)."""
+"""By the name of the endpoint: with its row in moderation.endpoints, all that a new one needs here."""
+
+
+def datasets() -> dict[str, Dataset]:
+    """Every dataset by its name: items, summaries, then what belongs to no endpoint."""
+    ours = ENDPOINT_DATASETS.values()
+    every = (*(kind.items for kind in ours), *(kind.summaries for kind in ours), _ATTEMPTS, _QUARANTINE, _RUNS, _MANIFESTS, _PLAN)
+    return {dataset.name: dataset for dataset in every}

@@ -1,45 +1,5 @@
--- The views of the result lake over its datasets, for DuckDB. The line above each view goes into docs/data-dictionary.md.
--- A join names summaries before items: files are listed in that order, and a summary is only ever there after its items.
-
--- The newest music result of each object version.
-CREATE VIEW music_latest AS
-SELECT * FROM music_summaries
-QUALIFY row_number() OVER (PARTITION BY object_id ORDER BY finished_at DESC, session_id DESC) = 1;
-
--- The newest AI-music result of each object version.
-CREATE VIEW ai_music_latest AS
-SELECT * FROM ai_music_summaries
-QUALIFY row_number() OVER (PARTITION BY object_id ORDER BY finished_at DESC, session_id DESC) = 1;
-
--- The music result of the newest version of each object.
-CREATE VIEW music_current AS
-SELECT * FROM music_latest
-QUALIFY row_number() OVER (PARTITION BY object_key_id ORDER BY last_modified DESC, finished_at DESC, session_id DESC) = 1;
-
--- The AI-music result of the newest version of each object.
-CREATE VIEW ai_music_current AS
-SELECT * FROM ai_music_latest
-QUALIFY row_number() OVER (PARTITION BY object_key_id ORDER BY last_modified DESC, finished_at DESC, session_id DESC) = 1;
-
--- The frames of music_latest: each object version once, however often it was scanned.
-CREATE VIEW frames_latest AS
-SELECT frames.*
-FROM music_latest AS latest
-JOIN music_frames AS frames ON frames.object_id = latest.object_id AND frames.session_id = latest.session_id;
-
--- The windows of ai_music_latest: each object version once, however often it was scanned.
-CREATE VIEW windows_latest AS
-SELECT windows.*
-FROM ai_music_latest AS latest
-JOIN ai_music_windows AS windows ON windows.object_id = latest.object_id AND windows.session_id = latest.session_id;
-
--- music_latest without quality flags and with sufficient evidence.
-CREATE VIEW clean_music AS
-SELECT * FROM music_latest WHERE quality_flags = '' AND evidence = 'sufficient';
-
--- ai_music_latest without quality flags and with sufficient evidence.
-CREATE VIEW clean_ai_music AS
-SELECT * FROM ai_music_latest WHERE quality_flags = '' AND evidence = 'sufficient';
+-- The views of the result lake besides those of endpoint_views.sql, for DuckDB; $every_summary is what each endpoint's summaries cost.
+-- The line above each view goes into docs/data-dictionary.md.
 
 -- The attempts that failed or were refused, whatever became of their objects later.
 CREATE VIEW failures AS
@@ -48,9 +8,7 @@ SELECT * FROM attempts WHERE outcome IN ('failed', 'refused');
 -- What each day cost, by the UTC day on which the sessions began: settled_ms for results, possible_ms sent without one.
 CREATE VIEW spend_daily AS
 WITH summaries AS (
-    SELECT started_at, org, endpoint, duration_ms, covered_ms FROM music_summaries
-    UNION ALL
-    SELECT started_at, org, endpoint, duration_ms, covered_ms FROM ai_music_summaries
+    $every_summary
 ),
 spent AS (
     SELECT CAST(started_at AS DATE) AS day, org, endpoint, greatest(coalesce(duration_ms, 0), covered_ms) AS settled_ms, 0 AS possible_ms

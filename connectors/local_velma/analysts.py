@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from connectors.local_velma.detection import ACCUSING, Detector, Probabilities, Regularity
 from connectors.local_velma.framing import FRAME_MS, FRAME_SAMPLES, RATE, WINDOW_MS, WINDOW_SAMPLES, Mono
 from moderation.messages import AiMusicDone, Done, Frame, Item, MusicDone, Window
@@ -25,6 +27,10 @@ class Listening:
     threshold: float = 0.5
     short_windows: bool = False
     """Whether a last window of less than 4 s is reported too."""
+    newer_windows: bool = False
+    """Whether windows have the newer shape: probabilities that may be None, and no vocal_ai_percentage."""
+    source_duration: bool = False
+    """Whether the duration of music is that of the source, not that of its frames."""
 
 
 class Analyst(Protocol):
@@ -63,10 +69,10 @@ class MusicAnalyst:
         """Nothing: frames are complete as they come."""
         yield from ()
 
-    def done(self, duration_ms: int) -> MusicDone:  # noqa: ARG002 - of the frames, not of the source (service.md, decision 19)
-        """The shares of the frames, and the label that follows from them."""
+    def done(self, duration_ms: int) -> MusicDone:
+        """The shares of the frames, and the label that follows from them (service.md, decision 19, for the duration)."""
         return MusicDone(
-            duration_ms=self._frames * FRAME_MS,
+            duration_ms=duration_ms if self._listening.source_duration else self._frames * FRAME_MS,
             frame_count=self._frames,
             music_pct=percentage(self._music, self._frames),
             speech_pct=percentage(self._speech, self._frames),
@@ -83,7 +89,7 @@ class AiMusicAnalyst:
     def __init__(self, listening: Listening) -> None:
         self._listening = listening
         self._clip = Regularity()
-        self._window = _WindowTally()
+        self._window = self._new_window()
         self._windows: list[Window] = []
         self._samples = 0
 
@@ -109,7 +115,7 @@ class AiMusicAnalyst:
     def done(self, duration_ms: int) -> AiMusicDone:
         """The means over the windows, and the verdict."""
         with_vocals = [window for window in self._windows if has_vocals(window)]
-        score = self._clip.confidence() if any(window.instrumental_percentage for window in self._windows) else 0.0
+        score = self.instrumental_score() if any(window.instrumental_percentage for window in self._windows) else 0.0
         ai_windows = sum(window.vocal_ai_percentage == 100 for window in self._windows)  # noqa: PLR2004 - percent
         return AiMusicDone(
             duration_ms=duration_ms,
@@ -124,42 +130,59 @@ class AiMusicAnalyst:
             silence_percentage=round(_mean([window.silence_percentage for window in self._windows]), 1),
         )
 
+    def judged(self, window: Window) -> Window:
+        """A window as it counts: as it was heard."""
+        return window
+
+    def instrumental_score(self) -> float:
+        """The confidence that the clip's instruments are AI-made, 0 to 1."""
+        return self._clip.confidence()
+
     def _window_end(self) -> int:
         return (len(self._windows) + 1) * WINDOW_SAMPLES
 
     def _close(self, end: int) -> Window:
-        window = self._window.window(len(self._windows) * WINDOW_MS, end * 1000 // RATE)
+        window = self.judged(self._window.window(len(self._windows) * WINDOW_MS, end * 1000 // RATE))
         self._windows.append(window)
-        self._window = _WindowTally()
-        return window
+        self._window = self._new_window()
+        return newer(window) if self._listening.newer_windows else older(window)
+
+    def _new_window(self) -> "_WindowTally":
+        return _WindowTally(instruments=Regularity() if self._listening.newer_windows else None)
 
 
 class _WindowTally:
-    """What was heard in the frames of one window."""
+    """What was heard in the frames of one window; instruments are listened to apart where their probability is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, instruments: Regularity | None) -> None:
         self.frames = 0
         self._counts: Counter[str] = Counter()
-        self._regularity = Regularity()
+        self._voices = Regularity()
+        self._instruments = instruments
 
     def add(self, frame: Mono, heard: Probabilities, threshold: float) -> None:
-        vocal, instrumental = heard.speech >= threshold, heard.music >= threshold
+        vocal, instrumental = heard.vocal >= threshold, heard.music >= threshold
         self.frames += 1
         self._counts.update(vocal=vocal, instrumental=instrumental, silence=not (vocal or instrumental))
         if vocal:
-            self._regularity.hear(frame)
+            self._voices.hear(frame)
+        if instrumental and self._instruments is not None:
+            self._instruments.hear(frame)
 
     def window(self, start_ms: int, end_ms: int) -> Window:
-        vocal = percentage(self._counts["vocal"], self.frames)
-        confidence = self._regularity.confidence() if vocal >= SUFFICIENT_VOCALS else 0.0
+        """With the measurements of both shapes; a probability is None where there is nothing to evaluate."""
+        vocal, instrumental = percentage(self._counts["vocal"], self.frames), percentage(self._counts["instrumental"], self.frames)
+        confidence = self._voices.confidence() if vocal >= SUFFICIENT_VOCALS else None
         return Window(
             start_time_ms=start_ms,
             end_time_ms=end_ms,
             vocal_percentage=vocal,
-            vocal_ai_percentage=100.0 if confidence >= ACCUSING else 0.0,
-            vocal_ai_confidence=confidence,
-            instrumental_percentage=percentage(self._counts["instrumental"], self.frames),
+            vocal_ai_percentage=100.0 if confidence is not None and confidence >= ACCUSING else 0.0,
+            vocal_ai_confidence=confidence or 0.0,
+            instrumental_percentage=instrumental,
             silence_percentage=percentage(self._counts["silence"], self.frames),
+            vocal_ai_probability=confidence,
+            instrumental_ai_probability=self._instruments.confidence() if self._instruments is not None and instrumental else None,
         )
 
 
@@ -186,6 +209,16 @@ def primary_verdict(windows_with_vocals: int, ai_windows: int, instrumental_scor
 def has_vocals(window: Window) -> bool:
     """Whether there is enough voice in a window to ask whose it is."""
     return (window.vocal_percentage or 0.0) >= SUFFICIENT_VOCALS
+
+
+def older(window: Window) -> Window:
+    """A window in the shape of the seed page."""
+    return replace(window, vocal_ai_probability=None, instrumental_ai_probability=None)
+
+
+def newer(window: Window) -> Window:
+    """A window in the newer shape (service.md, 'Facts beyond the seeds')."""
+    return replace(window, vocal_ai_percentage=None)
 
 
 def percentage(part: int, whole: int) -> float:

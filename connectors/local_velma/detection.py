@@ -30,10 +30,22 @@ reference detector never accuses a track on its own evidence."""
 
 @dataclass(frozen=True, slots=True)
 class Probabilities:
-    """Of music and of speech in a frame, 0 to 1 with four decimals; both can be high."""
+    """Of music, of speech and of singing in a frame, 0 to 1 with four decimals; all can be high.
+
+    A detector that cannot tell singing leaves it 0.
+    """
 
     music: float
     speech: float
+    singing: float = 0.0
+
+    @property
+    def vocal(self) -> float:
+        """Of any voice, which is what the AI-music endpoint looks for."""
+        return max(self.speech, self.singing)
+
+
+SILENCE = Probabilities(music=0.0, speech=0.0)
 
 
 class Detector(Protocol):
@@ -53,8 +65,8 @@ class SignalDetector:
     def hear(self, frame: Mono) -> Probabilities:
         """The probabilities of this frame, judged from the three seconds that end with it."""
         features = self._features.of(frame)
-        if float(np.square(frame, dtype=np.float64).mean()) < SILENCE_POWER:
-            return Probabilities(0.0, 0.0)
+        if is_silent(frame):
+            return SILENCE
         return Probabilities(
             music=_probability(features, MUSIC_WEIGHTS, MUSIC_BIAS), speech=_probability(features, SPEECH_WEIGHTS, SPEECH_BIAS)
         )
@@ -76,7 +88,9 @@ class StubDetector:
         return Probabilities(music=0.9, speech=0.1) if music else Probabilities(music=0.1, speech=0.9)
 
 
-DETECTORS: dict[str, type[SignalDetector | StubDetector]] = {"signal": SignalDetector, "stub": StubDetector}
+def is_silent(frame: Mono) -> bool:
+    """Whether nothing can be heard in a frame."""
+    return float(np.square(frame, dtype=np.float64).mean()) < SILENCE_POWER
 
 
 class Regularity:

@@ -1,15 +1,19 @@
 """The query parameters of a connection as the service checks them, with its published texts for close code 1003 (service.md)."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 
-from moderation.formats import MAX_CHANNELS, SAMPLE_RATES, AudioFormat, StreamParameters
+from connectors.local_velma.switches import NO_SWITCHES, Switches, Verdict
+from moderation.formats import CONTAINERS, MAX_CHANNELS, SAMPLE_RATES, AudioFormat, StreamParameters
 
 
-def parameters_of(query: Mapping[str, str]) -> StreamParameters | str:
+def parameters_of(query: Mapping[str, str], switches: Switches = NO_SWITCHES) -> StreamParameters | str:
     """The stream parameters of a connection URL, or the text of the refusal."""
     audio_format, rate, channels = (query.get(name) or None for name in ("audio_format", "sample_rate", "num_channels"))
-    problem = next(_problems(audio_format, rate, channels), None)
-    return problem or StreamParameters.of(str(audio_format), rate, channels)
+    if switches.ignore_container_rate and audio_format in CONTAINERS:
+        rate = channels = None
+    problems = itertools.chain(_problems(audio_format, rate, channels), _verdict_problems(switches.asked_verdict(query)))
+    return next(problems, None) or StreamParameters.of(str(audio_format), rate, channels)
 
 
 def _problems(audio_format: str | None, rate: str | None, channels: str | None) -> Iterator[str]:
@@ -24,6 +28,12 @@ def _problems(audio_format: str | None, rate: str | None, channels: str | None) 
         yield from _raw_problems(rate, channels)
     elif rate or channels:
         yield f"sample_rate and num_channels must not be specified for audio_format={audio_format!r}"
+
+
+def _verdict_problems(asked: str | None) -> Iterator[str]:
+    valid = [verdict.value for verdict in Verdict]
+    if asked is not None and asked not in valid:
+        yield f"Invalid scripted_verdict={asked!r}. Valid values: {valid}"
 
 
 def _raw_problems(rate: str | None, channels: str | None) -> Iterator[str]:

@@ -18,8 +18,11 @@ from typing import Any
 
 ENTRY_PREFIX = "connectors."
 """Only our own connectors may be run in a child."""
-HEADER_BYTES = 1 << 16
+HEADER_BYTES = 1 << 20
+"""The longest request: a script of the local server may name thousands of objects."""
 OPEN_FILES = 64
+NICENESS = 5
+"""Children give way to the process that has the sockets: a busy machine decodes later, but answers at once."""
 PRELOADED = ("av", "numpy", "connectors.media.decoding")
 
 
@@ -46,10 +49,15 @@ def main(preload: list[str]) -> None:
 def _serve(connection: socket.socket) -> int:
     """A child's whole life; its exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.nice(NICENESS)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
         with connection.makefile("rb") as source, connection.makefile("wb") as sink:
-            request = json.loads(source.readline(HEADER_BYTES))
+            sink.write(b"%d\n" % os.getpid())
+            sink.flush()
+            if not (line := source.readline(HEADER_BYTES)):
+                return 1
+            request = json.loads(line)
             _limit(**request["limits"])
             _entry(request["entry"])(source, sink, **request["options"])
     except ConnectionError:

@@ -7,7 +7,7 @@ import math
 import struct
 from dataclasses import dataclass
 
-from connectors.media.pcm import PcmLayout
+from connectors.media.pcm import MAX_CHANNELS, MAX_RATE, MIN_RATE, PcmLayout
 from connectors.media.source import ByteSource
 from moderation.formats import AudioFormat
 
@@ -15,8 +15,6 @@ UNKNOWN_SIZES = (0, 0xFFFFFFFF)
 """What encoders that cannot go back write as the size of the samples: they last until the end."""
 MAX_CHUNK_BYTES = 4096
 """More than any chunk that says how the samples are laid out."""
-MAX_RATE = 768_000
-MAX_CHANNELS = 64
 _EXTENSIBLE = 0xFFFE
 _INTEGERS_LE = {1: AudioFormat.U8, 2: AudioFormat.S16LE, 3: AudioFormat.S24LE, 4: AudioFormat.S32LE}
 _INTEGERS_BE = {1: AudioFormat.S8, 2: AudioFormat.S16BE, 3: AudioFormat.S24BE, 4: AudioFormat.S32BE}
@@ -115,7 +113,7 @@ def _aiff_layout(chunk: bytes, *, compressed: bool) -> PcmLayout:
 
 
 def _layout(encoding: AudioFormat | None, rate: int, channels: int, coding: str) -> PcmLayout:
-    if not (0 < rate <= MAX_RATE and 0 < channels <= MAX_CHANNELS):
+    if not (MIN_RATE <= rate <= MAX_RATE and 0 < channels <= MAX_CHANNELS):
         raise NotThisFormat(f"{rate} Hz, {channels} channels")
     if encoding is None:
         raise CodedOtherwise(coding)

@@ -13,6 +13,9 @@ from moderation.formats import AudioFormat
 Samples = NDArray[np.float32]
 """Samples of -1 to 1, shaped (samples, channels)."""
 
+MIN_RATE, MAX_RATE = 1000, 768_000
+"""Hz: beyond them there is no audio, only headers that lie; a few bytes at 1 Hz would be hours."""
+MAX_CHANNELS = 64
 READ_BYTES = 1 << 16
 """The most that is converted at a time."""
 
@@ -41,6 +44,7 @@ class PcmBlock:
 
 def decode_pcm(source: ByteSource, layout: PcmLayout, size: int | None) -> Iterator[PcmBlock]:
     """The samples of the next size bytes (None: up to the end). A last sample that is not whole is left out."""
+    frame_bytes = layout.frame_bytes
     rest = b""
     left = size
     while left != 0:
@@ -49,7 +53,7 @@ def decode_pcm(source: ByteSource, layout: PcmLayout, size: int | None) -> Itera
             return
         left = None if left is None else left - len(data)
         data = rest + data
-        whole = len(data) - len(data) % layout.frame_bytes
+        whole = len(data) - len(data) % frame_bytes
         rest = data[whole:]
         if whole:
             yield PcmBlock(layout.rate, to_floats(data[:whole], layout))

@@ -5,13 +5,14 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from connectors.local_velma.fault_script import FaultScript, Scene
 from connectors.local_velma.journal import Journal
 from connectors.local_velma.organisation import Organisation
 from connectors.local_velma.server import LocalVelma, local_velma
@@ -24,11 +25,12 @@ KEYS = frozenset({KEY, SAMPLE_KEY})
 
 @dataclass(frozen=True)
 class RunningVelma:
-    """The local server as a test sees it: with fresh limits, and what happened since the test began."""
+    """The local server as a test sees it: with fresh limits and no faults, and what happened since the test began."""
 
     url: str
     organisation: Organisation
     journal: Journal
+    faults: FaultScript
     path: Path
     skip: int
 
@@ -40,12 +42,12 @@ class RunningVelma:
 
 
 @contextmanager
-def in_a_thread(journal: Journal) -> Iterator[LocalVelma]:
+def in_a_thread(journal: Journal, organisation: Organisation, **options: Any) -> Iterator[LocalVelma]:
     ready: Future[tuple[LocalVelma, Callable[[], object]]] = Future()
 
     async def serve() -> None:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        async with local_velma(Organisation(KEYS), journal=journal) as server:
+        async with local_velma(organisation, journal=journal, **options) as server:
             ready.set_result((server, lambda: loop.call_soon_threadsafe(ended.set)))
             await ended.wait()
 
@@ -70,9 +72,14 @@ def in_a_thread(journal: Journal) -> Iterator[LocalVelma]:
 
 
 @pytest.fixture(scope="session")
+def velma_in_a_thread() -> Callable[..., AbstractContextManager[LocalVelma]]:
+    return in_a_thread
+
+
+@pytest.fixture(scope="session")
 def shared_velma(tmp_path_factory) -> Iterator[tuple[LocalVelma, Path]]:
     path = tmp_path_factory.mktemp("velma") / "journal.jsonl"
-    with Journal(path) as journal, in_a_thread(journal) as server:
+    with Journal(path) as journal, in_a_thread(journal, Organisation(KEYS)) as server:
         yield server, path
 
 
@@ -81,6 +88,7 @@ def velma(shared_velma) -> RunningVelma:
     server, path = shared_velma
     organisation = server.organisation
     organisation.api_keys = KEYS
-    organisation.max_connections = organisation.monthly_hours = organisation.credit_hours = None
-    organisation.used_ms = 0
-    return RunningVelma(server.url, organisation, server.journal, path, len(path.read_text().splitlines()))
+    organisation.max_connections = organisation.total_connections = organisation.monthly_hours = organisation.credit_hours = None
+    organisation.new_month()
+    server.faults.play(Scene())
+    return RunningVelma(server.url, organisation, server.journal, server.faults, path, len(path.read_text().splitlines()))

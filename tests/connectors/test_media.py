@@ -14,14 +14,14 @@ import av
 import numpy as np
 import pytest
 
+import audio_files
+from audio_files import CODINGS, aiff, pcm_fmt, raw_bytes, wav
 from connectors.media import Limits, MediaHost
 from connectors.media.decoding import DecodeFailed, decode
 from connectors.media.host import MediaHostDown
 from connectors.media.pcm import PcmLayout, to_floats
 from moderation.formats import CONTAINERS, RAW_FORMATS, AudioFormat, StreamParameters
 
-CODECS = {"wav": "pcm_s16le", "mp3": "libmp3lame", "ogg": "libopus", "flac": "flac", "webm": "libopus", "aac": "aac", "aiff": "pcm_s16be"}
-MUXERS = {"aac": "adts"}
 ANALYSIS = "connectors.local_velma.analysis:run"
 MUSIC = {"endpoint": "music", "audio_format": "s16le", "sample_rate": 16000, "num_channels": 1, "detector": "stub"}
 
@@ -32,17 +32,8 @@ def sine(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
 
 
 def container_bytes(audio_format: str, seconds: float = 1.0, rate: int = 48000) -> bytes:
-    sink = io.BytesIO()
-    with av.open(sink, "w", format=MUXERS.get(audio_format, str(audio_format))) as out:
-        stream = out.add_stream(CODECS[audio_format], rate=rate, layout="mono")
-        samples = (sine(seconds, rate)[:, 0] * 32767).astype(np.int16)
-        frame = av.AudioFrame.from_ndarray(samples[None, :], format="s16", layout="mono")
-        frame.sample_rate = rate
-        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=stream.codec_context.frame_size or 1024)
-        for piece in [*resampler.resample(frame), *resampler.resample(None), None]:
-            for packet in stream.encode(piece):
-                out.mux(packet)
-    return sink.getvalue()
+    coding = next(coding for coding in CODINGS if coding.audio_format == audio_format)
+    return audio_files.container_bytes(sine(seconds, rate), rate, coding)
 
 
 def cut(data: bytes, size: int) -> Callable[[int], bytes]:
@@ -53,23 +44,6 @@ def cut(data: bytes, size: int) -> Callable[[int], bytes]:
 
 def samples_of(data: bytes, parameters: StreamParameters, size: int = 1 << 16) -> np.ndarray:
     return np.concatenate([block.samples for block in decode(cut(data, size), parameters)])
-
-
-def wav(fmt: bytes, data: bytes, *, size: int | None = None, form: bytes = b"RIFF", before: bytes = b"") -> bytes:
-    head = struct.pack("<4sI4s", form, 0xFFFFFFFF, b"WAVE") + before + struct.pack("<4sI", b"fmt ", len(fmt)) + fmt
-    return head + b"LIST\x03\0\0\0abc\0" + struct.pack("<4sI", b"data", len(data) if size is None else size) + data
-
-
-def pcm_fmt(coding: int, bits: int, channels: int = 1, rate: int = 8000) -> bytes:
-    width = bits // 8 * channels
-    return struct.pack("<HHIIHH", coding, channels, rate, rate * width, width, bits)
-
-
-def aiff(data: bytes, bits: int, coding: bytes = b"") -> bytes:
-    rate = struct.pack(">HQ", 16383 + 12, 8000 << 51)
-    common = struct.pack(">hIh", 1, 0, bits) + rate + (coding + b"\0\0" if coding else b"")
-    chunks = struct.pack(">4sI", b"COMM", len(common)) + common + struct.pack(">4sIII", b"SSND", len(data) + 8, 0, 0) + data
-    return struct.pack(">4sI4s", b"FORM", len(chunks) + 4, b"AIFC" if coding else b"AIFF") + chunks
 
 
 @pytest.mark.parametrize("audio_format", sorted(CONTAINERS))
@@ -119,29 +93,10 @@ def test_bytes_without_one_sample_fail():
         samples_of(b"\0", StreamParameters(AudioFormat.S16LE, 8000, 1))
 
 
-def raw_bytes(audio_format: AudioFormat, wave: np.ndarray) -> bytes:
-    """Samples in a raw format, as FFmpeg writes them where it can."""
-    order = ">" if audio_format.endswith("be") else "<"
-    if audio_format[0] == "f":
-        return wave.astype(f"{order}{audio_format[0]}{audio_format.sample_bytes}").tobytes()
-    if audio_format in {AudioFormat.MULAW, AudioFormat.ALAW}:
-        codec = av.CodecContext.create(f"pcm_{audio_format}", "w")
-        codec.format, codec.layout, codec.sample_rate = "s16", "mono", 8000
-        frame = av.AudioFrame.from_ndarray((wave.reshape(1, -1) * 32767).astype(np.int16), format="s16", layout="mono")
-        frame.sample_rate = 8000
-        return b"".join(bytes(packet) for packet in codec.encode(frame))
-    bits = 8 * audio_format.sample_bytes
-    values = np.round(wave * ((1 << bits - 1) - 1)).astype(np.int64) + (0 if audio_format[0] == "s" else 1 << bits - 1)
-    four = values.astype("<i8").tobytes()
-    size = audio_format.sample_bytes
-    each = [four[i : i + size] for i in range(0, len(four), 8)]
-    return b"".join(one[::-1] for one in each) if order == ">" else b"".join(each)
-
-
 @pytest.mark.parametrize("audio_format", sorted(RAW_FORMATS))
 def test_every_raw_format_is_the_sine_it_was(audio_format):
     wave = sine(0.1, 8000)
-    data = raw_bytes(audio_format, wave)
+    data = raw_bytes(wave, audio_format)
     parameters = StreamParameters(audio_format, 8000, 1)
     whole = samples_of(data, parameters)
     tolerance = 0.03 if audio_format in {"mulaw", "alaw"} else 0.01
@@ -163,7 +118,7 @@ def test_floats_that_are_no_numbers_are_bounded():
     assert samples_of(data, StreamParameters(AudioFormat.F64LE, 8000, 1))[:, 0].tolist() == [0, 1, -1, 1, 0.25]
 
 
-ONE_SECOND = raw_bytes(AudioFormat.S16LE, sine(1, 8000))
+ONE_SECOND = raw_bytes(sine(1, 8000), AudioFormat.S16LE)
 EXTENSIBLE = struct.pack("<HHIIHHHHI", 0xFFFE, 1, 8000, 16000, 2, 16, 22, 16, 4) + struct.pack("<H", 1) + b"\0" * 14
 
 
@@ -179,18 +134,18 @@ EXTENSIBLE = struct.pack("<HHIIHHHHI", 0xFFFE, 1, 8000, 16000, 2, 16, 22, 16, 4)
         wav(EXTENSIBLE, ONE_SECOND),
         wav(pcm_fmt(1, 16), ONE_SECOND, size=0xFFFFFFFF, form=b"RF64", before=struct.pack("<4sIQQQI", b"ds64", 28, 0, 16000, 8000, 0))
         + b"tail",
-        wav(pcm_fmt(7, 8), raw_bytes(AudioFormat.MULAW, sine(1, 8000))),
-        wav(pcm_fmt(6, 8), raw_bytes(AudioFormat.ALAW, sine(1, 8000))),
-        wav(pcm_fmt(1, 8), raw_bytes(AudioFormat.U8, sine(1, 8000))),
-        wav(pcm_fmt(1, 24), raw_bytes(AudioFormat.S24LE, sine(1, 8000))),
-        wav(pcm_fmt(1, 32), raw_bytes(AudioFormat.S32LE, sine(1, 8000))),
-        wav(pcm_fmt(3, 32), raw_bytes(AudioFormat.F32LE, sine(1, 8000))),
-        aiff(raw_bytes(AudioFormat.S16BE, sine(1, 8000)), 16),
-        aiff(raw_bytes(AudioFormat.S24BE, sine(1, 8000)), 24),
-        aiff(raw_bytes(AudioFormat.S8, sine(1, 8000)), 8),
+        wav(pcm_fmt(7, 8), raw_bytes(sine(1, 8000), AudioFormat.MULAW)),
+        wav(pcm_fmt(6, 8), raw_bytes(sine(1, 8000), AudioFormat.ALAW)),
+        wav(pcm_fmt(1, 8), raw_bytes(sine(1, 8000), AudioFormat.U8)),
+        wav(pcm_fmt(1, 24), raw_bytes(sine(1, 8000), AudioFormat.S24LE)),
+        wav(pcm_fmt(1, 32), raw_bytes(sine(1, 8000), AudioFormat.S32LE)),
+        wav(pcm_fmt(3, 32), raw_bytes(sine(1, 8000), AudioFormat.F32LE)),
+        aiff(raw_bytes(sine(1, 8000), AudioFormat.S16BE), 16),
+        aiff(raw_bytes(sine(1, 8000), AudioFormat.S24BE), 24),
+        aiff(raw_bytes(sine(1, 8000), AudioFormat.S8), 8),
         aiff(ONE_SECOND, 16, b"sowt"),
-        aiff(raw_bytes(AudioFormat.F32BE, sine(1, 8000)), 32, b"fl32"),
-        aiff(raw_bytes(AudioFormat.MULAW, sine(1, 8000)), 16, b"ulaw"),
+        aiff(raw_bytes(sine(1, 8000), AudioFormat.F32BE), 32, b"fl32"),
+        aiff(raw_bytes(sine(1, 8000), AudioFormat.MULAW), 16, b"ulaw"),
     ],
 )
 def test_headers_of_wav_and_aiff(data):

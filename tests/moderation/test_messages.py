@@ -113,7 +113,7 @@ def test_messages_of_the_seed_pages_are_understood_without_anything_left_over(en
 
 @given(structs(Frame).filter(has_measurement) | structs(MusicDone))
 def test_music_messages_survive_the_wire(message):
-    decoded = read(encode(message))
+    decoded = read(encode(message, MUSIC.shapes[0]))
     assert decoded == Decoded(message, frozenset(message.__struct_fields__))
 
 
@@ -128,9 +128,26 @@ def test_errors_survive_the_wire(text):
     assert read(encode(ErrorMessage(text))).message == ErrorMessage(text)
 
 
-def test_a_window_is_sent_in_the_shape_that_it_has():
-    sent = json.loads(encode(Window(**SEED_WINDOW)))
-    assert sent == {"type": "window", "window": SEED_WINDOW}
+SHARES = {"vocal_percentage": 60.0, "instrumental_percentage": 90.0, "silence_percentage": 2.5}
+SPAN = {"start_time_ms": 0, "end_time_ms": 4000}
+OLDER, NEWER = AI_MUSIC.shapes
+
+
+@pytest.mark.parametrize(
+    ("measures", "shape", "more"),
+    [
+        (SEED_WINDOW, None, {}),
+        (SEED_WINDOW, OLDER, {}),
+        (SPAN | SHARES, OLDER, {"vocal_ai_percentage": None, "vocal_ai_confidence": None}),
+        (SPAN | SHARES, NEWER, {"vocal_ai_probability": None}),
+        (SPAN | SHARES | {"vocal_ai_probability": 0.7}, NEWER, {}),
+        (SPAN | SHARES | {"vocal_ai_probability": 0.7, "instrumental_ai_probability": 0.2}, NEWER, {}),
+        (SPAN | SHARES | {"vocal_ai_probability": 0.7}, None, {}),
+    ],
+    ids=["seed", "seed in its shape", "older, null", "newer, null", "newer", "newer, optional", "newer without a shape"],
+)
+def test_a_window_has_what_was_measured_and_null_for_what_its_shape_has_besides(measures, shape, more):
+    assert json.loads(encode(Window(**measures), shape)) == {"type": "window", "window": measures | more}
 
 
 @pytest.mark.parametrize(("envelope", "text"), [({}, ""), ({"error": None}, ""), ({"error": "No."}, "No."), ({"error": 7}, "7")])

@@ -139,6 +139,13 @@ def test_4029_has_two_meanings_told_apart_by_text():
     assert classify(failure(close_code=4029)) is INSUFFICIENT
 
 
+def test_the_reason_of_a_close_is_heard_where_no_message_came():
+    transient = "Could not be validated, try again."
+    assert classify(failure(close_code=4003, close_reason=transient)) is NOT_VALIDATED
+    assert classify(failure(close_code=4003, close_reason="bye")) is classify(failure(close_code=4003))
+    assert classify(failure(close_code=4003, close_reason=transient, text="This request is not permitted.")) is NOT_PERMITTED
+
+
 @given(st.sampled_from([1000, 1003, 1006, 1011, 4002, 4003, 4029, 4030]), st.text(alphabet="xyz .", max_size=30))
 def test_an_unknown_text_falls_back_to_the_code(code, text):
     assert classify(failure(close_code=code, text=text)) is classify(failure(close_code=code))

@@ -2,6 +2,8 @@
 
 import math
 import struct
+import sys
+from array import array
 
 import msgspec
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from moderation.endpoints import ENDPOINTS
 from moderation.messages import Frame, MusicDone, Window
-from moderation.results import Columns, Flag, SessionResult, SpooledSession
+from moderation.results import Columns, Flag, SessionResult, SpooledSession, little_endian
 
 MUSIC, AI_MUSIC = ENDPOINTS["music"], ENDPOINTS["ai_music"]
 probability = st.none() | st.floats(0, 1)
@@ -46,6 +48,16 @@ def test_columns_pack_to_little_endian_eight_byte_values(rows):
     assert numbers(packed["end_time_ms"], "q") == [start + 192 for start, _, _ in rows]
     for name, place in (("music_prob", 1), ("speech_prob", 2)):
         assert [None if math.isnan(value) else value for value in numbers(packed[name], "d")] == [row[place] for row in rows]
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5))
+def test_a_big_endian_machine_packs_the_same_bytes(values):
+    column = array("q", values)
+    swapped = array("q", values)
+    swapped.byteswap()
+    other = {"little": "big", "big": "little"}[sys.byteorder]
+    assert little_endian(swapped, other) == little_endian(column) == struct.pack(f"<{len(values)}q", *values)
+    assert list(column) == values
 
 
 def test_a_window_has_a_column_for_every_measurement_of_both_shapes():

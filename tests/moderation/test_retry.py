@@ -22,7 +22,7 @@ from moderation.refusals import (
     Action,
     Cause,
 )
-from moderation.retry import GiveUp, RetryAfter, RetryRules
+from moderation.retry import MAX_RETRY_AFTER_S, GiveUp, RetryAfter, RetryRules
 
 RULES = RetryRules()
 SESSION_FAULTS = [INCOMPLETE, UNKNOWN_CODE]
@@ -107,6 +107,12 @@ def test_pauses_double():
 def test_the_servers_own_wish_is_a_floor(cause, chance, wish):
     asked, unasked = (RULES.verdict(cause, 1, chance, retry_after=after).seconds for after in (wish, None))
     assert asked == max(wish, unasked)
+
+
+@pytest.mark.parametrize("wish", [901.0, 86_400.0, 1e300])
+def test_the_servers_own_wish_is_heard_for_a_quarter_of_an_hour_at_most(wish):
+    assert RULES.verdict(SERVICE_FAULT, 1, 0.5, retry_after=900.0) == RetryAfter(MAX_RETRY_AFTER_S) == RetryAfter(900.0)
+    assert RULES.verdict(SERVICE_FAULT, 1, 0.5, retry_after=wish) == RetryAfter(900.0)
 
 
 @given(st.sampled_from(ALL), st.integers(1, 20), chances)

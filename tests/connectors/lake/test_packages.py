@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.lake.packages import PUBLISHING_ORDER, rows_sink, write_package, write_rows
-from connectors.lake.schemas import DATASETS, ENDPOINT_DATASETS
+from connectors.lake.packages import publishing_order, rows_sink, write_package, write_rows
+from connectors.lake.schemas import ENDPOINT_DATASETS, datasets
 from connectors.lake.store import FolderStore
 from connectors.spool import Spool
 from moderation.errors import ResultsNotWritable
@@ -49,7 +49,7 @@ def test_a_dataset_without_rows_gets_no_file(store, session):
 def test_every_file_is_of_its_schema(store, package):
     for name in write_package(store, PACKAGE, RUN, DAY, package):
         file = pq.ParquetFile(BytesIO(store.get(name)))
-        dataset = DATASETS[name.partition("/")[0]]
+        dataset = datasets()[name.partition("/")[0]]
         assert file.schema_arrow.remove_metadata().equals(dataset.arrow_schema())
         assert file.metadata.metadata[b"soundcheck.dataset"].decode() == dataset.name
         assert file.metadata.metadata[b"soundcheck.run_id"].decode() == RUN
@@ -161,7 +161,7 @@ def seen_by_a_bare_glob(store: FolderStore) -> int:
     """The sessions that a reader of all Parquet files sees summaries of; it finds all their items and attempts."""
     sessions = 0
     attempts = {row["session_id"] for row in rows(store, "attempts")}
-    for items, summaries in ENDPOINT_DATASETS.values():
+    for items, summaries, _ in ENDPOINT_DATASETS.values():
         counted: dict[str, int] = {}
         for row in rows(store, items.name):
             counted[row["session_id"]] = counted.get(row["session_id"], 0) + 1
@@ -173,7 +173,7 @@ def seen_by_a_bare_glob(store: FolderStore) -> int:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("call", range(1, len(PUBLISHING_ORDER) + 1))
+@pytest.mark.parametrize("call", range(1, len(publishing_order()) + 1))
 def test_a_crash_at_any_write_is_repaired_by_repeating(tmp_path, package, call, after):
     sound = FolderStore(tmp_path / "sound")
     write_package(sound, PACKAGE, RUN, DAY, package)
@@ -191,7 +191,7 @@ def test_rows_of_a_run_have_names_of_their_own(store, run):
     assert write_rows(store, "plan", RUN, DAY, "plan", []) == f"_runs/{RUN}/plan.parquet"
     with pytest.raises(ValueError, match="is called plan"):
         write_rows(store, "plan", RUN, DAY, "plans", [])
-    assert pq.read_table(BytesIO(store.get(f"_runs/{RUN}/plan.parquet"))).schema.equals(DATASETS["plan"].arrow_schema())
+    assert pq.read_table(BytesIO(store.get(f"_runs/{RUN}/plan.parquet"))).schema.equals(datasets()["plan"].arrow_schema())
     assert rows(store, "runs")[0].items() >= run.items()
 
 

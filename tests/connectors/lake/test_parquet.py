@@ -7,10 +7,10 @@ import pytest
 
 from connectors.lake import parquet
 from connectors.lake.parquet import FEW_VALUES, ParquetSink, few_valued, fitted
-from connectors.lake.schemas import DATASETS
+from connectors.lake.schemas import datasets
 
-FRAMES = DATASETS["music_frames"]
-MANIFESTS = DATASETS["manifests"]
+FRAMES = datasets()["music_frames"]
+MANIFESTS = datasets()["manifests"]
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 
 

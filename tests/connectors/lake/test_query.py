@@ -9,7 +9,7 @@ import pytest
 
 from connectors.lake.packages import write_package, write_rows
 from connectors.lake.query import connect, done_objects, quarantined_now
-from connectors.lake.schemas import DATASETS
+from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore, open_store
 from connectors.s3 import S3Settings, s3_client
 from moderation.errors import ConfigurationError
@@ -56,7 +56,7 @@ def ask(store, request):
 
 def test_an_empty_lake_has_every_table_and_view_and_no_rows(store, ask):
     names = {name for (name,) in ask("SELECT view_name FROM duckdb_views() WHERE NOT internal")}
-    assert names == VIEWS | DATASETS.keys()
+    assert names == VIEWS | datasets().keys()
     for name in names:
         assert ask(f"FROM {name}") == []
 
@@ -71,7 +71,7 @@ def test_a_results_folder_that_does_not_exist_yet_is_an_empty_lake(tmp_path):
 def test_tables_have_the_columns_of_the_schemas_with_and_without_rows(ask, package):
     for members in ([], package):
         ask("FROM runs", members)
-        for dataset in DATASETS.values():
+        for dataset in datasets().values():
             columns = dict(ask(f"SELECT column_name, column_type FROM (DESCRIBE {dataset.name})"))
             place = {"scan_date": "DATE"} if dataset.partitioned else {"run_id": "VARCHAR"}
             types = {column.name: column.type.sql.replace("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE") for column in dataset.columns}

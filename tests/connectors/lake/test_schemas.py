@@ -5,7 +5,7 @@ import pytest
 from connectors.lake.columns import ColumnType
 from connectors.lake.dictionary import data_dictionary
 from connectors.lake.query import connect
-from connectors.lake.schemas import DATASETS, ENDPOINT_DATASETS
+from connectors.lake.schemas import ENDPOINT_DATASETS, datasets
 from moderation.endpoints import ENDPOINTS
 
 DICTIONARY = Path(__file__).parents[3] / "docs" / "data-dictionary.md"
@@ -19,12 +19,12 @@ def test_the_dictionary_names_every_view(tmp_path):
     with connect(str(tmp_path)) as connection:
         views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
     missing = (
-        {name for (name,) in views} - DATASETS.keys() - {line.split("`")[1] for line in data_dictionary().splitlines() if "| `" in line}
+        {name for (name,) in views} - datasets().keys() - {line.split("`")[1] for line in data_dictionary().splitlines() if "| `" in line}
     )
     assert not missing
 
 
-@pytest.mark.parametrize("dataset", DATASETS.values(), ids=lambda dataset: dataset.name)
+@pytest.mark.parametrize("dataset", datasets().values(), ids=lambda dataset: dataset.name)
 def test_columns_are_named_once_and_described(dataset):
     names = [column.name for column in dataset.columns]
     assert len(set(names)) == len(names)
@@ -39,18 +39,18 @@ def test_every_endpoint_has_its_items_and_summaries():
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.name)
 def test_everything_on_the_wire_has_a_column(endpoint):
-    items, summaries = ENDPOINT_DATASETS[endpoint.name]
+    items, summaries, _ = ENDPOINT_DATASETS[endpoint.name]
     assert set(endpoint.item_type.__struct_fields__) < {column.name for column in items.columns}
     assert set(endpoint.done_type.__struct_fields__) < {column.name for column in summaries.columns}
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.name)
 def test_whatever_the_wire_may_leave_out_may_be_null(endpoint):
-    _, summaries = ENDPOINT_DATASETS[endpoint.name]
+    summaries = ENDPOINT_DATASETS[endpoint.name].summaries
     nullable = {column.name for column in summaries.columns if column.nullable}
     assert set(endpoint.done_type.__struct_fields__) <= nullable
 
 
 def test_integers_are_signed_and_fractions_double():
-    types = {column.type for dataset in DATASETS.values() for column in dataset.columns}
+    types = {column.type for dataset in datasets().values() for column in dataset.columns}
     assert types == set(ColumnType)

@@ -159,6 +159,58 @@ def test_done_comes_after_the_last_byte():
     assert source.read() == b""
 
 
+@pytest.mark.parametrize("after", [b"", bytes(300_000)], ids=["at once", "and much more"])
+def test_an_error_is_followed_by_the_end_of_the_source(after):
+    """Who still writes audio is not cut off, which could cost it the line that says why."""
+    source, sink = io.BufferedReader(Pieces(b"fLaC" + bytes(9000) + after, 1000)), io.BytesIO()
+    analysis.run(source, sink, endpoint="music", audio_format="flac")
+    assert json.loads(sink.getvalue())["type"] == "error"
+    assert source.read() == b""
+
+
+@pytest.mark.parametrize("size", [1, 997, 1 << 16])
+def test_a_length_that_is_too_much(size):
+    """What is within it is reported, whatever the pieces are."""
+    *frames, error = said(s16(tune(1.0)), "music", "s16le", size, max_session_hours=0.5 / 3600, detector="stub", **RAW_16K)
+    assert [message["frame"]["end_time_ms"] for message in frames] == [192, 384]
+    assert error == {"type": "error", "error": "The audio could not be processed. It may be corrupted or in an unsupported format."}
+
+
+class Clock:
+    """A clock that stands still but for sleep."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("speed", "seconds"), [(1, 1.92), (10, 0.192), (0.1, 19.2)])
+def test_a_pace(speed, seconds):
+    clock = Clock()
+    pace = analysis.Pace(speed, lambda: clock.now, clock.sleep)
+    for frame in range(10):
+        pace.reach(192 * (frame + 1))
+    assert clock.now == pytest.approx(100 + seconds)
+    clock.now += 10 * seconds  # nothing came for a while: what comes then needs not wait
+    pace.reach(192 * 11)
+    assert clock.now == pytest.approx(100 + 11 * seconds)
+
+
+def test_every_item_waits_for_its_turn():
+    clock = Clock()
+    pace = analysis.Pace(2, lambda: clock.now, clock.sleep)
+    stream = analysis.messages(
+        io.BytesIO(s16(tune(1))).read,
+        analysis.StreamParameters.of("s16le", 16000, 1),
+        analysis.ANALYSTS["music"](analysis.Listening(StubDetector())),
+        pace=pace,
+    )
+    assert [round(clock.now - 100, 3) for message in stream] == [0.096, 0.192, 0.288, 0.384, 0.48, 0.48]
+
+
 def test_the_stub_takes_turns():
     *frames, done = said(bytes(2 * FRAME_SAMPLES * 50), "music", "s16le", detector="stub", **RAW_16K)
     assert [message["frame"]["music_prob"] for message in frames] == [0.9] * 25 + [0.1] * 25

@@ -493,7 +493,7 @@ class ScriptedMedia:
     down = False
     silent = False
 
-    def __init__(self, preload: object) -> None:
+    def __init__(self, preload: object, limits: object) -> None:
         pass
 
     async def __aenter__(self):
