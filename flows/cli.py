@@ -155,7 +155,7 @@ def serve(options: Annotated[ServeOptions, Parameter(name="*")], *, json: Json =
 
         soundcheck serve --api-key local-key-1 --verdict "ai/*=ai-vocal-music" --catalogue ~/Music/test-clips
 
-        curl -H "Authorization: Bearer TOKEN" -X PATCH -d '{"revoke_keys": ["k1"]}' http://127.0.0.1:8765/admin/organisation
+        curl -H "Authorization: Bearer TOKEN" -X PATCH -d '{"revoke_keys": ["local-key-1"]}' http://127.0.0.1:8765/admin/organisation
 
     Parameters
     ----------

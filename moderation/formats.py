@@ -1,4 +1,4 @@
-"""Audio formats: what the endpoints accept (seed pages, 'Connection parameters'), and what an object's first bytes say it is."""
+"""Audio formats: which combinations of format, rate and channels the endpoints accept (seed pages, 'Connection parameters')."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -214,4 +214,4 @@ def test_a_day_of_audio(told):
         *curve, end = client.says()
     told(f"{shown(curve, every=40)}\n{peak(end)}")
     assert (end["ended"], end["items"], end["flags"]) == ("done", 450_000, [])
-    assert end["peak_kib"] - curve[0]["rss_kib"] < 48 * MIB
+    assert end["peak_kib"] - curve[0]["rss_kib"] < 32 * MIB
