@@ -19,6 +19,7 @@ from connectors.lake.columns import count, probability, text
 from connectors.lake.dictionary import data_dictionary
 from connectors.lake.query import connect
 from connectors.lake.schemas import ENDPOINT_DATASETS, EndpointDatasets, items_dataset, summaries_dataset
+from conversation import Conversation
 from flows.launch import scan_directly
 from flows.run import Watch
 from flows.settings import fixed_settings
@@ -28,8 +29,7 @@ from moderation.results import Flag
 from moderation.server_session import Feed, Send, ServerSession, ServerState
 from moderation.transcript import Ended, Received
 from moderation.violations import Breach
-from tests.moderation.conversation import Conversation
-from tests.moderation.transcripts import assert_columns, done, done_of, failure_of, item, item_of, sent, session_of
+from transcripts import assert_columns, done, done_of, failure_of, item, item_of, sent, session_of
 
 KEY = "canary-5f0e9d1c7b"
 BUCKET = "catalogue"

@@ -16,7 +16,7 @@ from moderation.server_session import Close, Send, ServerSession
 from moderation.session import ClientSession, State
 from moderation.transcript import Closed, Ended, Received, Stalled
 from moderation.violations import SAMPLE_CHARACTERS, Breach
-from tests.moderation.transcripts import (
+from transcripts import (
     AI_MUSIC,
     BINARY,
     BOTH,

@@ -14,9 +14,9 @@ from moderation.results import Flag
 from moderation.session import State
 from moderation.transcript import Received, replay
 from moderation.violations import Breach
-from tests.moderation.mutants import MUTATIONS, attack
-from tests.moderation.mutations import ENDINGS, FLAGGED, HARMLESS, VIOLATIONS, exaggerated, mutated, named, replaced
-from tests.moderation.transcripts import BOTH, COUNT, MIDDLE, MUSIC, assert_columns, failure_of, good
+from mutants import MUTATIONS, attack
+from mutations import ENDINGS, FLAGGED, HARMLESS, VIOLATIONS, exaggerated, mutated, named, replaced
+from transcripts import BOTH, COUNT, MIDDLE, MUSIC, assert_columns, failure_of, good
 
 
 @BOTH

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conversation import RANK
 from moderation.drift import MAX_EXTRA_CHARACTERS, MAX_TYPES, OTHER_TYPES
 from moderation.errors import Phase
 from moderation.formats import AudioFormat, StreamParameters
@@ -13,9 +14,8 @@ from moderation.messages import Frame, MusicDone, Window, encode
 from moderation.results import Flag
 from moderation.session import TRANSITIONS, ClientSession, Event, State
 from moderation.transcript import Closed, Ended, Garbled, Received, Stalled, replay
-from tests.moderation.conversation import RANK
-from tests.moderation.mutations import mutated, recounted, removed, setting
-from tests.moderation.transcripts import (
+from mutations import mutated, recounted, removed, setting
+from transcripts import (
     AI_MUSIC,
     BINARY,
     BOTH,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conversation import Conversation
 from moderation.messages import ErrorMessage, Item, UnknownMessage, decode, encode
 from moderation.server_session import (
     SERVER_TRANSITIONS,
@@ -24,8 +25,7 @@ from moderation.server_session import (
 )
 from moderation.session import State
 from moderation.violations import Breach, Violation
-from tests.moderation.conversation import Conversation
-from tests.moderation.transcripts import (
+from transcripts import (
     AI_MUSIC,
     BYTES_PER_MS,
     MUSIC,

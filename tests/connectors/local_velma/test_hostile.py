@@ -81,10 +81,9 @@ async def test_a_stopped_child_ends_its_session_alone():
 
 
 @pytest.mark.fault(13)
-@pytest.mark.parametrize("by", [signal.SIGSEGV, signal.SIGKILL])
-async def test_a_crashed_child_ends_its_session_alone(by):
+async def test_a_crashed_child_ends_its_session_alone():
     async with eight_sessions(wall_seconds=60.0) as (connections, children):
-        os.kill(children[3], by)
+        os.kill(children[3], signal.SIGSEGV)
         assert await ends(connections) == [UNDECODABLE, *[("done", 1000)] * 7]
 
 
@@ -207,7 +206,7 @@ BASES: dict[str, bytes] = {}
 
 
 @pytest.mark.fault(12)
-@pytest.mark.parametrize("round_", range(5))
+@pytest.mark.parametrize("round_", range(3))
 async def test_fuzzed_media(admin, round_):
     """Whatever it is: a summary or a published text, and the server goes on."""
 

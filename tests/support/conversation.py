@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from moderation.server_session import Close, Feed, Finish, Send, ServerSession, ServerState
 from moderation.session import ENDED, ClientSession, State
-from tests.moderation.transcripts import BYTES_PER_MS, ERROR, HEARTBEAT, NOISE, RAW, done, done_of, item_of
+from transcripts import BYTES_PER_MS, ERROR, HEARTBEAT, NOISE, RAW, done, done_of, item_of
 
 RANK = {State.UPLOADING: 0, State.DRAINING: 1, State.BROKEN: 2, State.REFUSED: 3, State.DONE: 4}
 """No state is ever left for one of lower rank."""

@@ -8,7 +8,7 @@ from moderation.messages import encode, upper_bound
 from moderation.results import Flag
 from moderation.transcript import Closed, Garbled, Received, Sent, Stalled
 from moderation.violations import Breach
-from tests.moderation.transcripts import (
+from transcripts import (
     BINARY,
     CLOSE,
     COUNT,

@@ -12,7 +12,7 @@ from functools import cache
 from moderation.errors import SessionError
 from moderation.messages import TIMES
 from moderation.transcript import Closed, Ended, Received, replay
-from tests.moderation.transcripts import AI_MUSIC, ERROR, HEARTBEAT, MUSIC, NOISE, assert_in_order, good, rows_of
+from transcripts import AI_MUSIC, ERROR, HEARTBEAT, MUSIC, NOISE, assert_in_order, good, rows_of
 
 COUNT = 6
 """Items of an attacked transcript."""
