@@ -1,0 +1,108 @@
+"""A gate: what an organisation's sessions at one endpoint (or in all) may do now, and what each of their ends changes about it (rules.md).
+
+Pure: the ledger loads two gates under its lock, asks here, and writes back what it gets. Times are milliseconds of the ledger's clock.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Self
+
+from moderation.admission import Denial, SessionKind
+from moderation.breaker import Breaker, BreakerRules, BreakerState
+from moderation.limits import ConnectionLimit, LimitRules, Place
+
+
+@dataclass(frozen=True, slots=True)
+class GateRules:
+    """The figures of admission. A key that worked within key_fresh_ms is known to be good."""
+
+    limit: LimitRules = field(default_factory=LimitRules)
+    breaker: BreakerRules = field(default_factory=BreakerRules)
+    key_fresh_ms: int = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One gate as the ledger keeps it. ceiling None is no limit, as the organisation's gate usually has none; that one learns no limit."""
+
+    ceiling: int | None = None
+    paused: bool = False
+    limit: ConnectionLimit = field(default_factory=ConnectionLimit)
+    breaker: Breaker = field(default_factory=Breaker)
+    key_ok_ms: int | None = None
+
+    def reopened(self, now_ms: int, live: int) -> Self:
+        """At the start of a run: one session first where nothing is live; an open breaker may be probed."""
+        return replace(self, limit=self.limit if live else self.limit.reopened(), breaker=self.breaker.reopened(now_ms))
+
+    def bound(self, live: int) -> int:
+        """The sessions that the settings allow beside each other; without a ceiling always one more than are live."""
+        return live + 1 if self.ceiling is None else self.ceiling
+
+
+class Gates(NamedTuple):
+    """The two gates that hold for a session: its endpoint's and the organisation's."""
+
+    endpoint: Gate
+    whole: Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """The live sessions beside the one in question: at its endpoint, those of them that have a result, and in the organisation."""
+
+    live: int = 0
+    admitted: int = 0
+    whole: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A session may start: as what, and on which place."""
+
+    kind: SessionKind
+    place: Place
+
+
+def entry(gates: Gates, crowd: Crowd, now_ms: int, rules: GateRules) -> Entry | Denial:
+    """Whether one more session may start. A breaker is probed by one session alone, which needs a free slot like any other."""
+    if any(gate.paused for gate in gates):
+        return Denial.PAUSED
+    broken = [gate for gate in gates if gate.breaker.state is not BreakerState.CLOSED]
+    if any(not gate.breaker.may_probe(now_ms, crowd.whole, rules.breaker) for gate in broken):
+        return Denial.BREAKER
+    if crowd.whole >= gates.whole.bound(crowd.whole):
+        return Denial.FULL
+    place = gates.endpoint.limit.place(crowd.live, gates.endpoint.bound(crowd.live), now_ms)
+    if place is Place.NONE or (broken and place is Place.RAISE):
+        return Denial.FULL
+    return Entry(SessionKind.PROBE if broken else SessionKind.OBJECT, place)
+
+
+def started(gates: Gates, session_id: str, entered: Entry, now_ms: int, rules: GateRules) -> Gates:
+    """A session goes out."""
+    as_probe = entered.kind is SessionKind.PROBE
+    endpoint, whole = (
+        replace(
+            gate,
+            breaker=gate.breaker.started(session_id, now_ms, rules.breaker, as_probe=as_probe and gate.breaker.state is BreakerState.OPEN),
+        )
+        for gate in gates
+    )
+    return Gates(replace(endpoint, limit=endpoint.limit.started(session_id, entered.place)), whole)
+
+
+def admitted(gates: Gates, crowd: Crowd, session_id: str, now_ms: int, chance: float, rules: GateRules) -> Gates:
+    """A session has its first result, or ended well without one: key, organisation and service are fine."""
+    endpoint, whole = (replace(gate, breaker=gate.breaker.accepted(session_id), key_ok_ms=now_ms) for gate in gates)
+    together, ceiling = crowd.admitted + 1, endpoint.bound(max(crowd.live, endpoint.limit.allowed))
+    if any(gate.breaker.is_probe(session_id) for gate in gates):
+        limit = endpoint.limit.after_probe(together, ceiling)
+    else:
+        limit = endpoint.limit.admitted(session_id, together, ceiling, now_ms, chance, rules.limit)
+    return Gates(replace(endpoint, limit=limit), whole)
+
+
+def left(gates: Gates, session_id: str, now_ms: int, chance: float, rules: GateRules) -> Gates:
+    """A session ended without a word about key, organisation or service: cancelled, dead, or for its object's sake."""
+    endpoint, whole = (replace(gate, breaker=gate.breaker.left(session_id, now_ms)) for gate in gates)
+    return Gates(replace(endpoint, limit=endpoint.limit.left(session_id, now_ms, chance, rules.limit)), whole)
