@@ -249,7 +249,7 @@ def main(
     json_file
         Where to write the figures.
     """
-    pairs = pairs or (9 if short else 40)
+    pairs = pairs or (9 if short else 20)
     with process(serve) as server:
         velma, deaf = server.recv()
         costs = _costs(velma, minutes, pairs)

@@ -234,9 +234,9 @@ async def test_much_fuzzed_media():
                 writer.write_eof()
                 return json.loads((await reader.read()).splitlines()[-1])["type"]
 
-        words = [word for batch in range(250) for word in await asyncio.gather(*(last_word(16 * batch + number) for number in range(16)))]
+        words = [word for batch in range(125) for word in await asyncio.gather(*(last_word(16 * batch + number) for number in range(16)))]
     assert set(words) == {"done", "error"}
-    assert min(words.count("done"), words.count("error")) > 1000
+    assert min(words.count("done"), words.count("error")) > 500
 
 
 # -- many at once -----------------------------------------------------------------------------------------------------------------------
