@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from flows.ledger_cli import ledger, pause, resume, status
 from flows.serve_options import FAULTS_HELP, ServeOptions
 from moderation.errors import SoundcheckError
 from moderation.outcomes import ExitCode
@@ -246,6 +247,12 @@ def doctor(source: str | None = None, *, results: str | None = None, velma_url: 
     else:
         print_findings(findings)
     return worst(findings)
+
+
+app.command(status)
+app.command(pause)
+app.command(resume)
+app.command(ledger)
 
 
 def main() -> None:

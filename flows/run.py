@@ -19,6 +19,7 @@ from moderation.budget import hours_to_ms, month_of, ms_to_hours
 from moderation.errors import SoundcheckError, first_of_group
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode, Reason, StopCause
+from moderation.retry import RetryBudget
 from tasks.admission import Admission, Stop
 from tasks.list_catalogue import list_catalogue
 from tasks.plan import PlanRules, Shard, load_shard, plan_catalogue
@@ -201,6 +202,7 @@ class _Scan:
         for endpoint in self.wired.endpoints:
             await ledger.set_gate(self.run.org, endpoint.name, settings.connections)
         await ledger.set_gate(self.run.org, EVERY_ENDPOINT, settings.total_connections)
+        await ledger.reopen(self.run.org, [endpoint.name for endpoint in self.wired.endpoints])
         cap_ms = None if settings.monthly_hours is None else hours_to_ms(settings.monthly_hours)
         for month in sorted({month_of(self.run.started_at), month_of(self.run.started_at + MONTH_AHEAD)}):
             await ledger.set_cap(self.run.org, EVERY_ENDPOINT, month, cap_ms)
@@ -218,7 +220,6 @@ class _Scan:
 
     def _streaming(self) -> Streaming:
         wired, run, stop = self.wired, self.run, self.watch.stop
-        ceilings = {endpoint.name: wired.settings.connections for endpoint in wired.endpoints}
         return Streaming(
             run_id=run.run_id,
             org=run.org,
@@ -228,13 +229,15 @@ class _Scan:
             store=wired.audio,
             ledger=wired.ledger,
             spool=wired.spool,
-            admission=Admission(wired.ledger, wired.worker, ceilings, stop, wired.chance),
+            admission=Admission(wired.ledger, wired.worker, stop, wired.chance),
             stop=stop,
             progress=self.watch.progress,
             now=wired.now,
             chance=wired.chance,
             entropy=wired.entropy,
+            places=wired.settings.connections,
             retries=wired.settings.retries,
+            retried=RetryBudget(self.watch.progress.planned_ms),
         )
 
     async def _stream_all(self, streaming: Streaming, shards: Sequence[Shard]) -> None:

@@ -10,9 +10,12 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
+from moderation.breaker import BreakerRules
 from moderation.catalogue import ParameterRule
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import BadParameters, ConfigurationError
+from moderation.gate import GateRules
+from moderation.limits import LimitRules
 from moderation.pacing import Deadlines
 from moderation.retry import RetryRules
 
@@ -87,6 +90,16 @@ class Settings(BaseSettings):
     """A folder where every session leaves what was said in it, a JSON line each, without audio or key: to find out why one fails."""
     grace_seconds: Annotated[float, Field(ge=0)] = 30.0
     """How long running sessions may go on after SIGTERM or Ctrl-C."""
+    ledger_url: SecretStr | None = None
+    """postgresql://user:password@host/database where several hosts share an organisation; none is a file in the state folder."""
+    lease_seconds: Annotated[float, Field(ge=1)] = 60.0
+    """How long a session of a dead worker keeps its slot. All processes of a ledger must use the same."""
+    limit: LimitRules = LimitRules()
+    """How the connection limit is found, in milliseconds and sessions."""
+    breaker: BreakerRules = BreakerRules()
+    """When nothing more starts, and when that is tried again, in milliseconds."""
+    priority: int = 0
+    """Of two runs that wait for a slot, that of the higher priority gets it."""
 
     @classmethod
     def settings_customise_sources(
@@ -100,6 +113,10 @@ class Settings(BaseSettings):
         """The order of precedence."""
         del file_secret_settings
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    def gate_rules(self) -> GateRules:
+        """The figures of admission."""
+        return GateRules(limit=self.limit, breaker=self.breaker)
 
 
 class _FixedSettings(Settings):

@@ -5,7 +5,7 @@ import random
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -75,10 +75,9 @@ async def wired(settings: Settings) -> AsyncIterator[Wired]:
     s3 = s3_client(S3Settings())
     results = open_store(results_url, s3)
     results.check_writable()
-    state = state_of(settings)
     async with AsyncExitStack() as stack:
         audio = await stack.enter_async_context(S3AudioStore(s3))
-        ledger = await stack.enter_async_context(Ledger.open(state / "ledger.db"))
+        ledger = await stack.enter_async_context(open_ledger(settings))
         yield Wired(
             settings=settings,
             endpoints=tuple(ENDPOINTS[name] for name in settings.endpoints),
@@ -88,7 +87,7 @@ async def wired(settings: Settings) -> AsyncIterator[Wired]:
             open_lake=partial(connect, results_url, s3),
             lake=lake_id(results.url),
             ledger=ledger,
-            spool=Spool(state / "spool"),
+            spool=Spool(spool_of(settings)),
             # in containers host and process id repeat: a successor must not renew what a dead one held
             worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
@@ -153,6 +152,17 @@ def results_of(settings: Settings) -> str:
     if not settings.results:
         raise ConfigurationError("no results folder: give --results URL, or set SOUNDCHECK_RESULTS to a folder or s3://bucket/prefix")
     return settings.results if "://" in settings.results else str(Path(settings.results).resolve())
+
+
+def open_ledger(settings: Settings) -> AbstractAsyncContextManager[Ledger]:
+    """The ledger of the settings: a file in the state folder, or a database."""
+    place = settings.ledger_url.get_secret_value() if settings.ledger_url else state_of(settings) / "ledger.db"
+    return Ledger.open(place, rules=settings.gate_rules(), lease_ms=round(settings.lease_seconds * 1000))
+
+
+def spool_of(settings: Settings) -> Path:
+    """The folder of finished sessions that are not published yet."""
+    return state_of(settings) / "spool"
 
 
 def state_of(settings: Settings) -> Path:

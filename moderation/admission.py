@@ -1,15 +1,13 @@
 """What the ledger is asked and what it answers: claims, grants, denials, and the rule between them (design.md section 5)."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
-from moderation import budget
+from moderation.outcomes import StopCause
 
 EVERY_ENDPOINT = "*"
 """The endpoint of the gate and the budget that hold for an organisation as a whole."""
-BREAKER_CLOSED = "closed"
 
 
 class SessionKind(StrEnum):
@@ -64,7 +62,8 @@ class Claim:
     """A wish to stream one object to one endpoint.
 
     session_id is new for every attempt; lake is the id of the result lake (identity.lake_id); month is the budget month of its start;
-    estimate_ms the milliseconds of audio to reserve. force streams an object again whose result is paid for, never one that streams.
+    estimate_ms the milliseconds of audio to reserve; the run of the higher priority gets a slot first. force streams an object again whose
+    result is paid for, never one that streams.
     """
 
     session_id: str
@@ -82,6 +81,7 @@ class Claim:
     estimate_ms: int
     kind: SessionKind = SessionKind.OBJECT
     force: bool = False
+    priority: int = 0
 
     def __post_init__(self) -> None:
         if self.estimate_ms < 0:
@@ -94,40 +94,15 @@ class Grant:
 
     session_id: str
     lease_until_ms: int
+    kind: SessionKind = SessionKind.OBJECT
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Where a gate and its budget of one month stand; endpoint "*" is the organisation as a whole.
+class Refusal:
+    """No slot, and why; stop is what ends the run, where a breaker has given up."""
 
-    live counts sessions with an unexpired lease; ceiling and cap_ms are None where there is no limit. Times are milliseconds of audio.
-    """
-
-    org: str
-    endpoint: str
-    month: str
-    ceiling: int | None
-    live: int
-    paused: bool
-    breaker: str
-    cap_ms: int | None
-    settled_ms: int
-    at_risk_ms: int
-    reserved_ms: int
-
-    @property
-    def full(self) -> bool:
-        """Whether every slot is taken."""
-        return self.ceiling is not None and self.live >= self.ceiling
-
-    @property
-    def left_ms(self) -> int | None:
-        """Milliseconds of audio that may still be reserved this month; None without a cap."""
-        return budget.left_ms(self.cap_ms, self.settled_ms, self.at_risk_ms, self.reserved_ms)
-
-    def fits(self, estimate_ms: int) -> bool:
-        """Whether the month's cap holds another reservation."""
-        return budget.fits(self.cap_ms, self.settled_ms, self.at_risk_ms, self.reserved_ms, estimate_ms)
+    denial: Denial
+    stop: StopCause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,30 +117,13 @@ class History:
     erased: bool
 
 
-def denial_of(claim: Claim, usages: Collection[Usage], history: History) -> Denial | None:
-    """The reason against a claim, None when it may be granted.
-
-    usages are the gates that hold for it: its endpoint's and the organisation's. What lasts is said first, so that nobody waits for a slot
-    to learn that all is done; the budget last, when a slot is free and as few reservations as possible count against it.
-    """
-    reasons = {
-        Denial.TOMBSTONE: history.erased,
-        Denial.CLAIMED: history.streaming,
-        Denial.DONE: history.done and not claim.force,
-        Denial.PAUSED: any(usage.paused for usage in usages),
-        Denial.BREAKER: any(usage.breaker != BREAKER_CLOSED for usage in usages),
-        Denial.FULL: any(usage.full for usage in usages),
-        Denial.BUDGET: not all(usage.fits(claim.estimate_ms) for usage in usages),
-    }
-    return next((reason for reason, holds in reasons.items() if holds), None)
-
-
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
     """A session as the ledger has it, for status and for the sweeper.
 
     reserved_ms is what it reserved, booked_ms what it counts against the cap since its end (settled or at risk), sent_ms what was sent
-    where that is known: milliseconds of audio. lease_until (milliseconds of the ledger's clock) is None once it ended. outcome, scope,
+    where that is known: milliseconds of audio. lease_until (milliseconds of the ledger's clock) is None once it ended; admitted
+    whether it has a result. outcome, scope,
     close_code and error_text are the facts of the attempt (datasets.md, attempts).
     """
 
@@ -188,10 +146,27 @@ class SessionRecord:
     package: str | None
     started_at: datetime
     lease_until: int | None
+    admitted: bool
     outcome: str | None
     scope: str | None
     close_code: int | None
     error_text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A correction of what a month has cost, in milliseconds of audio (negative for less): who made it, and why.
+
+    One of an endpoint changes the organisation's budget, too; one of endpoint "*" that alone.
+    """
+
+    org: str
+    endpoint: str
+    month: str
+    settled_ms: int
+    at_risk_ms: int
+    who: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,8 @@ class BreakerRules:
     patience_ms: int = 1_800_000
     """A breaker that was open for so long ends the run."""
     jitter: float = 0.2
+    pause_factor: float = 1.0
+    """On every pause before a probe: less than 1 for rehearsals."""
     plans: dict[OpenedBy, ProbePlan] = field(
         default_factory=lambda: {
             OpenedBy.PREFLIGHT: ProbePlan((5_000, 20_000), 2, StopCause.ACCESS_DENIED),
@@ -91,7 +93,7 @@ class BreakerRules:
         waits = self.plans[by].waits_ms
         doublings = min(max(0, refused - len(waits) + 1), self.longest_ms.bit_length())
         wait = waits[min(refused, len(waits) - 1)] * 2**doublings
-        return min(self.longest_ms, int(wait * (1 + self.jitter * (2 * chance - 1))))
+        return min(self.longest_ms, int(self.pause_factor * wait * (1 + self.jitter * (2 * chance - 1))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,25 @@ class Gate:
     breaker: Breaker = field(default_factory=Breaker)
     key_ok_ms: int | None = None
 
+    def at(self, now_ms: int, rules: "GateRules") -> Self:
+        """The same at this instant: what lies further ahead than any rule reaches is of a clock that has started anew (a reboot)."""
+        ahead_ms = now_ms + 2 * max(rules.limit.longest_raise_ms, rules.breaker.longest_ms)
+        limit, breaker = self.limit, self.breaker
+        if max(limit.rest_until_ms, limit.raise_at_ms, breaker.until_ms) <= ahead_ms and (self.key_ok_ms or 0) <= now_ms:
+            return self
+        return replace(
+            self,
+            limit=replace(limit, rest_until_ms=min(limit.rest_until_ms, now_ms), raise_at_ms=min(limit.raise_at_ms, now_ms)),
+            breaker=replace(
+                breaker,
+                until_ms=min(breaker.until_ms, now_ms),
+                opened_ms=min(breaker.opened_ms, now_ms),
+                lost=(),
+                window_from_ms=min(breaker.window_from_ms, now_ms),
+            ),
+            key_ok_ms=None,
+        )
+
     def reopened(self, now_ms: int, live: int) -> Self:
         """At the start of a run: one session first where nothing is live; an open breaker may be probed."""
         return replace(self, limit=self.limit if live else self.limit.reopened(), breaker=self.breaker.reopened(now_ms))

@@ -123,8 +123,17 @@ UNREACHABLE = Cause(
     advice="check network, proxy and host, then run again",
     tells=Tells.NETWORK,
 )
+UNREACHABLE_FOR_LONG = replace(
+    UNREACHABLE,
+    name="unreachable_for_long",
+    action=Action.STOP,
+    stop=StopCause.SERVICE_UNREACHABLE,
+    advice="the service has refused or lost every probe of the last minutes: check its status, network, proxy and host, then run again",
+)
 LOST = replace(UNREACHABLE, name="lost", tells=Tells.LOST)
 """The connection broke while audio was on its way: the network, or a refusal whose words the reset took away."""
+CANCELLED = Cause("cancelled", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED)
+"""We ended the session ourselves."""
 INCOMPLETE = Cause("incomplete", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE)
 UNKNOWN_CODE = Cause("unknown_code", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE, attempts=2)
 
@@ -164,6 +173,11 @@ _CODES: dict[int, Cause] = {
 _SERVER_ERRORS = range(500, 600)
 _CLIENT_ERRORS = range(300, 500)
 _NOT_CONNECTED = frozenset({Phase.PREFLIGHT, Phase.CONNECTING})
+
+
+def why(stop: StopCause) -> Cause:
+    """The cause that stands for a stop whose own one another process has seen."""
+    return next(cause for cause in (NOT_PERMITTED, QUOTA, WRONG_URL, UNREACHABLE_FOR_LONG) if cause.stop is stop)
 
 
 def classify(error: SessionError) -> Cause:

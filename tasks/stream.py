@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from connectors.audio_store import AudioStore
-from connectors.ledger import LEASE_MS, Ledger
+from connectors.ledger import Ledger
 from connectors.spool import Spool
 from connectors.velma import VelmaClient
 from moderation.admission import Denial
 from moderation.errors import LeaseLost
 from moderation.outcomes import Reason, StopCause
 from moderation.refusals import Action
-from moderation.retry import GiveUp, RetryRules
+from moderation.repeats import Repeats
+from moderation.retry import GiveUp, RetryBudget, RetryRules
 from tasks.admission import Admission, NotAdmitted, Stop
 from tasks.progress import Outcome, Progress
 from tasks.publish import settle_expired
@@ -25,8 +26,7 @@ from tasks.records import PlannedObject
 from tasks.trial import Trial
 
 CLAIM_PAUSE_S = 5.0
-CLAIM_PATIENCE_S = LEASE_MS / 1000 + CLAIM_PAUSE_S
-"""How long an object is waited for that another session claims: if its worker died, its lease has run out by then."""
+"""The pause before an object is asked for again that another session claims: no longer than until its lease would run out."""
 DENIED: dict[Denial, Reason | None] = {
     Denial.DONE: None,
     Denial.CLAIMED: Reason.NOT_REACHED,
@@ -38,7 +38,11 @@ DENIED: dict[Denial, Reason | None] = {
 
 @dataclass(slots=True)
 class Streaming:
-    """What all sessions of a run share. now gives the wall clock (UTC), chance a random number in [0, 1), entropy random bytes."""
+    """What all sessions of a run share.
+
+    places is how many sessions of a shard are prepared at once: the ledger decides how many of them stream. now gives the wall clock
+    (UTC), chance a random number in [0, 1), entropy random bytes.
+    """
 
     run_id: str
     org: str
@@ -54,7 +58,10 @@ class Streaming:
     now: Callable[[], datetime]
     chance: Callable[[], float]
     entropy: Callable[[int], bytes]
+    places: int
     retries: RetryRules = field(default_factory=RetryRules)
+    repeats: Repeats = field(default_factory=Repeats)
+    retried: RetryBudget = field(default_factory=lambda: RetryBudget(0))
     chunk_bytes: int | None = None
     """Bytes of a message where the service takes none as large as the client's own."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -82,9 +89,8 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
             streaming.progress.add(outcome)
             outcomes.append(outcome)
 
-    places = max(streaming.admission.ceilings[planned.endpoint.name] for planned in objects) if objects else 0
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(places, len(objects))):
+        for _ in range(min(streaming.places, len(objects))):
             group.create_task(work())
     return outcomes
 
@@ -92,6 +98,7 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
 async def stream_object(streaming: Streaming, shard: int, planned: PlannedObject) -> Outcome:
     """One object until its outcome: done, quarantined, skipped, or left pending when the run stops."""
     key, endpoint = planned.item.key, planned.endpoint.name
+    lease_s = streaming.ledger.lease_ms / 1000
     claimed_s, number = 0.0, 1
     tries: Counter[Action] = Counter()
     while True:
@@ -99,21 +106,25 @@ async def stream_object(streaming: Streaming, shard: int, planned: PlannedObject
         try:
             ended = await trial.run()
         except NotAdmitted as refused:
-            if refused.denial is not Denial.CLAIMED or claimed_s >= CLAIM_PATIENCE_S:
+            pause = min(CLAIM_PAUSE_S, lease_s / 4)
+            if refused.denial is not Denial.CLAIMED or claimed_s > lease_s + pause:  # a dead worker's lease has run out by then
                 return _not_admitted(streaming, planned, refused.denial)
-            claimed_s += CLAIM_PAUSE_S
-            await streaming.pause(CLAIM_PAUSE_S)
+            claimed_s += pause
+            await streaming.pause(pause)
             await settle_expired(streaming.ledger, streaming.spool)
             continue
         except LeaseLost:
             number += 1
             continue
         if ended is None:
+            streaming.repeats.done()
             return Outcome(key, endpoint, streamed=True)
         if isinstance(ended, GiveUp):
             if ended.stop is not None:
                 streaming.stop.request(ended.stop, ended.reason, f"{trial.story}: {trial.advice}" if trial.advice else trial.story)
             return Outcome(key, endpoint, ended.reason, trial.story, streamed=True, new=True)
+        if trial.sent_ms and not streaming.retried.allows(planned.estimate_ms):
+            return Outcome(key, endpoint, Reason.DEFERRED_RETRY, f"{trial.story}: the run has streamed enough audio twice", streamed=True)
         number += 1
         await streaming.pause(ended.seconds)
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from moderation.admission import Claim
+from moderation.admission import Claim, Grant, SessionKind
 from moderation.budget import month_of
 from moderation.errors import (
     AccessDeniedError,
@@ -16,14 +16,17 @@ from moderation.errors import (
     Phase,
     Scope,
     SessionError,
+    SoundcheckError,
     SourceChanged,
     SourceError,
     SourceGone,
     UnreachableError,
 )
 from moderation.identity import session_id
+from moderation.judgement import Failure
 from moderation.outcomes import QUARANTINED, Reason, StopCause
-from moderation.refusals import TOO_BIG, Action, Cause, classify
+from moderation.refusals import CANCELLED, TOO_BIG, Action, Cause, classify
+from moderation.repeats import OBJECTS
 from moderation.results import SessionResult, SpooledSession
 from moderation.retry import GiveUp, RetryAfter
 from moderation.session import ClientSession
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from tasks.stream import Streaming
 
 logger = logging.getLogger("soundcheck.stream")
+REPEATED = f"the service said the same to {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
 EXTENSION_MS = 60_000
 """The least that a session reserves anew when it outlives its estimate."""
 OUT_OF_BUDGET = Cause("budget", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED)
@@ -43,11 +47,11 @@ SILENT = Cause(
     Scope.NETWORK,
     Action.RETRY,
     Reason.DEFERRED_SERVICE,
+    StopCause.SERVICE_UNREACHABLE,
     advice="check S3's endpoint and the network, then run again",
 )
 CHANGED = Cause("changed", Scope.OBJECT, Action.QUARANTINE, Reason.CHANGED)
 GONE = Cause("gone", Scope.OBJECT, Action.QUARANTINE, Reason.GONE)
-CANCELLED = Cause("cancelled", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED)
 
 
 class BudgetReached(Exception):
@@ -72,6 +76,8 @@ class Trial:
         self.chunk_bytes = streaming.chunk_bytes or streaming.client.chunk_bytes
         self.session: ClientSession | None = None
         self.story = self.advice = ""
+        self.sent_ms = 0
+        self._telling: asyncio.Task[None] | None = None
         self.claim = Claim(
             session_id=self.session_id,
             lake=streaming.lake,
@@ -91,15 +97,15 @@ class Trial:
     async def run(self) -> GiveUp | RetryAfter | None:
         """None when it is done, else what follows. Raises NotAdmitted or LeaseLost."""
         counts = self.streaming.progress.of(self.planned.endpoint.name)
-        async with self.streaming.admission.slot(self.claim):
+        async with self.streaming.admission.slot(self.claim) as grant:
             counts.sessions += 1
             counts.live += 1
             try:
-                return await self._analyse()
+                return await self._analyse(grant)
             finally:
                 counts.live -= 1
 
-    async def _analyse(self) -> GiveUp | RetryAfter | None:
+    async def _analyse(self, grant: Grant) -> GiveUp | RetryAfter | None:
         planned = self.planned
         try:
             result = await self.streaming.client.analyse(
@@ -109,7 +115,9 @@ class Trial:
                 expected_ms=planned.expected_ms,
                 chunk_bytes=self.chunk_bytes,
                 session_id=self.session_id,
+                cautious=grant.kind is SessionKind.PROBE,
                 on_session=self._note_session,
+                on_result=self._tell,
             )
         except SessionError as error:
             return await self._failed(error, classify(error))
@@ -121,6 +129,16 @@ class Trial:
             raise
         await asyncio.shield(self._done(result))
         return None
+
+    def _tell(self) -> None:
+        """Let the ledger know of the first result while the session goes on: the next one may start for it."""
+        self._telling = asyncio.create_task(self._note_result())
+
+    async def _note_result(self) -> None:
+        try:
+            await self.streaming.ledger.note_result(self.session_id)
+        except SoundcheckError as error:  # its booking says the same again
+            logger.warning("session %s: its first result is not noted yet: %s", self.session_id, error)
 
     def _note_session(self, session: ClientSession) -> None:
         self.session = session
@@ -146,6 +164,7 @@ class Trial:
         self.reserved_ms += more
 
     async def _done(self, result: SessionResult) -> None:
+        await self._told()
         attempt = self._attempt()
         await self._keep(
             attempt_row(attempt, self.session, "done"),
@@ -156,38 +175,55 @@ class Trial:
         await self.streaming.ledger.finish(self.session_id, result.booked_ms, result.close_code)
         self.streaming.progress.of(self.planned.endpoint.name).audio_ms += result.booked_ms
 
-    async def _failed(self, error: SessionError, cause: Cause) -> GiveUp | RetryAfter:
-        """Keep the attempt's record, book what may have been spent, and say what follows."""
-        streaming, attempt = self.streaming, self._attempt()
-        self.tries[cause.action] += 1
-        verdict = self._halved(cause) or streaming.retries.verdict(
-            cause, self.tries[cause.action], streaming.chance(), retry_after=error.retry_after
-        )
-        self.story, self.advice = str(error), cause.advice
+    async def _failed(self, error: SessionError, said: Cause) -> GiveUp | RetryAfter:
+        """Keep the attempt's record, book what may have been spent, and say what follows from what was said and what the ledger knows."""
+        await self._told()
+        streaming, attempt, sent_ms = self.streaming, self._attempt(), self._sent_ms()
         refused = error.http_status is not None or error.text is not None
-        outcome = "cancelled" if cause is CANCELLED else "refused" if refused else "failed"
-        sent_ms = self._sent_ms()
-        await self._keep(
-            attempt_row(attempt, self.session, outcome, error, cause), quarantine=self._quarantine(verdict, attempt.finished_at)
+        outcome = "cancelled" if said is CANCELLED else "refused" if refused else "failed"
+        self.tries[said.action] += 1
+        own = streaming.retries.verdict(said, self.tries[said.action], streaming.chance()) if said.spends_attempt else None
+        self.story = str(error)
+        await self._keep(attempt_row(attempt, self.session, outcome, error, said), quarantine=self._quarantine(own, attempt.finished_at))
+        cause = await streaming.ledger.fail(
+            Failure(self.session_id, error.phase, said, retry_after_ms=round(1000 * (error.retry_after or 0.0))),
+            sent_ms=sent_ms,
+            outcome=outcome,
+            close_code=error.close_code,
+            error_text=error.text,
         )
-        await streaming.ledger.fail(
-            self.session_id, sent_ms=sent_ms, outcome=outcome, scope=cause.scope, close_code=error.close_code, error_text=error.text
+        self.advice, self.sent_ms = cause.advice, sent_ms
+        self._report(cause, outcome)
+        if (stop := streaming.repeats.failed(self.planned.item.object_id, said, error.close_code)) is not None:
+            streaming.stop.request(stop, Reason.NOT_REACHED, f"{self.story}: {REPEATED}")
+        if own is not None:
+            return own
+        return self._halved(said) or streaming.retries.verdict(
+            cause, self.tries[said.action], streaming.chance(), retry_after=error.retry_after
         )
-        counts = streaming.progress.of(self.planned.endpoint.name)
-        counts.at_risk_ms += sent_ms
-        counts.refusals += refused
-        live = f"{counts.live} live of {streaming.admission.ceilings[self.planned.endpoint.name]}"
+
+    def _report(self, cause: Cause, outcome: str) -> None:
+        """Count and log a failure: with the live sessions, the code and the text it is the operator's evidence (rules.md)."""
+        streaming, endpoint = self.streaming, self.planned.endpoint.name
+        counts = streaming.progress.of(endpoint)
+        counts.at_risk_ms += self.sent_ms
+        counts.refusals += outcome == "refused"
         logger.warning(
-            "%s %s: session %s %s (%s; %s): %s",
+            "%s %s: session %s %s (%s, %s; %d live): %s",
             streaming.org,
-            self.planned.endpoint.name,
+            endpoint,
             self.session_id,
             outcome,
             cause.name,
-            live,
+            cause.action,
+            counts.live,
             self.story,
         )
-        return verdict
+
+    async def _told(self) -> None:
+        """Wait until the ledger has heard of the first result: its end comes after that."""
+        if self._telling is not None:
+            await self._telling
 
     def _halved(self, cause: Cause) -> RetryAfter | None:
         """Once more, with half the chunk, where the service takes no larger messages (rules.md, 1009): and so for the rest of the run."""
@@ -233,7 +269,7 @@ class Trial:
         guess = 0 if self.session.parameters.bytes_per_second else round(share * self.planned.estimate_ms)
         return max(self.session.audio_sent_ms, guess)
 
-    def _quarantine(self, verdict: GiveUp | RetryAfter, happened_at: datetime) -> dict[str, Any] | None:
+    def _quarantine(self, verdict: GiveUp | RetryAfter | None, happened_at: datetime) -> dict[str, Any] | None:
         if not isinstance(verdict, GiveUp) or verdict.reason not in QUARANTINED:
             return None
         planned, streaming = self.planned, self.streaming

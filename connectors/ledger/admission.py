@@ -1,57 +1,29 @@
-"""Who may stream: gates, budgets and the one transaction that admits a session (design.md section 5).
+"""Who may stream: the one transaction that admits a session (design.md section 5).
 
 Statements stand ready with named parameters: building them anew took twice as long as running them.
 """
 
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String, and_, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.ledger.leases import LEASE_MS, LEASED
-from connectors.ledger.schema import budgets, gates, sessions, tombstones
-from moderation.admission import DONE, EVERY_ENDPOINT, Claim, Denial, Grant, History, SessionState, Usage, denial_of
-from moderation.errors import ConfigurationError
-
-_ORG, _ENDPOINT, _MONTH = (bindparam(name, type_=String) for name in ("of_org", "of_endpoint", "of_month"))
-
-_SET_CEILING = update(gates).where(gates.c.org == _ORG, gates.c.endpoint == _ENDPOINT).values(ceiling=bindparam("new_ceiling"))
-_GATE_EXISTS = select(exists().where(gates.c.org == _ORG, gates.c.endpoint == _ENDPOINT))
-_SET_PAUSED = update(gates).where(gates.c.org == _ORG, gates.c.endpoint == EVERY_ENDPOINT).values(paused=bindparam("new_paused"))
-
-_THE_BUDGET = and_(budgets.c.org == _ORG, budgets.c.endpoint == _ENDPOINT, budgets.c.month == _MONTH)
-_SET_CAP = update(budgets).where(_THE_BUDGET).values(cap_ms=bindparam("new_cap_ms"))
-
-BOTH_BUDGETS = and_(
-    budgets.c.org == _ORG, or_(budgets.c.endpoint == EVERY_ENDPOINT, budgets.c.endpoint == _ENDPOINT), budgets.c.month == _MONTH
-)
-"""The two budgets that hold for an endpoint, its own and the organisation's, in a month."""
-_RESERVE = (
-    update(budgets).where(BOTH_BUDGETS).values(reserved_ms=budgets.c.reserved_ms + bindparam("more_ms")).returning(budgets.c.endpoint)
-)
-
-_LIVE = (
-    select(func.count(sessions.c.session_id))
-    .where(sessions.c.org == gates.c.org, sessions.c.state == SessionState.STREAMING, LEASED)
-    .where(or_(gates.c.endpoint == EVERY_ENDPOINT, sessions.c.endpoint == gates.c.endpoint))
-    .scalar_subquery()
-)
-_USAGE = (
-    select(gates.c.org, gates.c.endpoint, _MONTH, gates.c.ceiling, _LIVE, gates.c.paused, gates.c.breaker, budgets.c.cap_ms)
-    .add_columns(*(func.coalesce(spent, 0) for spent in (budgets.c.settled_ms, budgets.c.at_risk_ms, budgets.c.reserved_ms)))
-    .outerjoin_from(gates, budgets, and_(budgets.c.org == gates.c.org, budgets.c.endpoint == gates.c.endpoint, budgets.c.month == _MONTH))
-    .where(gates.c.org == _ORG)
-    .order_by(gates.c.endpoint)
-)
-"""The fields of Usage, a row for each gate of an organisation."""
-_USAGE_AT_BOTH_GATES = _USAGE.where(or_(gates.c.endpoint == EVERY_ENDPOINT, gates.c.endpoint == _ENDPOINT))
+from connectors.ledger import turns
+from connectors.ledger.gates import OF_ENDPOINT, keep_gates, reserve, usages_of
+from connectors.ledger.leases import LEASED, Moment
+from connectors.ledger.schema import sessions, tombstones
+from moderation import gate
+from moderation.admission import DONE, Claim, Denial, Grant, History, Refusal, SessionKind, SessionState
+from moderation.gate import Entry
+from moderation.judgement import given_up
+from moderation.limits import Stage
+from moderation.usage import decide
 
 OF_OBJECT = and_(
     sessions.c.lake == bindparam("of_lake"),
     sessions.c.object_id == bindparam("of_object_id"),
-    sessions.c.endpoint == _ENDPOINT,
+    sessions.c.endpoint == OF_ENDPOINT,
     sessions.c.params_hash == bindparam("of_params_hash"),
 )
 """The sessions of an object with the same endpoint and parameters in the same lake."""
@@ -61,68 +33,51 @@ _HISTORY = select(
     exists().where(tombstones.c.object_key_id == bindparam("of_object_key_id")),
 )
 """The fields of History."""
+_ADMITTED = (
+    update(sessions)
+    .where(sessions.c.session_id == bindparam("of_session_id"), sessions.c.state == SessionState.STREAMING, LEASED)
+    .where(sessions.c.admitted.is_(False))
+    .values(admitted=True)
+    .returning(sessions.c.org, sessions.c.endpoint, sessions.c.month)
+)
 
 
-async def set_gate(connection: AsyncConnection, org: str, endpoint: str, ceiling: int | None) -> None:
-    """Write the ceiling of a gate; that of the organisation as a whole comes into being with the first one, without a limit."""
-    changed = await connection.execute(_SET_CEILING, {"of_org": org, "of_endpoint": endpoint, "new_ceiling": ceiling})
-    if not changed.rowcount:
-        await connection.execute(insert(gates), {"org": org, "endpoint": endpoint, "ceiling": ceiling})
-    if not await connection.scalar(_GATE_EXISTS, {"of_org": org, "of_endpoint": EVERY_ENDPOINT}):
-        await connection.execute(insert(gates), {"org": org, "endpoint": EVERY_ENDPOINT})
-
-
-async def set_cap(connection: AsyncConnection, org: str, endpoint: str, month: str, cap_ms: int | None) -> None:
-    """Write the cap of a month."""
-    changed = await connection.execute(_SET_CAP, {"of_org": org, "of_endpoint": endpoint, "of_month": month, "new_cap_ms": cap_ms})
-    if not changed.rowcount:
-        await connection.execute(insert(budgets), {"org": org, "endpoint": endpoint, "month": month, "cap_ms": cap_ms})
-
-
-async def set_paused(connection: AsyncConnection, org: str, *, paused: bool) -> None:
-    """Close or open the gate of the organisation as a whole."""
-    changed = await connection.execute(_SET_PAUSED, {"of_org": org, "new_paused": paused})
-    if not changed.rowcount:
-        raise ConfigurationError(f"the ledger knows no organisation {org!r}: check the name, or run it once")
-
-
-async def usage(connection: AsyncConnection, org: str, month: str, now_ms: int) -> list[Usage]:
-    """Every gate of an organisation with its budget of the month, "*" first."""
-    rows = await connection.execute(_USAGE, {"of_org": org, "of_month": month, "now_ms": now_ms})
-    return [Usage(*row) for row in rows]
-
-
-async def admit(connection: AsyncConnection, claim: Claim, now_ms: int, started_at: datetime) -> Grant | Denial:
-    """Grant a claim, writing the session and its reservation, or say why not."""
-    usages = await usage_at_both_gates(connection, claim.org, claim.endpoint, claim.month, now_ms)
-    if denial := denial_of(claim, usages, await _history(connection, claim)):
-        return denial
+async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Grant | Refusal:
+    """Grant a claim, writing the session, its reservation and what it changes about its gates; or say why not."""
+    usages = await usages_of(connection, claim.org, claim.endpoint, claim.month, moment)
+    entered = decide(claim, await _history(connection, claim), usages, moment.now_ms, moment.rules)
+    if isinstance(entered, Entry) and entered.kind is SessionKind.OBJECT and await turns.is_anothers(connection, claim, moment):
+        entered = Denial.FULL
+    if isinstance(entered, Denial):
+        if entered is Denial.FULL:
+            await turns.wait(connection, claim, moment)
+        return Refusal(entered, given_up(usages.gates, moment.now_ms, moment.rules) if entered is Denial.BREAKER else None)
+    after = gate.started(usages.gates, claim.session_id, entered, moment.now_ms, moment.rules)
+    await keep_gates(connection, claim.org, claim.endpoint, usages.gates, after)
+    await turns.leave(connection, claim)
     await reserve(connection, claim.org, claim.endpoint, claim.month, claim.estimate_ms)
-    lease_until = now_ms + LEASE_MS
-    await connection.execute(insert(sessions), _session_of(claim, lease_until, started_at))
-    return Grant(claim.session_id, lease_until)
+    lease_until = moment.now_ms + moment.lease_ms
+    row = _session_of(claim) | {"kind": entered.kind, "started_at": moment.at, "lease_until": lease_until}
+    await connection.execute(insert(sessions), row)
+    alone = usages.endpoint.gate.limit.stage is Stage.PREFLIGHT
+    return Grant(claim.session_id, lease_until, SessionKind.PROBE if alone else entered.kind)
 
 
-async def usage_at_both_gates(connection: AsyncConnection, org: str, endpoint: str, month: str, now_ms: int) -> list[Usage]:
-    """The two gates that hold for an endpoint, its own and the organisation's, each with its budget of the month.
-
-    Raises ConfigurationError when a gate is missing: a missing limit must never mean an unlimited one (faults.toml, 61).
-    """
-    parameters = {"of_org": org, "of_endpoint": endpoint, "of_month": month, "now_ms": now_ms}
-    usages = [Usage(*row) for row in await connection.execute(_USAGE_AT_BOTH_GATES, parameters)]
-    for missing in {EVERY_ENDPOINT, endpoint} - {found.endpoint for found in usages}:
-        raise ConfigurationError(
-            f"the ledger has no gate for organisation {org!r}, endpoint {missing!r}: nothing is admitted without one; "
-            "check the organisation's settings and start the run again, which writes it"
-        )
-    return usages
+async def note_result(connection: AsyncConnection, session_id: str, moment: Moment) -> None:
+    """Let the gates know that a session has its first result; nothing for one that is no longer held."""
+    session = (await connection.execute(_ADMITTED, {"of_session_id": session_id, **moment.clock})).one_or_none()
+    if session is not None:
+        await admitted(connection, session_id, session.org, session.endpoint, session.month, moment, itself=1)
 
 
-async def reserve(connection: AsyncConnection, org: str, endpoint: str, month: str, more_ms: int) -> None:
-    """Add to what is reserved in both budgets, which come into being when the month's first session starts."""
-    reserved = await connection.scalars(_RESERVE, {"of_org": org, "of_endpoint": endpoint, "of_month": month, "more_ms": more_ms})
-    for missing in {EVERY_ENDPOINT, endpoint} - set(reserved):
-        await connection.execute(insert(budgets), {"org": org, "endpoint": missing, "month": month, "reserved_ms": more_ms})
+async def admitted(
+    connection: AsyncConnection, session_id: str, org: str, endpoint: str, month: str, moment: Moment, *, itself: int = 0
+) -> None:
+    """Take into its gates that the service has admitted a session; itself is 1 where it is one of the live ones."""
+    usages = await usages_of(connection, org, endpoint, month, moment)
+    crowd = gate.Crowd(usages.crowd.live - itself, usages.crowd.admitted - itself, usages.crowd.whole - itself)
+    after = gate.admitted(usages.gates, crowd, session_id, moment.now_ms, moment.chance, moment.rules)
+    await keep_gates(connection, org, endpoint, usages.gates, after)
 
 
 async def _history(connection: AsyncConnection, claim: Claim) -> History:
@@ -138,7 +93,7 @@ def parameters_of_object(lake: str, object_id: str, endpoint: str, params_hash: 
     return {"of_lake": lake, "of_object_id": object_id, "of_endpoint": endpoint, "of_params_hash": params_hash}
 
 
-def _session_of(claim: Claim, lease_until: int, started_at: datetime) -> dict[str, Any]:
+def _session_of(claim: Claim) -> dict[str, Any]:
     wanted = asdict(claim)
     row = {column.name: wanted[column.name] for column in sessions.c if column.name in wanted}
-    return row | {"reserved_ms": claim.estimate_ms, "state": SessionState.STREAMING, "started_at": started_at, "lease_until": lease_until}
+    return row | {"reserved_ms": claim.estimate_ms, "state": SessionState.STREAMING}

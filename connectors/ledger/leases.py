@@ -8,37 +8,62 @@ The clock must be read within the transaction: read before waiting for the lock,
 like such remnants.
 """
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from sqlalchemy import BigInteger, and_, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.ledger.schema import sessions
 from moderation.admission import SessionState
+from moderation.gate import GateRules
 
 LEASE_MS = 60_000
 """One lease (design.md section 5): workers renew every 15 s and abort their sessions after half a lease without a renewal."""
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When and by which rules a transaction runs.
+
+    now_ms is the ledger's clock, read under its lock; at the wall clock's instant, which is only written down; chance a random number in
+    [0, 1); lease_ms the length of a lease.
+    """
+
+    now_ms: int
+    at: datetime
+    chance: float
+    lease_ms: int
+    rules: GateRules
+
+    @property
+    def clock(self) -> dict[str, int]:
+        """The parameters of LEASED and EXPIRED."""
+        return {"now_ms": self.now_ms, "lease_ms": self.lease_ms}
+
+
 _NOW = bindparam("now_ms", type_=BigInteger)
-LEASED = and_(sessions.c.lease_until > _NOW, sessions.c.lease_until <= _NOW + LEASE_MS)
-"""Whether a session's lease is unexpired at the parameter now_ms."""
-EXPIRED = or_(sessions.c.lease_until <= _NOW, sessions.c.lease_until > _NOW + LEASE_MS)
+_LEASE = bindparam("lease_ms", type_=BigInteger)
+LEASED = and_(sessions.c.lease_until > _NOW, sessions.c.lease_until <= _NOW + _LEASE)
+"""Whether a session's lease is unexpired at the parameter now_ms, where leases are lease_ms long."""
+EXPIRED = or_(sessions.c.lease_until <= _NOW, sessions.c.lease_until > _NOW + _LEASE)
 """Whether it has expired; ended sessions have none."""
 
 _RENEW = (
     update(sessions)
     .where(sessions.c.worker == bindparam("of_worker"), sessions.c.state == SessionState.STREAMING, LEASED)
-    .values(lease_until=_NOW + LEASE_MS)
+    .values(lease_until=_NOW + _LEASE)
     .returning(sessions.c.session_id)
 )
 _EXPIRED_SESSIONS = select(sessions.c.session_id).where(sessions.c.state == SessionState.STREAMING, EXPIRED)
 
 
-async def renew(connection: AsyncConnection, worker: str, now_ms: int) -> frozenset[str]:
+async def renew(connection: AsyncConnection, worker: str, moment: Moment) -> frozenset[str]:
     """Renew what a worker still holds. An expired lease stays expired: its slot may be another's by now."""
-    return frozenset(await connection.scalars(_RENEW, {"of_worker": worker, "now_ms": now_ms}))
+    return frozenset(await connection.scalars(_RENEW, {"of_worker": worker, **moment.clock}))
 
 
-async def expired_sessions(connection: AsyncConnection, now_ms: int) -> tuple[str, ...]:
+async def expired_sessions(connection: AsyncConnection, moment: Moment) -> tuple[str, ...]:
     """The streaming sessions that are to be swept, oldest first."""
     # sorted here: SQLite would read all sessions in the order wanted rather than the few leased ones (183 ms at a million)
-    return tuple(sorted(await connection.scalars(_EXPIRED_SESSIONS, {"now_ms": now_ms})))
+    return tuple(sorted(await connection.scalars(_EXPIRED_SESSIONS, moment.clock)))

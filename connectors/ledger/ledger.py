@@ -1,20 +1,30 @@
 """The ledger of one installation: every method is one transaction, kept whole or not at all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.ledger import admission, leases, packages, settlement
-from connectors.ledger.database import Database, host_boot_ms
+from connectors.ledger import admission, corrections, gates, leases, packages, settlement
+from connectors.ledger.database import Database
+from connectors.ledger.leases import LEASE_MS, Moment
+from connectors.ledger.schema import gates as schema_gates
 from connectors.ledger.schema import sessions
-from moderation.admission import Claim, Denial, Grant, Package, SessionRecord, SessionState, UnpackagedRun, Usage
-from moderation.errors import Scope, SoundcheckError
+from moderation.admission import Adjustment, Claim, Grant, Package, Refusal, SessionRecord, SessionState, UnpackagedRun
+from moderation.errors import SoundcheckError
+from moderation.gate import GateRules
+from moderation.judgement import Failure
+from moderation.refusals import Cause
 from moderation.results import SpooledSession
+from moderation.usage import Usage
+
+T = TypeVar("T")
 
 
 def _utc_now() -> datetime:
@@ -25,96 +35,117 @@ class Ledger:
     """Who may stream, what it cost and what is published: sessions, gates, budgets and packages in one database.
 
     All `_ms` are milliseconds of audio. Every method raises ResultsNotWritable when the database takes no writes (disk full, read-only)
-    and UnreachableError when it was locked for 30 s or is damaged. A cancelled caller waits until its transaction has ended.
+    and UnreachableError when it was locked for 30 s, does not answer or is damaged. A cancelled caller waits until its transaction has
+    ended. lease_ms is how long a session is held without a renewal.
     """
 
-    def __init__(self, database: Database, boot_ms: Callable[[], int], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, rules: GateRules, lease_ms: int, now: Callable[[], datetime], chance: Callable[[], float]
+    ) -> None:
         self._database = database
-        self._boot_ms = boot_ms
+        self._rules = rules
         self._now = now
+        self._chance = chance
+        self.lease_ms = lease_ms
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, path_or_url: Path | str, *, boot_ms: Callable[[], int] = host_boot_ms, now: Callable[[], datetime] = _utc_now
+        cls,
+        path_or_url: Path | str,
+        *,
+        rules: GateRules | None = None,
+        lease_ms: int = LEASE_MS,
+        clock_ms: Callable[[], int] | None = None,
+        now: Callable[[], datetime] = _utc_now,
+        chance: Callable[[], float] = random.random,
     ) -> AsyncIterator[Self]:
-        """The ledger in a file (made when missing, with its folder) or at a `sqlite+aiosqlite://` URL.
+        """The ledger in a file (made when missing, with its folder), or at a `sqlite+aiosqlite://` or `postgresql+asyncpg://` URL.
 
-        boot_ms gives the milliseconds since the host booted, by which leases run; now the instants that are written down.
-        Raises ConfigurationError for a ledger of another schema version.
+        All processes of an installation must use the same rules and lease. Leases and breakers run by the host's boot clock on SQLite, by
+        the database's own on PostgreSQL, or by clock_ms, in milliseconds; now gives the instants that are written down. Raises
+        ConfigurationError for a ledger of a newer schema version.
         """
-        async with Database.open(path_or_url) as database:
-            yield cls(database, boot_ms, now)
+        async with Database.open(path_or_url, clock_ms) as database:
+            yield cls(database, rules or GateRules(), lease_ms, now, chance)
+
+    async def _transact(self, step: Callable[[AsyncConnection, Moment], Awaitable[T]]) -> T:
+        async def at_its_moment(connection: AsyncConnection) -> T:
+            now_ms = await self._database.now_ms(connection)
+            return await step(connection, Moment(now_ms, self._now(), self._chance(), self.lease_ms, self._rules))
+
+        return await self._database.transact(at_its_moment)
 
     async def set_gate(self, org: str, endpoint: str, ceiling: int | None) -> None:
         """Write how many sessions may be live at once; endpoint "*" means all of the organisation's, None no limit there. Repeatable."""
-        await self._database.transact(lambda c: admission.set_gate(c, org, endpoint, ceiling))
+        await self._transact(lambda c, _: gates.set_ceiling(c, org, endpoint, ceiling))
+
+    async def reopen(self, org: str, endpoints: Iterable[str]) -> None:
+        """Begin a run: where nothing is live one session goes first, and an open breaker may be probed at once."""
+        await self._transact(lambda c, moment: gates.reopen(c, org, endpoints, moment))
 
     async def set_cap(self, org: str, endpoint: str, month: str, cap_ms: int | None) -> None:
         """Write the audio that a month may cost at most; endpoint "*" means the organisation's in all, None no limit. Repeatable."""
-        await self._database.transact(lambda c: admission.set_cap(c, org, endpoint, month, cap_ms))
+        await self._transact(lambda c, _: gates.set_cap(c, org, endpoint, month, cap_ms))
 
     async def pause(self, org: str) -> None:
         """Admit nothing of an organisation until `resume`; what streams goes on. Raises ConfigurationError for an unknown one."""
-        await self._database.transact(lambda c: admission.set_paused(c, org, paused=True))
+        await self._transact(lambda c, _: gates.set_paused(c, org, paused=True))
 
     async def resume(self, org: str) -> None:
         """End a pause. Raises ConfigurationError for an unknown organisation."""
-        await self._database.transact(lambda c: admission.set_paused(c, org, paused=False))
+        await self._transact(lambda c, _: gates.set_paused(c, org, paused=False))
 
-    async def admit(self, claim: Claim) -> Grant | Denial:
-        """Grant a slot and a reservation for one session, or say why not (`moderation.admission.denial_of` has the rule).
+    async def admit(self, claim: Claim) -> Grant | Refusal:
+        """Grant a slot and a reservation for one session, or say why not (`moderation.usage.decide` has the rule).
 
         A granted session streams until `finish` or `fail`, as long as `renew` comes at least once in a lease. When the caller is
         cancelled meanwhile, the session is released. Raises ConfigurationError when a gate is missing.
         """
         try:
-            return await self._database.transact(lambda c: admission.admit(c, claim, self._boot_ms(), self._now()))
+            return await self._transact(lambda c, moment: admission.admit(c, claim, moment))
         except asyncio.CancelledError:
             with suppress(SoundcheckError):  # then `renew` names it to a worker that does not know it
-                await self._database.transact(lambda c: settlement.withdraw(c, claim.session_id))
+                await self._transact(lambda c, moment: settlement.withdraw(c, claim.session_id, moment))
             raise
+
+    async def note_result(self, session_id: str) -> None:
+        """Say that a session has its first result: key, organisation and service are fine, and one more may start. Repeatable."""
+        await self._transact(lambda c, moment: admission.note_result(c, session_id, moment))
 
     async def renew(self, worker: str) -> frozenset[str]:
         """Renew the leases of a worker; the ids of the sessions that it still holds.
 
         It must drop any other at once, and `fail` with nothing sent any that it does not know: a cancelled admission whose release failed.
         """
-        return await self._database.transact(lambda c: leases.renew(c, worker, self._boot_ms()))
+        return await self._transact(lambda c, moment: leases.renew(c, worker, moment))
 
     async def extend(self, session_id: str, more_ms: int) -> bool:
         """Reserve more for a session that outlives its estimate, before it sends on. False when a cap forbids it; raises LeaseLost."""
-        return await self._database.transact(lambda c: settlement.extend(c, session_id, more_ms, self._boot_ms()))
+        return await self._transact(lambda c, moment: settlement.extend(c, session_id, more_ms, moment))
 
     async def finish(self, session_id: str, booked_ms: int, close_code: int | None = None) -> None:
         """Settle a session that ended with a valid done and lies in the spool.
 
         Raises LeaseLost when its lease ran out: then the sweeper settles it from the spool.
         """
-        await self._database.transact(lambda c: settlement.finish(c, session_id, booked_ms, close_code, self._boot_ms()))
+        await self._transact(lambda c, moment: settlement.finish(c, session_id, booked_ms, close_code, moment))
 
     async def fail(
-        self,
-        session_id: str,
-        *,
-        sent_ms: int,
-        outcome: str,
-        scope: Scope | None = None,
-        close_code: int | None = None,
-        error_text: str | None = None,
-    ) -> SessionState:
-        """Book a failed attempt: AT_RISK with what was sent, or RELEASED when no audio was; its object is free again.
+        self, failure: Failure, *, sent_ms: int, outcome: str, close_code: int | None = None, error_text: str | None = None
+    ) -> Cause:
+        """Book a failed attempt, and say what it means.
 
-        outcome is a word of datasets.md (attempts); scope OBJECT spends one of the object's attempts; error_text is redacted.
+        It is AT_RISK with what was sent, or RELEASED when no audio was, and its object is free again. outcome is a word of datasets.md
+        (attempts); a cause of scope OBJECT spends one of the object's attempts; error_text is redacted.
         Raises LeaseLost when the session has been swept; an expired lease alone does not matter.
         """
-        ending = settlement.failure(sent_ms, outcome, scope, close_code, error_text)
-        await self._database.transact(lambda c: settlement.fail(c, session_id, ending))
-        return ending.state
+        ending = settlement.failure(sent_ms, outcome, failure.cause.scope, close_code, error_text)
+        return await self._transact(lambda c, moment: settlement.fail(c, ending, failure, moment))
 
     async def expired(self) -> tuple[str, ...]:
         """The ids of sessions whose lease ran out: `recover` each with what the spool has of it."""
-        return await self._database.transact(lambda c: leases.expired_sessions(c, self._boot_ms()))
+        return await self._transact(leases.expired_sessions)
 
     async def recover(self, session_id: str, spooled: SpooledSession | None) -> SessionState | None:
         """End an expired session by what the spool has of it.
@@ -122,11 +153,11 @@ class Ledger:
         A result makes it FINISHED, a failure AT_RISK or RELEASED by its facts, nothing AT_RISK with its whole reservation.
         None when there is nothing to recover: any number of sweepers may run at once.
         """
-        return await self._database.transact(lambda c: settlement.recover(c, session_id, spooled, self._boot_ms()))
+        return await self._transact(lambda c, moment: settlement.recover(c, session_id, spooled, moment))
 
     async def assign_package(self, lake: str, run_id: str, scan_date: date, *, max_sessions: int) -> Package | None:
         """Fix the membership of the run's next package: its oldest ended sessions without one. None when there are none."""
-        return await self._database.transact(lambda c: packages.assign_package(c, lake, run_id, scan_date, max_sessions, self._now()))
+        return await self._transact(lambda c, moment: packages.assign_package(c, lake, run_id, scan_date, max_sessions, moment.at))
 
     async def unpublished(self, lake: str) -> list[Package]:
         """The packages of a lake that are not confirmed as published, oldest first, with their members."""
@@ -138,11 +169,33 @@ class Ledger:
 
     async def mark_published(self, package: str) -> None:
         """Confirm that every file of a package lies in the lake: its finished sessions become published. Repeatable."""
-        await self._database.transact(lambda c: packages.mark_published(c, package, self._now()))
+        await self._transact(lambda c, moment: packages.mark_published(c, package, moment.at))
 
     async def usage(self, org: str, month: str) -> list[Usage]:
         """Where every gate of an organisation and its budget of the month stand, "*" first; empty for an unknown organisation."""
-        return await self._database.transact(lambda c: admission.usage(c, org, month, self._boot_ms()))
+        return await self._transact(lambda c, moment: gates.usage(c, org, month, moment))
+
+    async def adjust(self, adjustment_id: str, adjustment: Adjustment) -> None:
+        """Correct what a month has cost. Raises ConfigurationError where less than nothing would be spent."""
+        await self._transact(lambda c, moment: corrections.adjust(c, adjustment_id, adjustment, moment))
+
+    async def adjustments(self, org: str, month: str) -> list[Adjustment]:
+        """The corrections of a month, oldest first."""
+        return await self._database.transact(lambda c: corrections.adjustments_of(c, org, month))
+
+    async def streaming(self, org: str) -> list[SessionRecord]:
+        """The sessions of an organisation that stream, or whose worker has died while they did; oldest first."""
+        query = select(sessions).where(sessions.c.org == org, sessions.c.state == SessionState.STREAMING).order_by(sessions.c.session_id)
+        return [SessionRecord(*row) for row in await self._database.transact(lambda c: c.execute(query))]
+
+    async def now_ms(self) -> int:
+        """The ledger's clock, to which its gates refer."""
+        return await self._database.transact(self._database.now_ms)
+
+    async def organisations(self) -> list[str]:
+        """Every organisation that the ledger knows."""
+        query = select(schema_gates.c.org).distinct().order_by(schema_gates.c.org)
+        return list(await self._database.transact(lambda c: c.scalars(query)))
 
     async def attempts_of(self, lake: str, object_id: str, endpoint: str, params_hash: str) -> int:
         """How many attempts an object has spent: its failures under scope OBJECT."""

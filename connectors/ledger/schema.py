@@ -1,15 +1,13 @@
 """The tables of the ledger (design.md section 5).
 
-All `_ms` are milliseconds of audio; lease_until is in milliseconds of the ledger's clock.
+All `_ms` are milliseconds of audio, but lease_until, since_ms and seen_ms milliseconds of the ledger's clock.
 """
 
 from datetime import UTC, datetime
 
 from sqlalchemy import BigInteger, Boolean, Column, Date, DateTime, Dialect, Index, Integer, MetaData, String, Table, TypeDecorator, false
 
-from moderation.admission import BREAKER_CLOSED
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Instant(TypeDecorator[datetime]):
@@ -53,6 +51,7 @@ sessions = Table(
     Column("package", String),
     Column("started_at", Instant, nullable=False),
     Column("lease_until", BigInteger),
+    Column("admitted", Boolean, nullable=False, server_default=false()),
     Column("outcome", String),
     Column("scope", String),
     Column("close_code", Integer),
@@ -69,14 +68,19 @@ gates = Table(
     metadata,
     Column("org", String, primary_key=True),
     Column("endpoint", String, primary_key=True),
-    Column("ceiling", Integer),
-    Column("learned_limit", Integer),
-    Column("limit_known_at", Instant),
-    Column("breaker", String, nullable=False, server_default=BREAKER_CLOSED),
-    Column("breaker_until", Instant),
-    Column("fence", Integer, nullable=False, server_default="0"),
-    Column("key_ok_at", Instant),
-    Column("paused", Boolean, nullable=False, server_default=false()),
+    # moderation.gate.Gate as JSON: its rules are the only ones who read and write what is in it
+    Column("gate", String, nullable=False),
+)
+
+waiting = Table(
+    "waiting",
+    metadata,
+    Column("org", String, primary_key=True),
+    Column("endpoint", String, primary_key=True),
+    Column("worker", String, primary_key=True),
+    Column("priority", Integer, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
 )
 
 budgets = Table(
@@ -89,6 +93,20 @@ budgets = Table(
     Column("settled_ms", BigInteger, nullable=False, server_default="0"),
     Column("at_risk_ms", BigInteger, nullable=False, server_default="0"),
     Column("reserved_ms", BigInteger, nullable=False, server_default="0"),
+)
+
+adjustments = Table(
+    "adjustments",
+    metadata,
+    Column("adjustment_id", String, primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("org", String, nullable=False),
+    Column("endpoint", String, nullable=False),
+    Column("month", String, nullable=False),
+    Column("settled_ms", BigInteger, nullable=False),
+    Column("at_risk_ms", BigInteger, nullable=False),
+    Column("who", String, nullable=False),
+    Column("reason", String, nullable=False),
 )
 
 tombstones = Table(

@@ -1,22 +1,35 @@
 """What a session cost: each end of a session moves its reservation to what is settled or at risk, in the same transaction."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from sqlalchemy import BigInteger, String, Update, and_, bindparam, func, select, update
+from sqlalchemy import BigInteger, Row, String, Update, and_, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.ledger.admission import BOTH_BUDGETS, OF_OBJECT, parameters_of_object, reserve, usage_at_both_gates
-from connectors.ledger.leases import EXPIRED, LEASED
+from connectors.ledger.admission import OF_OBJECT, admitted, parameters_of_object
+from connectors.ledger.gates import BOTH_BUDGETS, keep_gates, reserve, usages_of
+from connectors.ledger.leases import EXPIRED, LEASED, Moment
 from connectors.ledger.schema import budgets, sessions
+from moderation import gate
 from moderation.admission import SessionState
 from moderation.errors import LeaseLost, Scope
+from moderation.judgement import Failure, judge
+from moderation.refusals import Cause
 from moderation.results import SpooledSession
 
 _SESSION_ID = bindparam("of_session_id", type_=String)
 _STREAMING = and_(sessions.c.session_id == _SESSION_ID, sessions.c.state == SessionState.STREAMING)
-_MONEY = (sessions.c.org, sessions.c.endpoint, sessions.c.month, sessions.c.reserved_ms, sessions.c.booked_ms)
+_FACTS = (
+    sessions.c.session_id,
+    sessions.c.org,
+    sessions.c.endpoint,
+    sessions.c.month,
+    sessions.c.reserved_ms,
+    sessions.c.booked_ms,
+    sessions.c.admitted,
+)
 
-_HELD = select(*_MONEY).where(_STREAMING, LEASED)
+_HELD = select(*_FACTS).where(_STREAMING, LEASED)
 _EXTEND = update(sessions).where(_STREAMING).values(reserved_ms=sessions.c.reserved_ms + bindparam("more_ms"))
 _END = (
     update(sessions)
@@ -31,7 +44,7 @@ _END = (
         error_text=bindparam("new_error_text"),
         lease_until=None,
     )
-    .returning(*_MONEY)
+    .returning(*_FACTS)
 )
 _END_LEASED, _END_EXPIRED = _END.where(LEASED), _END.where(EXPIRED)
 _MOVE = (
@@ -68,42 +81,60 @@ def failure(sent_ms: int, outcome: str | None, scope: str | None, close_code: in
 WORKER_DIED = Ending(SessionState.AT_RISK, booked_ms=None)
 
 
-async def extend(connection: AsyncConnection, session_id: str, more_ms: int, now_ms: int) -> bool:
+async def extend(connection: AsyncConnection, session_id: str, more_ms: int, moment: Moment) -> bool:
     """Add to a live session's reservation if both caps hold it."""
-    held = await connection.execute(_HELD, {"of_session_id": session_id, "now_ms": now_ms})
+    held = await connection.execute(_HELD, {"of_session_id": session_id, **moment.clock})
     session = held.one_or_none()
     if session is None:
         raise _lease_lost(session_id)
-    usages = await usage_at_both_gates(connection, session.org, session.endpoint, session.month, now_ms)
-    if not all(usage.fits(more_ms) for usage in usages):
+    usages = await usages_of(connection, session.org, session.endpoint, session.month, moment)
+    if not usages.fit(more_ms):
         return False
     await reserve(connection, session.org, session.endpoint, session.month, more_ms)
     await connection.execute(_EXTEND, {"of_session_id": session_id, "more_ms": more_ms})
     return True
 
 
-async def finish(connection: AsyncConnection, session_id: str, booked_ms: int, close_code: int | None, now_ms: int) -> None:
+async def finish(connection: AsyncConnection, session_id: str, booked_ms: int, close_code: int | None, moment: Moment) -> None:
     """Book a valid done. It needs an unexpired lease: else it is for the sweeper to find the result in the spool."""
     ending = Ending(SessionState.FINISHED, booked_ms, outcome="done", close_code=close_code)
-    if not await _end(connection, session_id, ending, _END_LEASED, now_ms=now_ms):
+    session = await _end(connection, session_id, ending, _END_LEASED, **moment.clock)
+    if session is None:
         raise _lease_lost(session_id)
+    if not session.admitted:  # too short for an item, yet the service has taken it
+        await admitted(connection, session_id, session.org, session.endpoint, session.month, moment)
 
 
-async def fail(connection: AsyncConnection, session_id: str, ending: Ending) -> None:
-    """Book a failed attempt. Until the session is swept its own worker knows best what was sent, lease or not."""
-    if not await _end(connection, session_id, ending):
-        raise _lease_lost(session_id)
+async def fail(connection: AsyncConnection, ending: Ending, failure: Failure, moment: Moment) -> Cause:
+    """Book a failed attempt and judge what it means. Until the session is swept its own worker knows best what was sent, lease or not."""
+    session = await _end(connection, failure.session_id, ending)
+    if session is None:
+        raise _lease_lost(failure.session_id)
+    usages = await usages_of(connection, session.org, session.endpoint, session.month, moment)
+    judgement = judge(usages.gates, usages.crowd, failure, moment.now_ms, moment.chance, moment.rules)
+    await keep_gates(connection, session.org, session.endpoint, usages.gates, judgement.gates)
+    return judgement.cause
 
 
-async def withdraw(connection: AsyncConnection, session_id: str) -> None:
+async def withdraw(connection: AsyncConnection, session_id: str, moment: Moment) -> None:
     """Release a session that its worker never learned of; nothing when it was not admitted."""
-    await _end(connection, session_id, failure(0, "cancelled", None, None, None))
+    await _leave(connection, await _end(connection, session_id, failure(0, "cancelled", None, None, None)), moment)
 
 
-async def recover(connection: AsyncConnection, session_id: str, spooled: SpooledSession | None, now_ms: int) -> SessionState | None:
+async def recover(connection: AsyncConnection, session_id: str, spooled: SpooledSession | None, moment: Moment) -> SessionState | None:
     """End an expired session by what its worker left in the spool; None when it has not expired or another sweeper was first."""
     ending = _spooled_ending(spooled) if spooled is not None else WORKER_DIED
-    return ending.state if await _end(connection, session_id, ending, _END_EXPIRED, now_ms=now_ms) else None
+    session = await _end(connection, session_id, ending, _END_EXPIRED, **moment.clock)
+    await _leave(connection, session, moment)
+    return None if session is None else ending.state
+
+
+async def _leave(connection: AsyncConnection, session: Row[*tuple[Any, ...]] | None, moment: Moment) -> None:
+    """Take out of its gates a session of which nothing was heard."""
+    if session is not None:
+        usages = await usages_of(connection, session.org, session.endpoint, session.month, moment)
+        after = gate.left(usages.gates, session.session_id, moment.now_ms, moment.chance, moment.rules)
+        await keep_gates(connection, session.org, session.endpoint, usages.gates, after)
 
 
 def _spooled_ending(spooled: SpooledSession) -> Ending:
@@ -118,12 +149,14 @@ async def attempts_of(connection: AsyncConnection, lake: str, object_id: str, en
     return await connection.scalar(_ATTEMPTS, parameters_of_object(lake, object_id, endpoint, params_hash)) or 0
 
 
-async def _end(connection: AsyncConnection, session_id: str, ending: Ending, fenced: Update = _END, **fence: int) -> bool:
-    """Move a streaming session to its end and its money with it; False when it no longer streams or the fence forbids it."""
+async def _end(
+    connection: AsyncConnection, session_id: str, ending: Ending, fenced: Update = _END, **fence: int
+) -> Row[*tuple[Any, ...]] | None:
+    """Move a streaming session to its end and its money with it; None when it no longer streams or the fence forbids it."""
     facts = {f"new_{name}": value for name, value in asdict(ending).items()}
     session = (await connection.execute(fenced, {**facts, "of_session_id": session_id, **fence})).one_or_none()
     if session is None:
-        return False
+        return None
     settled = ending.state is SessionState.FINISHED
     await connection.execute(
         _MOVE,
@@ -136,7 +169,7 @@ async def _end(connection: AsyncConnection, session_id: str, ending: Ending, fen
             "more_at_risk_ms": 0 if settled else session.booked_ms,
         },
     )
-    return True
+    return session
 
 
 def _lease_lost(session_id: str) -> LeaseLost:

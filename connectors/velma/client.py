@@ -62,12 +62,15 @@ class VelmaClient:
         expected_ms: int | None = None,
         chunk_bytes: int | None = None,
         session_id: str | None = None,
+        cautious: bool = False,
         on_session: Callable[[ClientSession], None] = lambda _: None,
+        on_result: Callable[[], None] = lambda: None,
     ) -> SessionResult:
         """Stream one object's bytes and return what the service found; the slot may be given away when this returns or raises.
 
         audio is closed at the end where it is a generator. expected_ms is the object's duration where its header is trusted; chunk_bytes
-        the size of a message, where the service took no larger ones; session_id names the transcript. on_session gets the session before
+        the size of a message, where the service took no larger ones; session_id names the transcript; a cautious session listens
+        for a refusal after its first message. on_result is called with the first item, on_session gets the session before
         the first byte, so that a caller can see how far it came even if this raises. Raises SessionError, with the scope of its cause,
         without a valid done; what `audio` raises where reading it fails; and ConfigurationError where the service cannot be trusted (TLS).
         """
@@ -76,7 +79,8 @@ class VelmaClient:
             on_session(session)
             try:
                 async with self._connection(endpoint, parameters) as connection:
-                    await Exchange(connection, session, self._settings, self._key).run(audio, chunk_bytes or self.chunk_bytes)
+                    exchange = Exchange(connection, session, self._settings, self._key)
+                    await exchange.run(audio, chunk_bytes or self.chunk_bytes, cautious=cautious, on_result=on_result)
                 await self._hear_out(session, connection)
                 self._note_end(session, connection)
                 return session.result()

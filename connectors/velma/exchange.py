@@ -4,7 +4,7 @@ The receiver decides what a session was worth; the sender only ever says that it
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 
 from websockets.asyncio.client import ClientConnection
@@ -40,9 +40,17 @@ class Exchange:
         self._news = asyncio.Event()
         self._stale_at = 0.0
         self._source_failure: Exception | None = None
+        self._cautious = self._has_result = False
+        self._on_result: Callable[[], None] = lambda: None
 
-    async def run(self, audio: AsyncIterator[bytes], chunk_bytes: int) -> None:
-        """Send and receive until the session's verdict is known, or a deadline has passed. Raises what reading `audio` raised."""
+    async def run(
+        self, audio: AsyncIterator[bytes], chunk_bytes: int, *, cautious: bool = False, on_result: Callable[[], None] = lambda: None
+    ) -> None:
+        """Send and receive until the session's verdict is known, or a deadline has passed. Raises what reading `audio` raised.
+
+        A cautious one listens for a refusal after its first message; on_result is called with the first item.
+        """
+        self._cautious, self._on_result = cautious, on_result
         self._watchdog.touch(self._clock())
         self._window.start(self._clock())
         sender: asyncio.Task[None] | None = None
@@ -82,6 +90,9 @@ class Exchange:
             session, connection, redact = self._session, self._connection, self._key.redact_message
             while session.state not in HEARD:
                 session.receive(redact(await connection.recv()))
+                if not self._has_result and len(session.columns):
+                    self._has_result = True
+                    self._on_result()
                 self._news.set()
                 self._moved()
                 if session.state is State.REFUSED:
@@ -94,6 +105,7 @@ class Exchange:
                 async for chunk in chunks:
                     await self._wait_for_turn()
                     await self._wait_for_room()
+                    await self._listen()
                     await self._transmit(chunk)
             self._session.end_of_stream()
             self._watchdog.draining(self._clock(), max(self._session.audio_sent_ms, self._session.expected_ms or 0))
@@ -111,6 +123,15 @@ class Exchange:
         self._window.sending(len(chunk), self._clock())
         await self._connection.send(chunk)
         self._moved()
+
+    async def _listen(self) -> None:
+        """Give a refusal the time to arrive before more is sent: what a reset throws away would have been paid, and its reason lost."""
+        if self._cautious and self._session.bytes_sent:
+            self._cautious = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.listen_s):
+                    await self._news.wait()
+            self._moved()
 
     async def _wait_for_turn(self) -> None:
         """Sleep for as long as the pace asks: a silence of our own is no stall, however long."""

@@ -23,7 +23,8 @@ class VelmaSettings:
 
     proxy is an `http://` or `https://` URL; what the environment says of proxies is not heard. transcripts is a folder where every
     session leaves its transcript (moderation.transcript), for finding out why one failed; None leaves none. window_ms and window_bytes
-    bound the audio in flight. Raises ConfigurationError for a URL over which the key could be read, or which is none.
+    bound the audio in flight; listen_s is how long a cautious session waits for a refusal after its first message. Raises
+    ConfigurationError for a URL over which the key could be read, or which is none.
     """
 
     hosts: Mapping[str, str] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class VelmaSettings:
     window_bytes: int = 4 * 1024 * 1024
     proxy: str | None = field(default=None, repr=False)
     transcripts: Path | None = None
+    listen_s: float = 2.0
 
     def __post_init__(self) -> None:
         for host in self.hosts.values():

@@ -60,7 +60,7 @@ async def test_a_flow_at_debug_level_leaves_results_a_quiet_terminal_and_no_key(
 
     world.velma.organisation.api_keys = frozenset({"another"})
     world.put("three.wav", make_wav(1.5))
-    refused = await run(*scan, **settings, SOUNDCHECK_RETRIES='{"refused_key_waits_s": [0.0, 0.0]}')
+    refused = await run(*scan, **settings, SOUNDCHECK_BREAKER='{"pause_factor": 0}')
     assert refused.returncode == 77, refused.stderr
     assert json.loads(refused.stdout)["pending"] == 1
     assert files_with(tmp_path, KEY) == []

@@ -17,9 +17,9 @@ from connectors.lake.query import connect
 from connectors.s3 import S3Settings, s3_client
 from flows.launch import scan_directly
 from flows.run import Watch
+from moderation.breaker import BreakerRules
 from moderation.errors import ConfigurationError, ResultsNotWritable
 from moderation.outcomes import ExitCode, StopCause
-from moderation.retry import RetryRules
 from tasks.progress import Standing
 
 BUCKET = "catalogue"
@@ -128,7 +128,7 @@ async def test_a_wrong_key_stops_the_run_with_nothing_quarantined(world, make_wa
     world.put("one.wav", make_wav(1.0))
     world.put("two.wav", make_wav(2.0))
     world.velma.organisation.api_keys = frozenset({"another"})
-    report = await world.scan(endpoints=["music"], retries=RetryRules(refused_key_waits_s=(0.0, 0.0)))
+    report = await world.scan(endpoints=["music"], breaker=BreakerRules(pause_factor=0))
     assert (report.state, report.exit_code) == ("AccessDenied", ExitCode.ACCESS_DENIED)
     assert figures(report)["pending"] == 2
     assert figures(report)["quarantined"] == 0
@@ -142,7 +142,7 @@ async def test_running_out_of_credits_leaves_the_rest_pending(world, make_wav):
     for number in range(6):
         world.put(f"{number}.wav", make_wav(4.0, 300.0 + number))
     world.velma.organisation.credit_hours = 9 / 3600
-    report = await world.scan(connections=1, endpoints=["music"])
+    report = await world.scan(connections=1, endpoints=["music"], breaker=BreakerRules(pause_factor=0))
     assert (report.state, report.exit_code) == ("CreditsExhausted", ExitCode.EXHAUSTED)
     done = figures(report)["done"]
     assert 0 < done < 6

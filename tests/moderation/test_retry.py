@@ -1,5 +1,7 @@
 """When an object is tried again, and how it ends when it is not."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,8 +28,10 @@ from moderation.retry import MAX_RETRY_AFTER_S, GiveUp, RetryAfter, RetryRules
 
 RULES = RetryRules()
 SESSION_FAULTS = [INCOMPLETE, UNKNOWN_CODE]
-OTHERS_FAULTS = [NOT_VALIDATED, SERVICE_FAULT, UNREACHABLE, CAPACITY]
-ALL = [*SESSION_FAULTS, *OTHERS_FAULTS, NOT_PERMITTED, QUOTA, UNDECODABLE, BAD_PARAMETERS, WRONG_URL, TOO_BIG]
+TRANSIENT = [NOT_VALIDATED, SERVICE_FAULT, UNREACHABLE]
+WAITS = [CAPACITY, *(replace(cause, action=Action.WAIT, stop=None) for cause in (NOT_PERMITTED, QUOTA))]
+"""As they come back from the ledger, which has judged them."""
+ENDING = [*SESSION_FAULTS, *TRANSIENT, NOT_PERMITTED, QUOTA, UNDECODABLE, BAD_PARAMETERS, WRONG_URL, TOO_BIG]
 chances = st.floats(0, 1, exclude_max=True)
 
 
@@ -63,22 +67,18 @@ def test_settings_can_lower_the_attempts_of_every_fault():
     assert len(life_of(UNKNOWN_CODE, rules=RetryRules(attempts=9))[0]) == 1
 
 
-@pytest.mark.parametrize("cause", [NOT_VALIDATED, SERVICE_FAULT, UNREACHABLE], ids=lambda cause: cause.name)
-def test_a_fault_of_the_service_ends_the_run_and_leaves_the_object_pending(cause):
+@pytest.mark.parametrize("cause", TRANSIENT, ids=lambda cause: cause.name)
+def test_a_fault_of_the_service_leaves_the_object_pending_and_ends_no_run_by_itself(cause):
     pauses, end = life_of(cause)
     assert len(pauses) == RULES.patience - 1
-    assert end == GiveUp(Reason.DEFERRED_SERVICE, StopCause.SERVICE_UNREACHABLE)
+    assert end == GiveUp(Reason.DEFERRED_SERVICE)
 
 
-def test_a_full_organisation_is_waited_for_much_longer_than_a_broken_service():
-    pauses, end = life_of(CAPACITY)
-    assert len(pauses) == RULES.waits - 1 == 39
-    assert 30 * 60 < sum(pauses) < 60 * 60
-    assert end == GiveUp(Reason.DEFERRED_SERVICE, StopCause.SERVICE_UNREACHABLE)
-
-
-def test_exhausted_credits_stop_the_run_at_once():
-    assert life_of(QUOTA) == ([], GiveUp(Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED))
+@pytest.mark.parametrize("cause", WAITS, ids=lambda cause: cause.name)
+def test_what_admission_decides_is_asked_again_for_ever_and_at_once(cause):
+    """The ledger says when; a breaker that gives up ends the run."""
+    assert cause.action is Action.WAIT
+    assert all(RULES.verdict(cause, tries, 0.999) == RetryAfter(0.0) for tries in (1, 40, 10_000))
 
 
 @pytest.mark.parametrize("cause", [WRONG_URL, TOO_BIG], ids=lambda cause: cause.name)
@@ -86,16 +86,9 @@ def test_a_wrong_configuration_stops_the_run_at_once(cause):
     assert life_of(cause) == ([], GiveUp(Reason.NOT_REACHED, StopCause.CONFIGURATION))
 
 
-@given(chances)
-def test_a_refused_key_is_tried_after_5_and_20_seconds_then_stops_the_run(chance):
-    assert life_of(NOT_PERMITTED, chance) == ([5.0, 20.0], GiveUp(Reason.DEFERRED_KEY, StopCause.ACCESS_DENIED))
-
-
-@given(st.sampled_from(SESSION_FAULTS + OTHERS_FAULTS), st.integers(1, 40), chances)
+@given(st.sampled_from(SESSION_FAULTS + TRANSIENT), st.integers(1, 40), chances)
 def test_a_pause_is_a_random_share_of_a_doubling_bounded_step(cause, tries, chance):
-    verdict = RetryRules(attempts=99, patience=99, waits=99).verdict(
-        Cause(cause.name, cause.scope, cause.action, cause.reason), tries, chance
-    )
+    verdict = RetryRules(attempts=99, patience=99).verdict(Cause(cause.name, cause.scope, cause.action, cause.reason), tries, chance)
     assert verdict == RetryAfter(pytest.approx(chance * min(120.0, 2.0 * 2**tries)))
 
 
@@ -103,7 +96,7 @@ def test_pauses_double():
     assert life_of(SERVICE_FAULT, chance=0.5)[0] == [2.0, 4.0, 8.0, 16.0]
 
 
-@given(st.sampled_from(OTHERS_FAULTS), chances, st.floats(0, 600))
+@given(st.sampled_from([*TRANSIENT, CAPACITY]), chances, st.floats(0, 600))
 def test_the_servers_own_wish_is_a_floor(cause, chance, wish):
     asked, unasked = (RULES.verdict(cause, 1, chance, retry_after=after).seconds for after in (wish, None))
     assert asked == max(wish, unasked)
@@ -115,7 +108,7 @@ def test_the_servers_own_wish_is_heard_for_a_quarter_of_an_hour_at_most(wish):
     assert RULES.verdict(SERVICE_FAULT, 1, 0.5, retry_after=wish) == RetryAfter(900.0)
 
 
-@given(st.sampled_from(ALL), st.integers(1, 20), chances)
+@given(st.sampled_from([*ENDING, *WAITS]), st.integers(1, 20), chances)
 def test_only_the_objects_or_the_sessions_faults_ever_quarantine(cause, tries, chance):
     verdict = RULES.verdict(cause, tries, chance)
     if isinstance(verdict, GiveUp) and verdict.reason in QUARANTINED:
@@ -123,15 +116,15 @@ def test_only_the_objects_or_the_sessions_faults_ever_quarantine(cause, tries, c
         assert verdict.stop is None
 
 
-@pytest.mark.parametrize("cause", ALL, ids=lambda cause: cause.name)
-def test_every_object_ends(cause):
+@pytest.mark.parametrize("cause", ENDING, ids=lambda cause: cause.name)
+def test_every_object_that_admission_does_not_hold_back_ends(cause):
     pauses, end = life_of(cause, chance=0.999)
-    assert len(pauses) < max(RULES.attempts, RULES.patience, RULES.waits)
+    assert len(pauses) < max(RULES.attempts, RULES.patience)
     assert end.reason is cause.reason
 
 
 def test_once_given_up_more_tries_change_nothing():
-    for cause in ALL:
+    for cause in ENDING:
         pauses, end = life_of(cause)
         assert all(RULES.verdict(cause, len(pauses) + more, 0.5) == end for more in range(1, 8))
 

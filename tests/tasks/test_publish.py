@@ -10,8 +10,11 @@ from connectors.lake.query import connect
 from connectors.lake.store import open_store
 from connectors.ledger import LEASE_MS, Ledger
 from connectors.spool import Spool
+from ledger_facts import set_gate
 from moderation.admission import EVERY_ENDPOINT, Claim, Grant
-from moderation.errors import ConfigurationError
+from moderation.errors import ConfigurationError, Phase
+from moderation.judgement import Failure
+from moderation.refusals import INCOMPLETE
 from moderation.results import SpooledSession
 from tasks.publish import Publisher, run_date
 
@@ -31,8 +34,8 @@ class Clock:
 async def house(tmp_path):
     """A publisher, and a way to open sessions of it."""
     clock = Clock()
-    async with Ledger.open(tmp_path / "ledger.db", boot_ms=clock, now=lambda: NOW) as ledger:
-        await ledger.set_gate("org", "music", 50)
+    async with Ledger.open(tmp_path / "ledger.db", clock_ms=clock, now=lambda: NOW) as ledger:
+        await set_gate(ledger, "org", "music", 50)
         await ledger.set_gate("org", EVERY_ENDPOINT, None)
         publisher = Publisher(ledger, Spool(tmp_path / "spool"), open_store(str(tmp_path / "results")), "lake")
 
@@ -105,7 +108,7 @@ async def test_two_publishers_at_once_publish_every_session_once(house):
     for object_id in "abcdefgh":
         session_id = await begin(object_id)
         publisher.spool.put(failed(session_id, object_id))
-        await publisher.ledger.fail(session_id, sent_ms=700, outcome="failed")
+        await publisher.ledger.fail(Failure(session_id, Phase.STREAMING, INCOMPLETE), sent_ms=700, outcome="failed")
     package = await publisher.ledger.assign_package("lake", RUN, run_date(RUN), max_sessions=8)
     assert package is not None
     await asyncio.gather(*(publisher.recover() for _ in range(4)))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RENEWAL_MS = LEASE_MS // 4
 RESTART_MS = 5_000
-RETRIES = RetryRules(patience=200, waits=1_000)
+RETRIES = RetryRules(patience=200)
 """Runs end by their gates: no object is tried so often for others' faults that it ends one by itself."""
 
 

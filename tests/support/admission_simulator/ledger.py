@@ -4,13 +4,14 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from admission_simulator.clock import Clock
-from moderation.admission import EVERY_ENDPOINT, Claim, Denial, SessionKind, SessionState, Usage
+from moderation.admission import EVERY_ENDPOINT, Claim, Denial, SessionKind, SessionState
 from moderation.budget import fits
 from moderation.errors import LeaseLost
 from moderation.gate import Crowd, Gate, GateRules, Gates, admitted, entry, left, started
 from moderation.judgement import Failure, given_up, judge
 from moderation.outcomes import StopCause
 from moderation.refusals import Cause
+from moderation.usage import Usage
 
 LEASE_MS = 60_000
 ORG = "acme"
@@ -187,10 +188,9 @@ class ModelLedger:
                     ORG,
                     endpoint,
                     month,
-                    gate.ceiling,
+                    gate,
                     self._live_at(endpoint),
-                    gate.paused,
-                    gate.breaker.state,
+                    self._live_at(endpoint, admitted=True),
                     account.cap_ms,
                     account.settled_ms,
                     account.at_risk_ms,
@@ -232,11 +232,11 @@ class ModelLedger:
                     with_result += row.admitted
         return Crowd(live, with_result, whole)
 
-    def _live_at(self, endpoint: str) -> int:
+    def _live_at(self, endpoint: str, *, admitted: bool = False) -> int:
         now = self.clock.ms
         live = 0
         for row in self.rows.values():
-            live += row.lease_until > now and endpoint in {EVERY_ENDPOINT, row.claim.endpoint}
+            live += row.lease_until > now and endpoint in {EVERY_ENDPOINT, row.claim.endpoint} and (row.admitted or not admitted)
         return live
 
     def _admitted(self, row: Row) -> None:

@@ -187,7 +187,7 @@ class Watch:
         for usage in await world.ledger.usage(world.month()):
             books = self.books[usage.endpoint, usage.month]
             booked = (usage.settled_ms, usage.at_risk_ms, usage.reserved_ms)
-            assert usage.ceiling is None or usage.live <= usage.ceiling, f"{usage.live} live sessions at {usage.endpoint}"
+            assert usage.gate.ceiling is None or usage.live <= usage.gate.ceiling, f"{usage.live} live sessions at {usage.endpoint}"
             assert booked == (books.settled_ms, books.at_risk_ms, books.reserved_ms), f"{usage} but {books}"
             assert usage.cap_ms is None or sum(booked) <= usage.cap_ms, f"more than the cap: {usage}"
         self.count_seats()

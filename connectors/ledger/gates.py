@@ -1,0 +1,148 @@
+"""Gates and budgets as the database keeps them: read and written under its lock, judged by moderation alone."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import msgspec
+from sqlalchemy import String, and_, bindparam, case, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from connectors.ledger.leases import LEASED, Moment
+from connectors.ledger.schema import budgets, gates, sessions
+from moderation.admission import EVERY_ENDPOINT, SessionState
+from moderation.errors import ConfigurationError
+from moderation.gate import Gate, Gates
+from moderation.usage import Usage, Usages
+
+OF_ORG, OF_ENDPOINT, OF_MONTH = (bindparam(name, type_=String) for name in ("of_org", "of_endpoint", "of_month"))
+
+_THE_GATE = and_(gates.c.org == OF_ORG, gates.c.endpoint == OF_ENDPOINT)
+_GATE = select(gates.c.gate).where(_THE_GATE)
+_SET_GATE = update(gates).where(_THE_GATE).values(gate=bindparam("new_gate"))
+_GATES = select(gates.c.endpoint, gates.c.gate).where(gates.c.org == OF_ORG).order_by(gates.c.endpoint)
+
+_THE_BUDGET = and_(budgets.c.org == OF_ORG, budgets.c.endpoint == OF_ENDPOINT, budgets.c.month == OF_MONTH)
+_SET_CAP = update(budgets).where(_THE_BUDGET).values(cap_ms=bindparam("new_cap_ms"))
+BOTH_BUDGETS = and_(
+    budgets.c.org == OF_ORG, or_(budgets.c.endpoint == EVERY_ENDPOINT, budgets.c.endpoint == OF_ENDPOINT), budgets.c.month == OF_MONTH
+)
+"""The two budgets that hold for an endpoint, its own and the organisation's, in a month."""
+_RESERVE = (
+    update(budgets).where(BOTH_BUDGETS).values(reserved_ms=budgets.c.reserved_ms + bindparam("more_ms")).returning(budgets.c.endpoint)
+)
+
+_LIVE = (
+    select(
+        sessions.c.endpoint,
+        func.count(sessions.c.session_id).label("live"),
+        func.sum(case((sessions.c.admitted, 1), else_=0)).label("admitted"),
+    )
+    .where(sessions.c.org == OF_ORG, sessions.c.state == SessionState.STREAMING, LEASED)
+    .group_by(sessions.c.endpoint)
+)
+_SPENT = select(budgets.c.endpoint, budgets.c.cap_ms, budgets.c.settled_ms, budgets.c.at_risk_ms, budgets.c.reserved_ms).where(
+    budgets.c.org == OF_ORG, budgets.c.month == OF_MONTH
+)
+_NO_BUDGET = (None, 0, 0, 0)
+
+
+async def gate_of(connection: AsyncConnection, org: str, endpoint: str) -> Gate | None:
+    """A gate as it stands; None for one that was never written."""
+    found = await connection.scalar(_GATE, {"of_org": org, "of_endpoint": endpoint})
+    return None if found is None else _decoded(found)
+
+
+async def keep_gate(connection: AsyncConnection, org: str, endpoint: str, gate: Gate) -> None:
+    """Write a gate, which may be new."""
+    text = msgspec.json.encode(gate).decode()
+    changed = await connection.execute(_SET_GATE, {"of_org": org, "of_endpoint": endpoint, "new_gate": text})
+    if not changed.rowcount:
+        await connection.execute(insert(gates), {"org": org, "endpoint": endpoint, "gate": text})
+
+
+async def keep_gates(connection: AsyncConnection, org: str, endpoint: str, before: Gates, after: Gates) -> None:
+    """Write those of the two gates of an endpoint that changed."""
+    for name, old, new in zip((endpoint, EVERY_ENDPOINT), before, after, strict=True):
+        if new != old:
+            await keep_gate(connection, org, name, new)
+
+
+async def set_ceiling(connection: AsyncConnection, org: str, endpoint: str, ceiling: int | None) -> None:
+    """Write the ceiling of a gate; that of the organisation as a whole comes into being with the first one, without a limit."""
+    gate = await gate_of(connection, org, endpoint) or Gate()
+    await keep_gate(connection, org, endpoint, replace(gate, ceiling=ceiling))
+    if await gate_of(connection, org, EVERY_ENDPOINT) is None:
+        await keep_gate(connection, org, EVERY_ENDPOINT, Gate())
+
+
+async def set_paused(connection: AsyncConnection, org: str, *, paused: bool) -> None:
+    """Close or open the gate of the organisation as a whole."""
+    gate = await gate_of(connection, org, EVERY_ENDPOINT)
+    if gate is None:
+        raise ConfigurationError(f"the ledger knows no organisation {org!r}: check the name, or run it once")
+    await keep_gate(connection, org, EVERY_ENDPOINT, replace(gate, paused=paused))
+
+
+async def reopen(connection: AsyncConnection, org: str, endpoints: Iterable[str], moment: Moment) -> None:
+    """Begin a run at these endpoints: see Gate.reopened."""
+    live = await _live(connection, org, moment)
+    for endpoint in (*endpoints, EVERY_ENDPOINT):
+        gate = await gate_of(connection, org, endpoint)
+        if gate is not None:
+            count = sum(found for found, _ in live.values()) if endpoint == EVERY_ENDPOINT else live.get(endpoint, (0, 0))[0]
+            await keep_gate(connection, org, endpoint, gate.reopened(moment.now_ms, count))
+
+
+async def set_cap(connection: AsyncConnection, org: str, endpoint: str, month: str, cap_ms: int | None) -> None:
+    """Write the cap of a month."""
+    changed = await connection.execute(_SET_CAP, {"of_org": org, "of_endpoint": endpoint, "of_month": month, "new_cap_ms": cap_ms})
+    if not changed.rowcount:
+        await connection.execute(insert(budgets), {"org": org, "endpoint": endpoint, "month": month, "cap_ms": cap_ms})
+
+
+async def reserve(connection: AsyncConnection, org: str, endpoint: str, month: str, more_ms: int) -> None:
+    """Add to what is reserved in both budgets, which come into being when the month's first session starts."""
+    reserved = await connection.scalars(_RESERVE, {"of_org": org, "of_endpoint": endpoint, "of_month": month, "more_ms": more_ms})
+    for missing in {EVERY_ENDPOINT, endpoint} - set(reserved):
+        await connection.execute(insert(budgets), {"org": org, "endpoint": missing, "month": month, "reserved_ms": more_ms})
+
+
+async def usage(connection: AsyncConnection, org: str, month: str, moment: Moment) -> list[Usage]:
+    """Every gate of an organisation with its budget of the month, "*" first."""
+    live = await _live(connection, org, moment)
+    live[EVERY_ENDPOINT] = (sum(count for count, _ in live.values()), sum(count for _, count in live.values()))
+    spent = {row[0]: tuple(row[1:]) for row in await connection.execute(_SPENT, {"of_org": org, "of_month": month})}
+    return [
+        Usage(
+            org,
+            endpoint,
+            month,
+            _decoded(text).at(moment.now_ms, moment.rules),
+            *live.get(endpoint, (0, 0)),
+            *spent.get(endpoint, _NO_BUDGET),
+        )
+        for endpoint, text in await connection.execute(_GATES, {"of_org": org})
+    ]
+
+
+async def usages_of(connection: AsyncConnection, org: str, endpoint: str, month: str, moment: Moment) -> Usages:
+    """The two gates that hold for an endpoint, its own and the organisation's, each with its budget of the month.
+
+    Raises ConfigurationError when a gate is missing: a missing limit must never mean an unlimited one (faults.toml, 61).
+    """
+    found = {each.endpoint: each for each in await usage(connection, org, month, moment)}
+    for missing in {EVERY_ENDPOINT, endpoint} - found.keys():
+        raise ConfigurationError(
+            f"the ledger has no gate for organisation {org!r}, endpoint {missing!r}: nothing is admitted without one; "
+            "check the organisation's settings and start the run again, which writes it"
+        )
+    return Usages(found[endpoint], found[EVERY_ENDPOINT])
+
+
+async def _live(connection: AsyncConnection, org: str, moment: Moment) -> dict[str, tuple[int, int]]:
+    rows = await connection.execute(_LIVE, {"of_org": org, **moment.clock})
+    return {endpoint: (int(live), int(admitted or 0)) for endpoint, live, admitted in rows}
+
+
+def _decoded(text: str) -> Gate:
+    return msgspec.json.decode(text, type=Gate)

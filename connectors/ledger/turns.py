@@ -1,0 +1,70 @@
+"""Who waits for a slot, over all processes: so that each gets its turn (moderation.turns has the rule)."""
+
+from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from connectors.ledger.leases import LEASED, Moment
+from connectors.ledger.schema import sessions, waiting
+from moderation.admission import Claim, SessionState
+from moderation.turns import FRESH_MS, Waiting, yields
+
+SEEN_EVERY_MS = FRESH_MS // 3
+"""How often a waiting worker is written down again: a poll in between writes nothing."""
+_AT = (waiting.c.org == bindparam("of_org"), waiting.c.endpoint == bindparam("of_endpoint"))
+_MINE = (*_AT, waiting.c.worker == bindparam("of_worker"))
+_LIVE = (
+    select(func.count(sessions.c.session_id))
+    .where(sessions.c.org == waiting.c.org, sessions.c.endpoint == waiting.c.endpoint, sessions.c.worker == waiting.c.worker)
+    .where(sessions.c.state == SessionState.STREAMING, LEASED)
+    .scalar_subquery()
+)
+_WAITING = select(waiting.c.worker, waiting.c.priority, _LIVE, waiting.c.since_ms, waiting.c.seen_ms).where(*_AT)
+_MY_LIVE = (
+    select(func.count(sessions.c.session_id))
+    .where(sessions.c.org == bindparam("of_org"), sessions.c.endpoint == bindparam("of_endpoint"))
+    .where(sessions.c.worker == bindparam("of_worker"), sessions.c.state == SessionState.STREAMING, LEASED)
+)
+_SEEN = update(waiting).where(*_MINE).values(seen_ms=bindparam("now_ms", type_=BigInteger), priority=bindparam("of_priority"))
+_LEAVE = delete(waiting).where(*_MINE)
+_FORGET = delete(waiting).where(*_AT, waiting.c.seen_ms <= bindparam("now_ms", type_=BigInteger) - 10 * FRESH_MS)
+
+
+async def is_anothers(connection: AsyncConnection, claim: Claim, moment: Moment) -> bool:
+    """Whether a free slot should go to another worker."""
+    line = await _line(connection, claim, moment)
+    mine = next((found for found in line if found.worker == claim.worker), None)
+    if all(found is mine for found in line):
+        return False
+    live = mine.live if mine else await connection.scalar(_MY_LIVE, _parameters(claim) | moment.clock) or 0
+    since_ms = mine.since_ms if mine else moment.now_ms
+    return yields(Waiting(claim.worker, claim.priority, live, since_ms, moment.now_ms), line, moment.now_ms)
+
+
+async def wait(connection: AsyncConnection, claim: Claim, moment: Moment) -> None:
+    """Note that a worker has asked in vain."""
+    line = await _line(connection, claim, moment)
+    mine = next((found for found in line if found.worker == claim.worker), None)
+    parameters = _parameters(claim) | {"now_ms": moment.now_ms}
+    if mine is not None and 0 <= moment.now_ms - mine.seen_ms < SEEN_EVERY_MS:
+        return
+    if mine is not None and 0 <= moment.now_ms - mine.seen_ms < FRESH_MS:
+        await connection.execute(_SEEN, parameters | {"of_priority": claim.priority})
+        return
+    await connection.execute(_LEAVE, _parameters(claim))
+    await connection.execute(_FORGET, parameters)
+    row = {"org": claim.org, "endpoint": claim.endpoint, "worker": claim.worker, "priority": claim.priority}
+    await connection.execute(insert(waiting), row | {"since_ms": moment.now_ms, "seen_ms": moment.now_ms})
+
+
+async def leave(connection: AsyncConnection, claim: Claim) -> None:
+    """Note that a worker has got its slot."""
+    await connection.execute(_LEAVE, _parameters(claim))
+
+
+async def _line(connection: AsyncConnection, claim: Claim, moment: Moment) -> list[Waiting]:
+    rows = await connection.execute(_WAITING, _parameters(claim) | moment.clock)
+    return [Waiting(*row) for row in rows]
+
+
+def _parameters(claim: Claim) -> dict[str, str]:
+    return {"of_org": claim.org, "of_endpoint": claim.endpoint, "of_worker": claim.worker}

@@ -1,0 +1,231 @@
+"""Who may stream: every reason for and against, in both databases."""
+
+import asyncio
+
+import pytest
+
+from connectors.ledger import LEASE_MS
+from ledger_facts import (
+    MONTH,
+    RUN,
+    SCAN_DATE,
+    START,
+    admit,
+    change,
+    claim_of,
+    execute,
+    failed_as,
+    finished,
+    live,
+    money,
+    set_gate,
+    write_gate,
+)
+from moderation.admission import Denial, Grant, Refusal, SessionKind
+from moderation.breaker import Breaker, BreakerState, OpenedBy
+from moderation.errors import ConfigurationError
+from moderation.outcomes import StopCause
+from moderation.refusals import CANCELLED
+
+
+async def test_a_grant_writes_the_session_and_its_reservation_before_any_audio(ledger, clock):
+    grant = await ledger.admit(claim_of(1))
+    assert grant == Grant("session-0001", clock.ms + LEASE_MS)
+    session = await ledger.session("session-0001")
+    assert (session.state, session.kind, session.reserved_ms, session.started_at) == ("streaming", "object", 1000, START)
+    assert await money(ledger) == (1000, 0, 0)
+
+
+async def test_a_missing_gate_is_a_configuration_fault_and_never_an_unlimited_one(ledger):
+    for org, endpoint in (("acme", "unknown"), ("nobody", "music")):
+        with pytest.raises(ConfigurationError, match=org) as caught:
+            await ledger.admit(claim_of(1, org=org, endpoint=endpoint))
+        assert caught.value.exit_code == 78
+    assert await execute(ledger, "SELECT * FROM sessions") == []
+
+
+async def test_a_deleted_gate_of_the_organisation_is_missed_too(ledger):
+    await change(ledger, "DELETE FROM gates WHERE endpoint = '*'")
+    with pytest.raises(ConfigurationError, match=r"'acme', endpoint '\*'"):
+        await ledger.admit(claim_of(1))
+
+
+async def test_the_ceiling_of_an_endpoint_holds(ledger):
+    await admit(ledger, 1)
+    await admit(ledger, 2)
+    assert await ledger.admit(claim_of(3)) == Refusal(Denial.FULL)
+    await admit(ledger, 4, endpoint="ai_music")
+    await ledger.finish("session-0001", 900)
+    await admit(ledger, 5)
+
+
+async def test_the_ceiling_of_the_organisation_holds_over_all_endpoints(ledger):
+    await ledger.set_gate("acme", "*", 3)
+    await admit(ledger, 1)
+    await admit(ledger, 2)
+    await admit(ledger, 3, endpoint="ai_music")
+    assert await ledger.admit(claim_of(4, endpoint="ai_music")) == Refusal(Denial.FULL)
+    assert await live(ledger, "*") == 3
+
+
+async def test_one_organisation_does_not_take_slots_or_hours_of_another(ledger):
+    await set_gate(ledger, "other", "music", 1)
+    await ledger.set_cap("other", "music", MONTH, 1000)
+    await admit(ledger, 1, org="other")
+    await admit(ledger, 2)
+    assert await money(ledger) == (1000, 0, 0)
+
+
+async def test_a_ceiling_of_nothing_admits_nothing_and_none_admits_all(ledger):
+    await set_gate(ledger, "acme", "music", 0)
+    assert await ledger.admit(claim_of(1)) == Refusal(Denial.FULL)
+    await set_gate(ledger, "acme", "music", None)
+    for number in range(5):
+        await admit(ledger, number)
+
+
+async def test_settings_written_again_change_only_what_they_say(ledger):
+    await ledger.set_gate("acme", "*", 9)
+    await ledger.set_cap("acme", "music", MONTH, 5000)
+    await ledger.pause("acme")
+    await set_gate(ledger, "acme", "music", 4)
+    await ledger.resume("acme")
+    await admit(ledger, 1)
+    await ledger.set_cap("acme", "music", MONTH, 7000)
+    usages = {usage.endpoint: usage for usage in await ledger.usage("acme", MONTH)}
+    assert (usages["*"].gate.ceiling, usages["music"].gate.ceiling) == (9, 4)
+    assert (usages["music"].cap_ms, usages["music"].reserved_ms, usages["music"].left_ms) == (7000, 1000, 6000)
+    assert usages["*"].left_ms is None
+
+
+async def test_a_pause_stops_admission_and_leaves_what_streams(ledger):
+    await admit(ledger, 1)
+    await ledger.pause("acme")
+    assert await ledger.admit(claim_of(2)) == Refusal(Denial.PAUSED)
+    assert await ledger.renew("worker") == {"session-0001"}
+    await ledger.finish("session-0001", 900)
+    assert [usage.gate.paused for usage in await ledger.usage("acme", MONTH)] == [True, False, False]
+    await ledger.resume("acme")
+    await admit(ledger, 2)
+
+
+async def test_pausing_an_unknown_organisation_is_said(ledger):
+    for act in (ledger.pause, ledger.resume):
+        with pytest.raises(ConfigurationError, match="acmee"):
+            await act("acmee")
+
+
+@pytest.mark.parametrize("gate", ["music", "*"])
+async def test_an_open_breaker_stops_admission_until_its_probe_is_due(ledger, clock, gate):
+    breaker = Breaker(BreakerState.OPEN, OpenedBy.SERVICE, opened_ms=clock.ms, until_ms=clock.ms + 1)
+    await write_gate(ledger, "acme", gate, breaker=breaker)
+    assert await ledger.admit(claim_of(1)) == Refusal(Denial.BREAKER)
+    clock.ms += 1
+    assert (await ledger.admit(claim_of(1))).kind is SessionKind.PROBE
+    assert await ledger.admit(claim_of(2)) == Refusal(Denial.BREAKER)
+
+
+async def test_a_breaker_that_has_given_up_names_what_ends_the_run(ledger, clock):
+    await write_gate(ledger, "acme", "*", breaker=Breaker(BreakerState.OPEN, OpenedBy.QUOTA, opened_ms=clock.ms, bad_probes=1))
+    assert await ledger.admit(claim_of(1)) == Refusal(Denial.BREAKER, StopCause.CREDITS_EXHAUSTED)
+
+
+@pytest.mark.parametrize("gate", ["music", "*"])
+async def test_a_cap_counts_settled_at_risk_and_reserved(ledger, gate):
+    await ledger.set_cap("acme", gate, MONTH, 4000)
+    await finished(ledger, 1)
+    failed = await admit(ledger, 2)
+    await ledger.fail(failed_as(failed), sent_ms=1000, outcome="failed")
+    await admit(ledger, 3)
+    assert await money(ledger) == (1000, 1000, 1000)
+    assert await ledger.admit(claim_of(4, estimate_ms=1001)) == Refusal(Denial.BUDGET)
+    await admit(ledger, 4, estimate_ms=1000)
+
+
+async def test_each_month_has_its_own_budget(ledger):
+    await ledger.set_cap("acme", "music", MONTH, 1000)
+    await admit(ledger, 1)
+    assert await ledger.admit(claim_of(2)) == Refusal(Denial.BUDGET)
+    await admit(ledger, 2, month="2026-12")
+    assert await money(ledger, month="2026-12") == (1000, 0, 0)
+
+
+async def test_an_erased_key_is_never_streamed_again(ledger):
+    await change(ledger, "INSERT INTO tombstones VALUES ('key-1', '2026-11-01 00:00:00.000000', 'receipt')")
+    assert await ledger.admit(claim_of(1, force=True)) == Refusal(Denial.TOMBSTONE)
+
+
+async def test_an_object_that_streams_is_claimed_even_by_force(ledger):
+    await admit(ledger, 1)
+    for force in (False, True):
+        assert await ledger.admit(claim_of(2, object_id="object-1", force=force)) == Refusal(Denial.CLAIMED)
+
+
+@pytest.mark.parametrize("published", [False, True])
+async def test_what_is_done_is_done_unless_forced(ledger, published):
+    await finished(ledger, 1)
+    if published:
+        package = await ledger.assign_package("lake", RUN, SCAN_DATE, max_sessions=10)
+        await ledger.mark_published(package.package)
+    assert await ledger.admit(claim_of(2, object_id="object-1")) == Refusal(Denial.DONE)
+    await admit(ledger, 2, object_id="object-1", force=True)
+
+
+@pytest.mark.parametrize("difference", [{"lake": "other"}, {"endpoint": "ai_music"}, {"params_hash": "other"}])
+async def test_what_is_done_elsewhere_or_otherwise_is_not_done(ledger, difference):
+    await finished(ledger, 1)
+    await admit(ledger, 2, object_id="object-1", **difference)
+
+
+async def test_a_failed_object_is_free_again(ledger):
+    for number, sent_ms in ((1, 0), (2, 500)):
+        claim = await admit(ledger, number, object_id="same")
+        await ledger.fail(failed_as(claim), sent_ms=sent_ms, outcome="failed")
+    await admit(ledger, 3, object_id="same")
+
+
+async def test_what_lasts_is_said_before_what_passes(ledger):
+    await finished(ledger, 1)
+    await ledger.pause("acme")
+    assert await ledger.admit(claim_of(2, object_id="object-1")) == Refusal(Denial.DONE)
+
+
+async def test_a_denial_writes_nothing(ledger):
+    await ledger.pause("acme")
+    before = await execute(ledger, "SELECT * FROM budgets")
+    await ledger.admit(claim_of(1))
+    assert await ledger.session("session-0001") is None
+    assert await execute(ledger, "SELECT * FROM budgets") == before
+
+
+def test_a_claim_cannot_reserve_less_than_nothing():
+    with pytest.raises(ValueError, match="-1 ms"):
+        claim_of(1, estimate_ms=-1)
+
+
+async def test_an_admission_cancelled_at_any_moment_leaves_nothing_streaming(ledger):
+    for turns in range(100):
+        task = asyncio.create_task(ledger.admit(claim_of(turns)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if not task.cancel():  # so late that it was granted and its caller knows
+            await task
+            await ledger.fail(failed_as(claim_of(turns), CANCELLED), sent_ms=0, outcome="cancelled")
+            continue
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        session = await ledger.session(f"session-{turns:04}")
+        assert session is None or (session.state, session.outcome) == ("released", "cancelled")
+        assert await money(ledger) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancelled_booking_is_whole(ledger, times):
+    claim = await admit(ledger, 1)
+    task = asyncio.create_task(ledger.finish(claim.session_id, 900))
+    for _ in range(times):
+        await asyncio.sleep(0)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await money(ledger) == (0, 900, 0)
