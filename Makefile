@@ -44,8 +44,8 @@ lock:  ## compile the requirements files anew (UPGRADE=1 takes newer versions)
 	$(LOCK) --output-file requirements-detector.txt --extra detector --constraint requirements-dev.txt pyproject.toml
 	$(LOCK) --output-file requirements-tools.txt --group tools
 
-system-deps:  ## install what heavier tests use from the distribution (nothing yet)
-	@echo "system-deps: nothing is needed from the distribution yet"
+system-deps:  ## install what heavier tests use from the distribution: PostgreSQL (as root; does nothing where it cannot)
+	@sh .ci/system-deps
 
 clean:  ## remove .venv and everything made by tools
 	rm -rf .venv .venv-tools .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

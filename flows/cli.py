@@ -75,6 +75,7 @@ def demo(
 def scan(
     source: str,
     *,
+    org: str | None = None,
     results: str | None = None,
     endpoint: list[str] | None = None,
     velma_url: str | None = None,
@@ -94,10 +95,14 @@ def scan(
 
         soundcheck scan s3://music-uploads/ --results out --endpoint music --direct --json
 
+        soundcheck scan s3://acme-uploads/2026/ --org acme
+
     Parameters
     ----------
     source
         s3://bucket/prefix; the prefix is taken literally.
+    org
+        The organisation that pays, where the settings have several: its own key, limits, budgets and roots count.
     results
         A folder, or s3://bucket/prefix.
     endpoint
@@ -117,11 +122,13 @@ def scan(
     from flows.launch import prefect_server, scan_as_flow, scan_directly  # noqa: PLC0415
     from flows.logs import logging_to  # noqa: PLC0415
     from flows.run import Report, Watch  # noqa: PLC0415
+    from flows.run_settings import run_settings  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
     from flows.terminal import print_summary  # noqa: PLC0415
     from flows.wiring import check_before_start, state_of  # noqa: PLC0415
 
-    settings = load_settings(results=results, endpoints=endpoint, velma_url=velma_url, connections=connections, monthly_hours=monthly_hours)
+    flags = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url}
+    settings = run_settings(load_settings(**flags, connections=connections, monthly_hours=monthly_hours), source)
 
     async def run() -> Report:
         if direct:
@@ -217,17 +224,23 @@ def sql(
 
 
 @app.command
-def doctor(source: str | None = None, *, results: str | None = None, velma_url: str | None = None, json: Json = False) -> int:
+def doctor(
+    source: str | None = None, *, org: str | None = None, results: str | None = None, velma_url: str | None = None, json: Json = False
+) -> int:
     """Check key, endpoints, buckets, C speedups and Prefect, and say what to do about each. Nothing is streamed, no key is sent.
 
     Examples:
 
         soundcheck doctor s3://music-uploads/2026/ --results out
 
+        soundcheck doctor --org acme
+
     Parameters
     ----------
     source
-        The catalogue to be listed: s3://bucket/prefix.
+        The catalogue to be listed: s3://bucket/prefix. Without it every root of the organisation is.
+    org
+        The organisation, where the settings have several.
     results
         A folder, or s3://bucket/prefix.
     velma_url
@@ -241,7 +254,7 @@ def doctor(source: str | None = None, *, results: str | None = None, velma_url: 
     from flows.doctor import examine, print_findings, worst  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
 
-    findings = asyncio.run(examine(load_settings(results=results, velma_url=velma_url), source))
+    findings = asyncio.run(examine(load_settings(org=org, results=results, velma_url=velma_url), source))
     if json:
         say_json({"checks": [asdict(finding) for finding in findings], "exit_code": int(worst(findings))})
     else:

@@ -16,6 +16,7 @@ from connectors.s3 import S3Settings, S3Uri, explain, s3_client
 from connectors.velma import check_host
 from flows.console import stdout
 from flows.embedded_prefect import check_api
+from flows.run_settings import check_source, organisation_of
 from flows.settings import Settings
 from flows.wiring import load_key, results_of, state_of
 from moderation.endpoints import ENDPOINTS
@@ -36,11 +37,20 @@ class Finding:
 
 
 async def examine(settings: Settings, source: str | None) -> list[Finding]:
-    """Every check, in the order in which a scan would fail. Nothing is streamed, and the key is not sent."""
+    """Every check, in the order in which a scan would fail. Nothing is streamed, and the key is not sent.
+
+    Where it is not clear which organisation's key and roots to look at, that is all that is found.
+    """
+    everybody = settings
+    try:
+        settings = organisation_of(everybody)
+    except SoundcheckError as error:
+        return [_not_well("organisation", error)]
+    sources: list[str | None] = [source] if source else [*settings.roots] or [None]
     checks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
         ("API key", lambda: _key(settings)),
         *((f"endpoint {name}", lambda name=name: _endpoint(settings, name)) for name in settings.endpoints),
-        ("catalogue", lambda: _bucket(source)),
+        *((f"catalogue {place or ''}".strip(), lambda place=place: _catalogue(everybody, place)) for place in sources),
         ("results", lambda: _results(settings)),
         ("state folder", lambda: _state(settings)),
         ("websockets C speedups", _speedups),
@@ -53,7 +63,11 @@ async def _check(subject: str, check: Callable[[], Awaitable[str]]) -> Finding:
     try:
         return Finding(subject, well=True, detail=await check())
     except SoundcheckError as error:
-        return Finding(subject, well=False, detail=str(error), exit_code=error.exit_code)
+        return _not_well(subject, error)
+
+
+def _not_well(subject: str, error: SoundcheckError) -> Finding:
+    return Finding(subject, well=False, detail=str(error), exit_code=error.exit_code)
 
 
 async def _key(settings: Settings) -> str:
@@ -78,10 +92,12 @@ async def _endpoint(settings: Settings, name: str) -> str:
     return f"{host} answers"
 
 
-async def _bucket(source: str | None) -> str:
+async def _catalogue(settings: Settings, source: str | None) -> str:
+    """List the first object of a source, which must be the organisation's own."""
     if source is None:
         return "not asked: give s3://bucket/prefix"
     uri = S3Uri.parse(source)
+    check_source(settings, uri)
     client = s3_client(S3Settings())
     failure: Exception
     try:

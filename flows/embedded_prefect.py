@@ -49,6 +49,8 @@ _SETTINGS = {
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+    # a child that has died does not come back: each thing that the client has to say to it takes 5 s, and not 71
+    "PREFECT_CLIENT_MAX_RETRIES": "1",
     # the log file is the log: nobody reads a copy in the database
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
@@ -121,7 +123,8 @@ async def embedded_prefect(
             yield server
         finally:
             try:
-                await _deliver_events()
+                if server.process.poll() is None:
+                    await _deliver_events()
             finally:
                 # a short wait for a child, without a thread: nothing else of ours runs here any more
                 server.end()

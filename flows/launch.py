@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from connectors.s3 import S3Uri
 from flows.embedded_prefect import check_api, embedded_prefect
 from flows.run import Report, Watch, run_scan
+from flows.run_settings import run_settings
 from flows.settings import Settings
 from flows.stopping import stoppable
 from flows.terminal import progress_shown
@@ -20,22 +21,26 @@ logger = logging.getLogger("soundcheck.launch")
 
 async def scan_directly(settings: Settings, source: str, watch: Watch) -> Report:
     """Run the steps in this process without Prefect."""
-    uri = S3Uri.parse(source)
+    uri, settings = S3Uri.parse(source), run_settings(settings, source)
     async with wired(settings) as parts, stoppable(watch, settings.grace_seconds), progress_shown(watch):
         return await run_scan(parts, uri, watch)
 
 
 async def scan_as_flow(settings: Settings, source: str, watch: Watch) -> Report:
     """Run the Prefect flow in this process, on the server that Prefect's settings name by now. Raises the error that ended it."""
+    from prefect.exceptions import PrefectSignal  # noqa: PLC0415
+
     from flows.scan import WATCH, scan_catalogue  # noqa: PLC0415 - importing Prefect takes seconds, and only flows need it
 
     watch.settings = settings
     token = WATCH.set(watch)
     try:
         async with progress_shown(watch):
-            state = await scan_catalogue(source, results=settings.results, endpoints=settings.endpoints, return_state=True)
+            state = await scan_catalogue(
+                source, results=settings.results, endpoints=settings.endpoints, org=settings.org, return_state=True
+            )
             ended = f"the flow run ended as {state.name} without a report: {state.message}"
-    except Exception as error:
+    except (Exception, PrefectSignal) as error:
         if isinstance(error, SoundcheckError):
             raise
         logger.exception("Prefect failed")  # it has many ways to, and what was done is on record all the same

@@ -1,4 +1,4 @@
-"""The operator's commands about the ledger: status, pause, resume, and `ledger show | adjust | sweep`."""
+"""The operator's commands about the ledger: status, pause, resume, and `ledger show | adjust | sweep | rebuild`."""
 
 import asyncio
 from typing import Annotated
@@ -9,13 +9,14 @@ from moderation.outcomes import ExitCode
 
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 
-ledger = App(name="ledger", help="Look into the ledger, correct it, and settle what dead workers left.")
+ledger = App(name="ledger", help="Look into the ledger, correct it, settle what dead workers left, and make it anew.")
 
 
 def status(org: str | None = None, *, results: str | None = None, json: Json = False) -> int:
     """Show limits, live sessions, hours and breakers of this month, from any host that reaches the ledger.
 
-    Spent hours had a result; possible ones were sent in sessions that failed, and may be billed; reserved ones stream now.
+    Spent hours had a result; possible ones were sent in sessions that failed, and may be billed; reserved ones stream now. Costs are
+    estimated: these hours at the price that is set today.
 
     Examples:
 
@@ -33,8 +34,9 @@ def status(org: str | None = None, *, results: str | None = None, json: Json = F
         Print one JSON object on standard output, and nothing else there.
     """
     from flows.console import say_json  # noqa: PLC0415 - every command imports what it alone needs
-    from flows.ledger import print_statuses, statuses  # noqa: PLC0415
+    from flows.ledger import statuses  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
+    from flows.status import print_statuses  # noqa: PLC0415
     from flows.wiring import now  # noqa: PLC0415
 
     found = asyncio.run(statuses(load_settings(results=results), org, now))
@@ -131,9 +133,10 @@ def adjust(
     """
     import secrets  # noqa: PLC0415
 
-    from flows.ledger import Correction, print_statuses, statuses  # noqa: PLC0415
+    from flows.ledger import Correction, statuses  # noqa: PLC0415
     from flows.ledger import adjust as correct  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
+    from flows.status import print_statuses  # noqa: PLC0415
     from flows.wiring import now  # noqa: PLC0415
 
     settings = load_settings(results=results)
@@ -154,4 +157,40 @@ def sweep(*, results: str | None = None) -> int:
 
     ended = asyncio.run(settle(load_settings(results=results)))
     stdout.print(f"{ended} sessions of dead workers were ended", highlight=False)
+    return ExitCode.OK
+
+
+@ledger.command
+def rebuild(*, results: str | None = None, replace: Annotated[bool, Parameter(negative="")] = False, json: Json = False) -> int:
+    """Make the ledger anew from the results and the spool of this host, where it is lost or damaged. Stop every run before.
+
+    What is published is never streamed again, and what it cost is in the figures. A file that was there is kept beside the new one; it says
+    what cannot be restored.
+
+    Examples:
+
+        soundcheck ledger rebuild
+
+        soundcheck ledger rebuild --results s3://moderation-results/velma --json
+
+    Parameters
+    ----------
+    results
+        The results folder, or s3://bucket/prefix, where the settings do not name it.
+    replace
+        Replace a PostgreSQL ledger that has sessions; keep a dump of it.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.console import say_json, stdout  # noqa: PLC0415
+    from flows.rebuild import rebuild as make_anew  # noqa: PLC0415
+    from flows.settings import load_settings  # noqa: PLC0415
+    from flows.wiring import now  # noqa: PLC0415
+
+    done = asyncio.run(make_anew(load_settings(results=results), now, replace=replace))
+    if json:
+        say_json(done.as_json())
+    else:
+        for line in done.lines():
+            stdout.print(line, highlight=False, markup=False, soft_wrap=True)
     return ExitCode.OK

@@ -6,21 +6,23 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
 from connectors.lake.packages import write_rows
 from connectors.s3 import S3Uri
+from flows.notifying import Notifier
+from flows.setting_types import hours_ms, micros, text_patterns
 from flows.settings import Settings
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
-from moderation.budget import hours_to_ms, month_of, ms_to_hours
+from moderation.budget import month_of, ms_to_hours
 from moderation.errors import SoundcheckError, first_of_group
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode, Reason, StopCause
 from moderation.retry import RetryBudget
 from tasks.admission import Admission, Stop
+from tasks.leases import Leases
 from tasks.list_catalogue import list_catalogue
 from tasks.plan import PlanRules, Shard, load_shard, plan_catalogue
 from tasks.progress import Progress, Standing
@@ -35,8 +37,6 @@ ALARM_OBJECTS = 20
 COMPLETED = "Completed"
 INCOMPLETE = "Incomplete"
 RUNNING = "Running"
-MONTH_AHEAD = timedelta(days=31)
-"""A run may reach into the next month, whose cap must stand by then."""
 T = TypeVar("T")
 logger = logging.getLogger("soundcheck.run")
 
@@ -67,9 +67,10 @@ class Watch:
     admission: Admission | None = None
     task: "asyncio.Task[object] | None" = None
 
-    def terminate(self) -> None:
+    def terminate(self, wanted_by: str = "a signal") -> None:
         """Start nothing more; what streams may finish."""
-        self.stop.request(StopCause.TERMINATED, Reason.NOT_REACHED, "stopped by a signal: what had not started stays pending")
+        message = f"stopped by {wanted_by}: what had not started stays pending, and the next run does exactly the rest"
+        self.stop.request(StopCause.TERMINATED, Reason.NOT_REACHED, message)
 
     def drop(self) -> None:
         """End what streams now; before anything does, end the listing or planning."""
@@ -133,22 +134,17 @@ async def run_scan(wired: Wired, source: S3Uri, watch: Watch, execute: Executor 
     run = Run(run_id(started_at, wired.entropy(3)), wired.settings.org, started_at)
     scan = _Scan(wired, source, run, watch, execute, flow_run_id)
     logger.info("%s: scanning %s into %s", run.run_id, source, wired.results.url)
-    await scan.record(RUNNING)
-    watch.task = asyncio.current_task()
-    try:
-        with first_of_group():
-            recovered = await scan.steps()
-    except asyncio.CancelledError:
-        if not watch.stop or watch.task is None:
+    async with scan.notifier.until_told():
+        try:
+            await scan.record(RUNNING)
+            recovered = await scan.steps_or_stop()
+            state, code = scan.verdict()
+            await scan.record(state, code, watch.stop.message)
+        except SoundcheckError as error:
+            await scan.failed(error)
             raise
-        watch.task.uncancel()
-        recovered = 0
-    except SoundcheckError as error:
-        await scan.record(state_name(error), error.exit_code, str(error))
-        raise
-    state, code = scan.verdict()
-    await scan.record(state, code, watch.stop.message)
-    watch.report = Report(run.run_id, str(source), wired.results.url, state, code, watch.stop.message, watch.progress, recovered)
+        watch.report = Report(run.run_id, str(source), wired.results.url, state, code, watch.stop.message, watch.progress, recovered)
+        await scan.tell(watch.report)
     return watch.report
 
 
@@ -168,6 +164,21 @@ class _Scan:
         self.watch = watch
         self.execute = execute
         self.flow_run_id = flow_run_id
+        self.notifier = Notifier(wired.ledger, wired.notices, run.org, run.run_id, wired.settings.warn_share)
+
+    async def steps_or_stop(self) -> int:
+        """The steps, of which listing and planning can be broken off; any error comes by itself, and not in a group."""
+        self.watch.task = asyncio.current_task()
+        try:
+            with first_of_group():
+                return await self.steps()
+        except asyncio.CancelledError:
+            if not self.watch.stop or self.watch.task is None:
+                raise
+            self.watch.task.uncancel()
+            return 0
+        finally:
+            self.watch.task = None
 
     async def steps(self) -> int:
         """List, plan, stream and publish; returns the sessions of earlier runs that were published on the way."""
@@ -197,26 +208,25 @@ class _Scan:
         return recovered
 
     async def _set_limits(self) -> None:
-        """Write the ceilings and the cap of the settings into the ledger, where every process keeps them."""
-        settings, ledger = self.wired.settings, self.wired.ledger
-        for endpoint in self.wired.endpoints:
-            await ledger.set_gate(self.run.org, endpoint.name, settings.connections)
-        await ledger.set_gate(self.run.org, EVERY_ENDPOINT, settings.total_connections)
-        await ledger.reopen(self.run.org, [endpoint.name for endpoint in self.wired.endpoints])
-        cap_ms = None if settings.monthly_hours is None else hours_to_ms(settings.monthly_hours)
-        for month in sorted({month_of(self.run.started_at), month_of(self.run.started_at + MONTH_AHEAD)}):
-            await ledger.set_cap(self.run.org, EVERY_ENDPOINT, month, cap_ms)
+        """Write the ceilings, caps and prices of the settings into the ledger, where every process keeps them."""
+        settings, ledger, org = self.wired.settings, self.wired.ledger, self.run.org
+        scanned = [endpoint.name for endpoint in self.wired.endpoints]
+        for name in dict.fromkeys((*scanned, *settings.prices)):  # what others have cost counts against a cap in money, too
+            await ledger.set_gate(org, name, settings.endpoint_connections.get(name, settings.connections))
+            await ledger.set_cap(org, name, hours_ms(settings.endpoint_hours.get(name)), micros(settings.endpoint_costs.get(name)))
+            await ledger.set_price(org, name, micros(settings.prices.get(name)))
+        await ledger.set_gate(org, EVERY_ENDPOINT, settings.total_connections)
+        await ledger.set_cap(org, EVERY_ENDPOINT, hours_ms(settings.monthly_hours), micros(settings.monthly_cost))
+        await ledger.reopen(org, scanned)
 
     async def _stream(self, shards: Sequence[Shard]) -> None:
         streaming = self._streaming()
         self.watch.admission = streaming.admission
-        leases = asyncio.create_task(streaming.admission.keep_leases())
-        try:
+        async with asyncio.TaskGroup() as group:  # nothing streams on when its leases are no longer kept
+            leases = group.create_task(streaming.admission.leases.keep())
             await self._stream_all(streaming, [shard for shard in shards if shard.first])
             await self._stream_all(streaming, [shard for shard in shards if not shard.first])
-        finally:
             leases.cancel()
-            await asyncio.gather(leases, return_exceptions=True)
 
     def _streaming(self) -> Streaming:
         wired, run, stop = self.wired, self.run, self.watch.stop
@@ -229,15 +239,30 @@ class _Scan:
             store=wired.audio,
             ledger=wired.ledger,
             spool=wired.spool,
-            admission=Admission(wired.ledger, wired.worker, stop, wired.chance),
+            admission=self._admission(),
             stop=stop,
             progress=self.watch.progress,
             now=wired.now,
             chance=wired.chance,
             entropy=wired.entropy,
-            places=wired.settings.connections,
+            places=max({wired.settings.connections, *wired.settings.endpoint_connections.values()}),
+            renewed_client=wired.renewed_client,
+            priority=wired.settings.priority,
+            texts=text_patterns(wired.settings.refusal_texts),
             retries=wired.settings.retries,
             retried=RetryBudget(self.watch.progress.planned_ms),
+        )
+
+    def _admission(self) -> Admission:
+        wired = self.wired
+        return Admission(
+            wired.ledger,
+            Leases(wired.ledger, wired.worker),
+            self.watch.stop,
+            lambda: month_of(wired.now()),
+            wired.chance,
+            on_grant=self.notifier.granted,
+            refusals=self.watch.progress.refusals,
         )
 
     async def _stream_all(self, streaming: Streaming, shards: Sequence[Shard]) -> None:
@@ -261,12 +286,28 @@ class _Scan:
         if stop.cause is not None:
             return stop.cause.value, stop.cause.exit_code
         if left := progress.objects()[Standing.PENDING]:
-            stop.message = f"{left} objects stay pending (claimed by another run, or changed meanwhile): run again for the rest"
+            reasons = ", ".join(f"{count} {reason}" for reason, count in progress.pending_reasons().most_common())
+            stop.message = f"{left} objects stay pending ({reasons}): run again for the rest"
             return INCOMPLETE, ExitCode.EXHAUSTED
         if not progress.newly_quarantined:
             return COMPLETED, ExitCode.OK
         many = progress.listed >= ALARM_OBJECTS and progress.newly_quarantined > ALARM_SHARE * progress.listed
         return COMPLETED, ExitCode.MANY_QUARANTINED if many else ExitCode.QUARANTINED
+
+    async def tell(self, report: Report) -> None:
+        """Tell people how the run ended, where that is for them to know."""
+        if report.state == COMPLETED:
+            await self.notifier.completed(report.exit_code, report.progress.newly_quarantined)
+        else:
+            await self.notifier.ended(report.state, report.exit_code, report.message)
+
+    async def failed(self, error: SoundcheckError) -> None:
+        """Put the end of a run that an error has ended on record, where records can be written, and tell it."""
+        try:
+            await self.record(state_name(error), error.exit_code, str(error))
+        except SoundcheckError as unwritten:
+            logger.warning("%s: its end is not on record: %s", self.run.run_id, unwritten)
+        await self.notifier.ended(state_name(error), error.exit_code, str(error))
 
     async def record(self, state: str, exit_code: ExitCode | None = None, message: str = "") -> None:
         """Write the run's row of its start, or of its end."""

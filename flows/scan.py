@@ -1,36 +1,46 @@
-"""The scan as a Prefect flow: the same steps as `flows.run`, each a task, with progress as an artifact and the stop's name as its state."""
+"""The scan as a Prefect flow: the same steps as `flows.run`, each shown as a task, and the stop's name as the flow run's state."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any
+from uuid import UUID
 
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact, acreate_progress_artifact, aupdate_progress_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from connectors.s3 import S3Uri
+from flows.mirror import Mirror
 from flows.run import COMPLETED, Report, Watch, run_scan, state_name
+from flows.run_settings import run_settings
 from flows.settings import load_settings
-from flows.stopping import stoppable
+from flows.stopping import Drain, stoppable
 from flows.wiring import wired
 from moderation.errors import SoundcheckError
-from moderation.outcomes import ExitCode
+from moderation.outcomes import ExitCode, StopCause
 from tasks.progress import Progress
 
 ARTIFACT_SECONDS = 5.0
+RUNNER_GRACE_SECONDS = 20.0
+"""The longest grace period under a worker or runner of Prefect: 30 s after SIGTERM they kill, and results are to be published by then."""
+CALLED_OFF = frozenset({StateType.CANCELLING, StateType.CANCELLED, StateType.PAUSED})
+"""States that somebody has put this flow run into who wants it to end; a run from the command line has no worker to tell it."""
 WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 """Set by whoever runs the flow in its own process and wants to see, or stop, the run."""
-T = TypeVar("T")
 
 
 @flow(name="scan-catalogue", persist_result=False, log_prints=False)
 async def scan_catalogue(
-    source: str, results: str | None = None, endpoints: list[str] | None = None, velma_url: str | None = None
+    source: str,
+    results: str | None = None,
+    endpoints: list[str] | None = None,
+    velma_url: str | None = None,
+    org: str | None = None,
 ) -> State[dict[str, Any]]:
     """Scan the audio below `source` (s3://bucket/prefix) and publish what the service finds.
 
@@ -38,49 +48,71 @@ async def scan_catalogue(
     """
     watch = WATCH.get() or Watch()
     try:
-        settings = watch.settings or load_settings(results=results, endpoints=endpoints, velma_url=velma_url)
-        async with stoppable(watch, settings.grace_seconds), wired(settings) as parts, _shown(watch.progress):
-            report = await run_scan(parts, S3Uri.parse(source), watch, as_task, str(flow_run.id))
+        settings = run_settings(watch.settings or load_settings(results=results, endpoints=endpoints, velma_url=velma_url, org=org), source)
+        grace_seconds = settings.grace_seconds if watch.settings is not None else min(settings.grace_seconds, RUNNER_GRACE_SECONDS)
+        async with (
+            Mirror.open() as mirror,
+            stoppable(watch, grace_seconds) as drain,
+            wired(settings) as parts,
+            _shown(mirror, watch.progress, drain, UUID(flow_run.id)),
+        ):
+            report = await run_scan(parts, S3Uri.parse(source), watch, mirror.run_step, flow_run.id)
+            await mirror.tell(acreate_markdown_artifact(_markdown(report), key="scan-report", description=f"scan of {source}"))
     except SoundcheckError as error:
         watch.error = error
-        return Failed(name=state_name(error), message=str(error))
-    await acreate_markdown_artifact(_markdown(report), key="scan-report", description=f"scan of {source}")
-    summary = f"{report.message or report.state} (exit code {int(report.exit_code)})"
+        return state_of_error(error)
+    return state_of_report(report)
+
+
+def state_of_error(error: SoundcheckError) -> State[Any]:
+    """The final state of a flow run that an error has ended: the name of the stop, and what the error says to do."""
+    return Failed(name=state_name(error), message=f"{error} (exit code {int(error.exit_code)})")
+
+
+def state_of_report(report: Report) -> State[Any]:
+    """The final state of a flow run that came to its end, or was stopped.
+
+    Drained runs are Cancelled by type, whoever wanted it: Prefect takes no other state from a run that it is cancelling.
+    """
+    message = f"{report.message or report.state} (exit code {int(report.exit_code)})"
     if report.state == COMPLETED:
-        name = COMPLETED if report.exit_code is ExitCode.OK else "CompletedWithQuarantine"
-        return Completed(name=name, message=summary)
-    return Failed(name=report.state, message=summary)
-
-
-async def as_task(name: str, step: Callable[[], Awaitable[T]]) -> T:
-    """An executor that runs a step as a Prefect task: without parameters, so that nothing of ours is looked into or stored."""
-    result: list[T] = []
-
-    async def run_step() -> None:
-        result.append(await step())
-
-    await task(name=name.partition(" shard")[0], task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(run_step)()
-    return result[0]
+        return Completed(name=COMPLETED if report.exit_code is ExitCode.OK else "CompletedWithQuarantine", message=message)
+    ended = Cancelled if report.state == StopCause.TERMINATED else Failed
+    return ended(name=report.state, message=message)
 
 
 @asynccontextmanager
-async def _shown(progress: Progress) -> AsyncIterator[None]:
-    """Keep a progress artifact up to date while the block runs."""
-    artifact = await acreate_progress_artifact(0.0, key="scan-progress", description="share of the planned audio")
-    assert artifact is not None
+async def _shown(mirror: Mirror, progress: Progress, drain: Drain, run_id: UUID) -> AsyncIterator[None]:
+    """Keep a progress artifact up to date while the block runs, and drain the run when it is called off in Prefect."""
+    artifact: UUID | None = None
 
-    async def update() -> None:
+    async def show() -> None:
+        nonlocal artifact
+        share, line = progress.share * 100, progress.line()
+        if artifact is None:
+            artifact = await acreate_progress_artifact(share, key="scan-progress", description=line)
+        else:
+            await aupdate_progress_artifact(artifact, share, description=line)
+
+    async def look() -> None:
+        async with get_client() as client:
+            state = (await client.read_flow_run(run_id)).state
+        if state is not None and state.type in CALLED_OFF:
+            drain.begin(f"Prefect ({state.name})")
+
+    async def keep_showing() -> None:
         while True:
+            await mirror.tell(show())
+            await mirror.tell(look())
             await asyncio.sleep(ARTIFACT_SECONDS)
-            await aupdate_progress_artifact(artifact, progress.share * 100, description=progress.line())
 
-    updates = asyncio.create_task(update())
+    showing = asyncio.create_task(keep_showing())
     try:
         yield
     finally:
-        updates.cancel()
-        await asyncio.gather(updates, return_exceptions=True)
-        await aupdate_progress_artifact(artifact, progress.share * 100, description=progress.line())
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+        await mirror.tell(show())
 
 
 def _markdown(report: Report) -> str:

@@ -3,19 +3,37 @@
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
+from flows.organisation import ITS_OWN, Organisation, without_details
+from flows.setting_checks import check
+from flows.setting_types import (
+    Connections,
+    Currency,
+    EndpointName,
+    Hours,
+    Money,
+    OnQuota,
+    OrganisationName,
+    PrivateUrl,
+    RawRule,
+    RefusalText,
+    Root,
+    TotalConnections,
+    VariableName,
+)
 from moderation.breaker import BreakerRules
-from moderation.catalogue import ParameterRule
 from moderation.endpoints import ENDPOINTS
-from moderation.errors import BadParameters, ConfigurationError
+from moderation.errors import ConfigurationError
 from moderation.gate import GateRules
 from moderation.limits import LimitRules
+from moderation.outcomes import StopCause
 from moderation.pacing import Deadlines
 from moderation.retry import RetryRules
 
@@ -23,23 +41,6 @@ PREFIX = "SOUNDCHECK_"
 TOML_FILE = "soundcheck.toml"
 ENV_FILE = ".env"
 _NESTING = "__"
-
-
-class RawRule(BaseModel):
-    """Raw PCM parameters for keys that match a glob; the first rule that matches counts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    glob: str
-    audio_format: str
-    sample_rate: int
-    num_channels: int
-
-    def rule(self) -> ParameterRule:
-        """The same for the core. Raises BadParameters for what the service does not take."""
-        rule = ParameterRule(self.glob, self.audio_format, self.sample_rate, self.num_channels)
-        rule.parameters()
-        return rule
 
 
 class Settings(BaseSettings):
@@ -56,25 +57,47 @@ class Settings(BaseSettings):
     )
 
     org: str = "default"
-    """The organisation whose key, connections and hours are used; a name of yours."""
+    """The organisation whose key, connections and hours are used: a name of yours, or one of `organisations`."""
+    organisations: dict[OrganisationName, Organisation] = {}
+    """Several of them by name. What one leaves out is as set here, except its key and its roots."""
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
     api_key_block: str | None = None
     """The name of a Prefect Secret block."""
-    connections: Annotated[int, Field(ge=1, le=1000)] = 4
+    api_key_env: VariableName | None = None
+    """The name of an environment variable, or of one in .env."""
+    roots: list[Root] = []
+    """The parts of S3 that are this organisation's catalogue; none means all that is no other's."""
+    connections: Connections = 4
     """The most sessions at once on each endpoint."""
-    total_connections: Annotated[int, Field(ge=1)] | None = None
+    endpoint_connections: dict[EndpointName, Connections] = {}
+    """Another number for an endpoint, by its name."""
+    total_connections: TotalConnections | None = None
     """The most sessions at once over all endpoints."""
-    monthly_hours: Annotated[float, Field(ge=0)] | None = None
+    monthly_hours: Hours | None = None
     """The most audio-hours a calendar month (UTC) over all endpoints; none means unlimited."""
+    endpoint_hours: dict[EndpointName, Hours] = {}
+    """The same for an endpoint, by its name."""
+    currency: Currency | None = None
+    """The word for the money that prices and costs are in, such as USD."""
+    prices: dict[EndpointName, Money] = {}
+    """Money an audio-hour of an endpoint. Nothing is known of prices but this."""
+    monthly_cost: Money | None = None
+    """The most money a calendar month (UTC) over all endpoints; none means unlimited."""
+    endpoint_costs: dict[EndpointName, Money] = {}
+    """The same for an endpoint, by its name."""
+    warn_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """The share of a cap from which on it is warned of."""
+    on_quota: OnQuota = OnQuota.END
+    """What follows when the service says that credits or hours are used up."""
     results: str | None = None
     """A folder, or s3://bucket/prefix."""
     state_dir: Path | None = None
     """Ledger, spool and logs; by default beside a results folder, else in the user's state directory."""
-    endpoints: list[str] = list(ENDPOINTS)
+    endpoints: list[EndpointName] = list(ENDPOINTS)
     velma_url: str | None = None
     """One host for every endpoint, in place of those of the seed pages."""
-    hosts: dict[str, str] = {}
+    hosts: dict[EndpointName, str] = {}
     """A host for an endpoint, by its name."""
     proxy: str | None = None
     """http://host:port or https://host:port for the way to the service; what the environment says of proxies is not heard."""
@@ -100,6 +123,12 @@ class Settings(BaseSettings):
     """When nothing more starts, and when that is tried again, in milliseconds."""
     priority: int = 0
     """Of two runs that wait for a slot, that of the higher priority gets it."""
+    kept_slots: Annotated[int, Field(ge=0)] = 0
+    """Slots that only runs of a priority above 0 get, where the limit is higher."""
+    notify_url: PrivateUrl | None = None
+    """Where the cause of a stop is sent to, once for each."""
+    refusal_texts: list[RefusalText] = []
+    """Texts of the service that the built-in table does not know; they are asked before it."""
 
     @classmethod
     def settings_customise_sources(
@@ -116,7 +145,32 @@ class Settings(BaseSettings):
 
     def gate_rules(self) -> GateRules:
         """The figures of admission."""
-        return GateRules(limit=self.limit, breaker=self.breaker)
+        breaker = _suspending(self.breaker) if self.on_quota is OnQuota.SUSPEND else self.breaker
+        return GateRules(limit=self.limit, breaker=breaker, kept_slots=self.kept_slots)
+
+    def of(self, organisation: str) -> Self:
+        """The same for one of the organisations alone: its own values over those of all, and nothing of the others."""
+        shared = {"org": organisation, "organisations": {}, "state_dir": self.state_folder()}
+        return self.model_copy(update=self.organisations[organisation].values() | shared)
+
+    def state_folder(self) -> Path:
+        """The folder of ledger, spool and logs, one for all organisations, whatever results folder each has."""
+        if self.state_dir is not None:
+            return self.state_dir.expanduser().absolute()
+        if self.results and "://" not in self.results:
+            return Path(self.results).absolute() / "_state"
+        home = os.environ.get("XDG_STATE_HOME")
+        return (Path(home) if home else Path.home() / ".local" / "state").absolute() / "soundcheck"
+
+
+def _suspending(rules: BreakerRules) -> BreakerRules:
+    """Breakers that a spent quota never ends: it is asked after the usual pauses, then as seldom as any (rules.md, 4029)."""
+    endless = {
+        by: replace(plan, waits_ms=(*plan.waits_ms, rules.longest_ms), refusals=None)
+        for by, plan in rules.plans.items()
+        if plan.stop is StopCause.CREDITS_EXHAUSTED
+    }
+    return replace(rules, plans=rules.plans | endless)
 
 
 class _FixedSettings(Settings):
@@ -148,10 +202,11 @@ def load_settings(**flags: Any) -> Settings:
     given = {name: value for name, value in flags.items() if value is not None}
     problem: str
     try:
-        unknown = sorted(_unknown_names())
+        settings = Settings(**given)
+        unknown = sorted(_unknown_names(settings))
         if not unknown:
-            settings = Settings(**given)
-            _check(settings)
+            settings = _with_flags(settings, given)
+            check(settings)
             return settings
         problem = f"unknown setting {', '.join(unknown)}: the known ones are {', '.join(sorted(Settings.model_fields))}"
     except ValidationError as error:
@@ -165,15 +220,12 @@ def load_settings(**flags: Any) -> Settings:
     raise ConfigurationError(problem)
 
 
-def _check(settings: Settings) -> None:
-    for name in (*settings.endpoints, *settings.hosts):
-        if name not in ENDPOINTS:
-            raise ConfigurationError(f"unknown endpoint {name!r}: the known ones are {', '.join(ENDPOINTS)}")
-    for raw in settings.raw_rules:
-        try:
-            raw.rule()
-        except BadParameters as error:
-            raise ConfigurationError(f"setting raw_rules, {raw.glob!r}: {error}") from error
+def _with_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
+    """The settings with what was given for this one run in every organisation, too: it is not known yet which one is named."""
+    details = without_details(flags)
+    over = details | {name: getattr(settings, name) for name in flags if name in Organisation.model_fields.keys() - ITS_OWN}
+    organisations = {name: each.model_copy(update=over) for name, each in settings.organisations.items()}
+    return settings.model_copy(update=details | {"organisations": organisations})
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
@@ -183,11 +235,12 @@ def _problems(error: ValidationError) -> Iterator[str]:
         yield f"setting {place}: {fault['msg']}"
 
 
-def _unknown_names() -> Iterator[str]:
+def _unknown_names(settings: Settings) -> Iterator[str]:
     """Names that nobody reads: a misspelt setting would otherwise silently be a default."""
     known = set(Settings.model_fields)
+    keys = {settings.api_key_env, *(each.api_key_env for each in settings.organisations.values())}
     sources: tuple[Mapping[str, object], ...] = (os.environ, dotenv_values(ENV_FILE))
-    for name in {name for source in sources for name in source if name.upper().startswith(PREFIX)}:
+    for name in {name for source in sources for name in source if name.upper().startswith(PREFIX)} - keys:
         field = name[len(PREFIX) :].lower().partition(_NESTING)[0]
         if field not in known:
             yield name

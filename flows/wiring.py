@@ -12,16 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
 from duckdb import DuckDBPyConnection
 
 from connectors.audio_store import AudioStore, S3AudioStore
 from connectors.lake.query import connect
 from connectors.lake.store import ResultStore, open_store
 from connectors.ledger import Ledger
+from connectors.notices import Notices
 from connectors.s3 import S3Settings, S3Uri, s3_client
 from connectors.spool import Spool
 from connectors.velma import ApiKey, VelmaClient, VelmaSettings
-from flows.settings import Settings
+from flows.run_settings import organisation_of
+from flows.settings import ENV_FILE, Settings
 from moderation.endpoints import ENDPOINTS, Endpoint
 from moderation.errors import AccessDeniedError, ConfigurationError, ResultsNotWritable, UnreachableError
 from moderation.identity import lake_id
@@ -30,7 +33,7 @@ from tasks.publish import Publisher
 
 NO_KEY = (
     "no API key: set SOUNDCHECK_API_KEY, or api_key_file (SOUNDCHECK_API_KEY_FILE) to a file that holds it, "
-    "or api_key_block to the name of a Prefect Secret block"
+    "api_key_env to the name of another variable, or api_key_block to the name of a Prefect Secret block"
 )
 
 
@@ -52,6 +55,7 @@ class Wired:
     lake: str
     ledger: Ledger
     spool: Spool
+    notices: Notices
     worker: str
     chance: Callable[[], float] = random.random
     entropy: Callable[[int], bytes] = secrets.token_bytes
@@ -62,6 +66,10 @@ class Wired:
         """What publishes this run's sessions."""
         return Publisher(self.ledger, self.spool, self.results, self.lake)
 
+    async def renewed_client(self, client: VelmaClient) -> VelmaClient | None:
+        """The client with the key that is where the settings say by now; None where that has not changed. Raises what `load_key` does."""
+        return client.renewed(await load_key(self.settings))
+
 
 @asynccontextmanager
 async def wired(settings: Settings) -> AsyncIterator[Wired]:
@@ -69,6 +77,7 @@ async def wired(settings: Settings) -> AsyncIterator[Wired]:
 
     Raises ConfigurationError, AccessDeniedError or ResultsNotWritable before anything is streamed.
     """
+    settings = organisation_of(settings)
     key = await load_key(settings)
     client = velma_client(settings, key)
     results_url = results_of(settings)
@@ -88,6 +97,7 @@ async def wired(settings: Settings) -> AsyncIterator[Wired]:
             lake=lake_id(results.url),
             ledger=ledger,
             spool=Spool(spool_of(settings)),
+            notices=Notices(settings.notify_url.get_secret_value() if settings.notify_url else None),
             # in containers host and process id repeat: a successor must not renew what a dead one held
             worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
@@ -124,6 +134,8 @@ async def load_key(settings: Settings) -> ApiKey:
         return ApiKey(_read_key(settings.api_key_file))
     if settings.api_key_block is not None:
         return await _key_of_block(settings.api_key_block)
+    if settings.api_key_env is not None:
+        return ApiKey(_key_of_variable(settings.api_key_env))
     raise AccessDeniedError(NO_KEY)
 
 
@@ -133,6 +145,13 @@ def _read_key(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not text"
         raise ConfigurationError(f"the API key file {path} cannot be read: {why}") from None
+
+
+def _key_of_variable(name: str) -> str:
+    key = os.environ.get(name) or dotenv_values(ENV_FILE).get(name)
+    if not key:
+        raise AccessDeniedError(f"the variable {name}, which api_key_env names, is neither in the environment nor in {ENV_FILE}")
+    return key.strip()
 
 
 async def _key_of_block(name: str) -> ApiKey:
@@ -155,9 +174,13 @@ def results_of(settings: Settings) -> str:
 
 
 def open_ledger(settings: Settings) -> AbstractAsyncContextManager[Ledger]:
-    """The ledger of the settings: a file in the state folder, or a database."""
-    place = settings.ledger_url.get_secret_value() if settings.ledger_url else state_of(settings) / "ledger.db"
-    return Ledger.open(place, rules=settings.gate_rules(), lease_ms=round(settings.lease_seconds * 1000))
+    """The ledger of the settings."""
+    return Ledger.open(ledger_place(settings), rules=settings.gate_rules(), lease_ms=round(settings.lease_seconds * 1000))
+
+
+def ledger_place(settings: Settings) -> Path | str:
+    """Where the ledger is: a file in the state folder, or the URL of a database, which may hold its password."""
+    return settings.ledger_url.get_secret_value() if settings.ledger_url else state_of(settings) / "ledger.db"
 
 
 def spool_of(settings: Settings) -> Path:
@@ -167,16 +190,9 @@ def spool_of(settings: Settings) -> Path:
 
 def state_of(settings: Settings) -> Path:
     """The folder of ledger, spool and logs, made when missing. Raises ResultsNotWritable where that fails."""
-    results = settings.results or ""
-    if settings.state_dir is not None:
-        folder = settings.state_dir.expanduser()
-    elif results and "://" not in results:
-        folder = Path(results).absolute() / "_state"
-    else:
-        home = os.environ.get("XDG_STATE_HOME")
-        folder = (Path(home) if home else Path.home() / ".local" / "state") / "soundcheck"
+    folder = settings.state_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultsNotWritable(f"the state folder {folder} cannot be made ({error.strerror}): set state_dir to another one") from error
-    return folder.absolute()
+    return folder

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
+from moderation.breaker import OpenedBy
 from moderation.outcomes import StopCause
 
 EVERY_ENDPOINT = "*"
@@ -90,19 +91,29 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A slot and a reservation, held as long as the lease is renewed. lease_until_ms is by the ledger's clock."""
+    """A slot and a reservation, held as long as the lease is renewed. lease_until_ms is by the ledger's clock.
+
+    spent_share is the largest share of any cap, in hours or money, of endpoint or organisation, that is taken with this session; None
+    where there is no cap.
+    """
 
     session_id: str
     lease_until_ms: int
     kind: SessionKind = SessionKind.OBJECT
+    spent_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No slot, and why; stop is what ends the run, where a breaker has given up."""
+    """No slot, and why. Of a breaker: stop is what ends the run, where it has given up, and opened_by what it was opened by.
+
+    probe_in_ms is how long until it is probed, None while its probe is out; 0 where that waits only until nothing of ours is in flight.
+    """
 
     denial: Denial
     stop: StopCause | None = None
+    opened_by: OpenedBy | None = None
+    probe_in_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +163,10 @@ class SessionRecord:
     close_code: int | None
     error_text: str | None
 
+    def has_expired(self, now_ms: int, lease_ms: int) -> bool:
+        """Whether its lease has run out, or is of before a reboot of the host by whose clock it runs (the ledger's leases)."""
+        return self.lease_until is not None and not now_ms < self.lease_until <= now_ms + lease_ms
+
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
@@ -188,6 +203,22 @@ class Package:
     org: str
     scan_date: date
     members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What is known of some ended sessions of a run without the ledger: those of a package, or ones that no package holds (None).
+
+    published is whether every file of the package lies in the lake.
+    """
+
+    run_id: str
+    lake: str
+    org: str
+    scan_date: date
+    sessions: tuple[SessionRecord, ...]
+    package: str | None = None
+    published: bool = False
 
 
 @dataclass(frozen=True, slots=True)

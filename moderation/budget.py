@@ -1,8 +1,15 @@
-"""Audio-hours: calendar months, the units of caps, and what still fits under one (design.md section 5)."""
+"""Audio-hours and money: calendar months, the units of caps, and what still fits under one (design.md section 5).
 
+Money is an estimate: hours times the price that is set. It is reckoned exactly, in parts: a price in millionths of the currency an hour
+times milliseconds of audio, so that no rounding ever decides whether a session starts.
+"""
+
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
 MS_PER_HOUR = 3_600_000
+MICROS = 1_000_000
+"""Millionths of the currency in one."""
 
 
 def month_of(instant: datetime, zone: tzinfo = UTC) -> str:
@@ -26,15 +33,42 @@ def ms_to_hours(ms: int) -> float:
     return ms / MS_PER_HOUR
 
 
-def left_ms(cap_ms: int | None, settled_ms: int, at_risk_ms: int, reserved_ms: int) -> int | None:
-    """Milliseconds of audio that may still be reserved; None without a cap, negative where more was booked than the cap allows.
+def parts_of(micros: int) -> int:
+    """An amount of money, in millionths of the currency, in parts."""
+    return micros * MS_PER_HOUR
 
-    Failed sessions (at risk) count: whether they are billed is not documented (service.md, decision 28).
+
+def parts_to_money(parts: int) -> float:
+    """An amount of the currency, for people."""
+    return parts / MS_PER_HOUR / MICROS
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a month may take at most, and what it has taken: milliseconds of audio or parts of money. cap None is unlimited.
+
+    Settled, at risk and reserved count alike: whether failed sessions are billed is not documented (service.md, decision 28).
     """
-    return None if cap_ms is None else cap_ms - settled_ms - at_risk_ms - reserved_ms
 
+    cap: int | None
+    taken: int
 
-def fits(cap_ms: int | None, settled_ms: int, at_risk_ms: int, reserved_ms: int, estimate_ms: int) -> bool:
-    """Whether a reservation of estimate_ms keeps settled + at risk + reserved at or under the cap. No cap means unlimited."""
-    left = left_ms(cap_ms, settled_ms, at_risk_ms, reserved_ms)
-    return left is None or estimate_ms <= left
+    @property
+    def left(self) -> int | None:
+        """What may still be reserved; None without a cap, negative where more was booked than the cap allows."""
+        return None if self.cap is None else self.cap - self.taken
+
+    @property
+    def share(self) -> float | None:
+        """The share of the cap that is taken; None without one."""
+        if self.cap is None:
+            return None
+        return self.taken / self.cap if self.cap else 1.0
+
+    def fits(self, more: int) -> bool:
+        """Whether the cap holds so much more."""
+        return self.left is None or more <= self.left
+
+    def with_more(self, more: int) -> "Allowance":
+        """The same with so much more taken."""
+        return Allowance(self.cap, self.taken + more)

@@ -7,24 +7,40 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 from moderation.admission import Denial, SessionKind
-from moderation.breaker import Breaker, BreakerRules, BreakerState
+from moderation.breaker import Breaker, BreakerRules, BreakerState, OpenedBy
 from moderation.limits import ConnectionLimit, LimitRules, Place
 
 
 @dataclass(frozen=True, slots=True)
 class GateRules:
-    """The figures of admission. A key that worked within key_fresh_ms is known to be good."""
+    """The figures of admission. A key that worked within key_fresh_ms is known to be good.
+
+    kept_slots are left to runs above priority 0, where the limit allows it. While only others run they idle, and as the limit is never
+    filled nobody asks for a higher one.
+    """
 
     limit: LimitRules = field(default_factory=LimitRules)
     breaker: BreakerRules = field(default_factory=BreakerRules)
     key_fresh_ms: int = 600_000
+    kept_slots: int = 0
+
+    def open_to(self, priority: int, slots: int) -> int:
+        """How many of the slots there are for a run of this priority: at least one, where there is one."""
+        return slots if priority > 0 else max(min(slots, 1), slots - self.kept_slots)
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One gate as the ledger keeps it. ceiling None is no limit, as the organisation's gate usually has none; that one learns no limit."""
+    """One gate as the ledger keeps it. ceiling None is no limit, as the organisation's gate usually has none; that one learns no limit.
+
+    cap_ms (audio) and cap_micros (millionths of the currency) are what any month may cost at most, None is no limit. price_micros is the
+    endpoint's price of an audio-hour; the organisation's gate has none.
+    """
 
     ceiling: int | None = None
+    cap_ms: int | None = None
+    cap_micros: int | None = None
+    price_micros: int | None = None
     paused: bool = False
     limit: ConnectionLimit = field(default_factory=ConnectionLimit)
     breaker: Breaker = field(default_factory=Breaker)
@@ -82,19 +98,38 @@ class Entry:
     place: Place
 
 
-def entry(gates: Gates, crowd: Crowd, now_ms: int, rules: GateRules) -> Entry | Denial:
+def entry(gates: Gates, crowd: Crowd, now_ms: int, rules: GateRules, priority: int = 0) -> Entry | Denial:
     """Whether one more session may start. A breaker is probed by one session alone, which needs a free slot like any other."""
     if any(gate.paused for gate in gates):
         return Denial.PAUSED
     broken = [gate for gate in gates if gate.breaker.state is not BreakerState.CLOSED]
     if any(not gate.breaker.may_probe(now_ms, crowd.whole, rules.breaker) for gate in broken):
         return Denial.BREAKER
-    if crowd.whole >= gates.whole.bound(crowd.whole):
+    if gates.whole.ceiling is not None and crowd.whole >= rules.open_to(priority, gates.whole.ceiling):
         return Denial.FULL
-    place = gates.endpoint.limit.place(crowd.live, gates.endpoint.bound(crowd.live), now_ms)
+    limit = gates.endpoint.limit
+    bound = gates.endpoint.bound(max(crowd.live, limit.allowed))
+    place = limit.place(crowd.live, bound, now_ms)
     if place is Place.NONE or (broken and place is Place.RAISE):
         return Denial.FULL
+    if place is Place.SLOT and crowd.live >= rules.open_to(priority, min(limit.allowed, bound)):
+        return Denial.FULL
     return Entry(SessionKind.PROBE if broken else SessionKind.OBJECT, place)
+
+
+class Closure(NamedTuple):
+    """What an open breaker was opened by, and the milliseconds until it is probed; None while its probe is out."""
+
+    opened_by: OpenedBy | None
+    probe_in_ms: int | None
+
+
+def closure(gates: Gates, now_ms: int) -> Closure:
+    """Of the breakers that are not closed, the one that is probed last: nothing starts before."""
+    broken = [gate.breaker for gate in gates if gate.breaker.state is not BreakerState.CLOSED]
+    last = max(broken, key=lambda breaker: (breaker.state is BreakerState.HALF_OPEN, breaker.until_ms))
+    probe_in_ms = max(0, last.until_ms - now_ms) if last.state is BreakerState.OPEN else None
+    return Closure(last.opened_by, probe_in_ms)
 
 
 def started(gates: Gates, session_id: str, entered: Entry, now_ms: int, rules: GateRules) -> Gates:

@@ -6,8 +6,9 @@ Source: rules.md, 'The table'.
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TypeAlias
 
-from moderation.errors import Phase, Scope, SessionError
+from moderation.errors import ConfigurationError, Phase, Scope, SessionError
 from moderation.outcomes import Reason, StopCause
 
 
@@ -137,7 +138,10 @@ CANCELLED = Cause("cancelled", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED)
 INCOMPLETE = Cause("incomplete", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE)
 UNKNOWN_CODE = Cause("unknown_code", Scope.SERVICE, Action.RETRY_THEN_QUARANTINE, Reason.INCOMPLETE, attempts=2)
 
-_TEXTS: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
+TextPatterns: TypeAlias = tuple[tuple[re.Pattern[str], Cause], ...]
+"""Patterns over the text in lower case, each with what it means; the first that is found counts."""
+
+_TEXTS: TextPatterns = tuple(
     (re.compile(pattern), cause)
     for pattern, cause in (
         (r"not permitted|invalid (api.?)?key|access denied", NOT_PERMITTED),
@@ -149,7 +153,38 @@ _TEXTS: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
         (r"internal server error|unable to complete", SERVICE_FAULT),
     )
 )
-"""Patterns over the text in lower case; service.md lists the texts that have been published or seen."""
+"""service.md lists the texts that have been published or seen."""
+
+
+class Meaning(StrEnum):
+    """What a text that this table does not know can be said to mean, in the settings."""
+
+    KEY = "key"
+    CAPACITY = "capacity"
+    QUOTA = "quota"
+    SERVICE = "service"
+    OBJECT = "object"
+
+
+_MEANT = {
+    Meaning.KEY: NOT_PERMITTED,
+    Meaning.CAPACITY: CAPACITY,
+    Meaning.QUOTA: QUOTA,
+    Meaning.SERVICE: SERVICE_FAULT,
+    Meaning.OBJECT: UNDECODABLE,
+}
+
+
+def text_pattern(pattern: str, means: Meaning) -> tuple[re.Pattern[str], Cause]:
+    """One more text and its meaning; upper and lower case are the same. Raises ConfigurationError for a pattern that can mean nothing."""
+    try:
+        compiled = re.compile(pattern, re.IGNORECASE)
+    except re.error as error:
+        raise ConfigurationError(f"{pattern!r} is no regular expression: {error}") from None
+    if compiled.search(""):
+        raise ConfigurationError(f"{pattern!r} is found in every text")
+    return compiled, _MEANT[means]
+
 
 _STATUSES: dict[int, Cause] = {401: NOT_PERMITTED, 403: NOT_PERMITTED, 429: CAPACITY}
 NO_CLOSE_FRAME = 1006
@@ -180,12 +215,13 @@ def why(stop: StopCause) -> Cause:
     return next(cause for cause in (NOT_PERMITTED, QUOTA, WRONG_URL, UNREACHABLE_FOR_LONG) if cause.stop is stop)
 
 
-def classify(error: SessionError) -> Cause:
+def classify(error: SessionError, own: TextPatterns = ()) -> Cause:
     """The cause of a failed session: text (of the close, where no message came) before HTTP status before protocol faults before code.
 
-    Without any of them nothing moved any more: before the connection stood that is the network's fault, then the session's.
+    Without any of them nothing moved any more: before the connection stood that is the network's fault, then the session's. `own` are
+    an installation's patterns, which are asked before those of the table.
     """
-    if (cause := _of_text(error.text or error.close_reason)) is not None:
+    if (cause := _of_text(error.text or error.close_reason, own)) is not None:
         return cause
     if error.http_status is not None:
         return _of_status(error.http_status)
@@ -196,9 +232,11 @@ def classify(error: SessionError) -> Cause:
     return UNREACHABLE if error.phase in _NOT_CONNECTED else INCOMPLETE
 
 
-def _of_text(text: str | None) -> Cause | None:
+def _of_text(text: str | None, own: TextPatterns) -> Cause | None:
     said = (text or "").lower().rstrip(". ")
-    return next((cause for pattern, cause in _TEXTS if pattern.search(said)), None)
+    if not said:
+        return None
+    return next((cause for pattern, cause in (*own, *_TEXTS) if pattern.search(said)), None)
 
 
 def _of_status(status: int) -> Cause:

@@ -19,6 +19,10 @@ class Waiting:
     since_ms: int
     seen_ms: int
 
+    def is_there(self, now_ms: int) -> bool:
+        """Whether it has asked lately: who has ended, or was stopped, waits no more."""
+        return now_ms - self.seen_ms < FRESH_MS
+
 
 def yields(me: Waiting, others: Iterable[Waiting], now_ms: int) -> bool:
     """Whether a free slot is somebody else's: of a run that is more urgent, or of a worker that has fewer sessions.
@@ -26,7 +30,7 @@ def yields(me: Waiting, others: Iterable[Waiting], now_ms: int) -> bool:
     A worker that has just ended a session takes its slot again where all have their share: handing it over leaves it empty until the other
     one asks.
     """
-    return any(_goes_before(other, me) for other in others if other.worker != me.worker and now_ms - other.seen_ms < FRESH_MS)
+    return any(_goes_before(other, me) for other in others if other.worker != me.worker and other.is_there(now_ms))
 
 
 def _goes_before(other: Waiting, me: Waiting) -> bool:

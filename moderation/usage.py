@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from moderation import budget
 from moderation.admission import EVERY_ENDPOINT, Claim, Denial, History
+from moderation.budget import Allowance, parts_of
 from moderation.gate import Crowd, Entry, Gate, GateRules, Gates, entry
 
 
@@ -11,8 +11,9 @@ from moderation.gate import Crowd, Entry, Gate, GateRules, Gates, entry
 class Usage:
     """Where a gate and its budget of one month stand; endpoint "*" is the organisation as a whole.
 
-    live counts sessions with an unexpired lease, admitted those of them that have a result; cap_ms is None where there is no limit.
-    Times are milliseconds of audio.
+    live counts sessions with an unexpired lease, admitted those of them that have a result. Times are milliseconds of audio. endpoints
+    are, of the organisation's, the usages of its endpoints: it has no price of its own, and what they cost is its cost. A correction of
+    the organisation's hours alone has no price either.
     """
 
     org: str
@@ -21,19 +22,32 @@ class Usage:
     gate: Gate
     live: int
     admitted: int
-    cap_ms: int | None
     settled_ms: int
     at_risk_ms: int
     reserved_ms: int
+    endpoints: tuple["Usage", ...] = ()
 
     @property
-    def left_ms(self) -> int | None:
-        """Milliseconds of audio that may still be reserved this month; None without a cap."""
-        return budget.left_ms(self.cap_ms, self.settled_ms, self.at_risk_ms, self.reserved_ms)
+    def hours(self) -> Allowance:
+        """The month's audio, in milliseconds."""
+        return Allowance(self.gate.cap_ms, self.settled_ms + self.at_risk_ms + self.reserved_ms)
 
-    def fits(self, estimate_ms: int) -> bool:
-        """Whether the month's cap holds another reservation."""
-        return budget.fits(self.cap_ms, self.settled_ms, self.at_risk_ms, self.reserved_ms, estimate_ms)
+    @property
+    def money(self) -> Allowance:
+        """What that costs at today's prices, in parts of money (moderation.budget): a price that changes re-values the month."""
+        cap_micros = self.gate.cap_micros
+        whole = self.endpoint == EVERY_ENDPOINT
+        parts = sum(each.money.taken for each in self.endpoints) if whole else self.parts(self.hours.taken)
+        return Allowance(None if cap_micros is None else parts_of(cap_micros), parts)
+
+    @property
+    def has_price(self) -> bool:
+        """Whether anything is known of what its audio costs."""
+        return self.gate.price_micros is not None or any(each.has_price for each in self.endpoints)
+
+    def parts(self, ms: int) -> int:
+        """What so much audio costs at this endpoint, in parts of money; nothing without a price."""
+        return ms * (self.gate.price_micros or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +70,29 @@ class Usages:
         """Who is live by now."""
         return Crowd(self.endpoint.live, self.endpoint.admitted, self.whole.live)
 
+    @property
+    def unpriced(self) -> str | None:
+        """The endpoint without a price whose hours a cap in money would have to hold; None when all is known that is asked."""
+        if self.whole.gate.cap_micros is not None:
+            asked = (self.endpoint, *(each for each in self.whole.endpoints if each.hours.taken))
+        else:
+            asked = (self.endpoint,) if self.endpoint.gate.cap_micros is not None else ()
+        return next((usage.endpoint for usage in asked if usage.gate.price_micros is None), None)
+
     def fit(self, estimate_ms: int) -> bool:
-        """Whether both caps hold another reservation."""
-        return self.endpoint.fits(estimate_ms) and self.whole.fits(estimate_ms)
+        """Whether hours and money of both hold another reservation. A cap in money holds nothing whose price is not known."""
+        return self.unpriced is None and all(
+            taken.fits(more) for usage in (self.endpoint, self.whole) for taken, more in self._weighed(usage, estimate_ms)
+        )
+
+    def share_with(self, more_ms: int) -> float | None:
+        """The largest share of any cap that is taken once so much more is reserved; None without a cap."""
+        shares = (taken.with_more(more).share for usage in (self.endpoint, self.whole) for taken, more in self._weighed(usage, more_ms))
+        return max((share for share in shares if share is not None), default=None)
+
+    def _weighed(self, usage: Usage, more_ms: int) -> tuple[tuple[Allowance, int], ...]:
+        """Hours and money, and what more audio at this endpoint takes of each."""
+        return (usage.hours, more_ms), (usage.money, self.endpoint.parts(more_ms))
 
 
 def decide(claim: Claim, history: History, usages: Usages, now_ms: int, rules: GateRules) -> Entry | Denial:
@@ -73,7 +107,7 @@ def decide(claim: Claim, history: History, usages: Usages, now_ms: int, rules: G
         return Denial.CLAIMED
     if history.done and not claim.force:
         return Denial.DONE
-    entered = entry(usages.gates, usages.crowd, now_ms, rules)
+    entered = entry(usages.gates, usages.crowd, now_ms, rules, claim.priority)
     if isinstance(entered, Denial) or usages.fit(claim.estimate_ms):
         return entered
     return Denial.BUDGET

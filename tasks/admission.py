@@ -1,25 +1,26 @@
-"""Admission of sessions in this process: waits its turn, asks the ledger, keeps the leases, and drops what it no longer holds."""
+"""Admission of sessions in this process: waits its turn, asks the ledger, and holds what it is granted."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from connectors.ledger import Ledger
 from moderation.admission import Claim, Denial, Grant, Refusal
-from moderation.errors import LeaseLost, Phase, SoundcheckError
+from moderation.errors import Phase
 from moderation.judgement import Failure
 from moderation.outcomes import Reason, StopCause
 from moderation.refusals import CANCELLED, why
+from tasks.leases import Leases
+from tasks.line import Line
 
-RENEWALS_PER_LEASE = 4
-POLL_SECONDS = (0.2, 0.5)
+SLOT_SECONDS = (0.2, 0.5)
 """The bounds of the random pause before the ledger is asked again for a slot that another process has."""
-BREAKER_SECONDS = (0.5, 1.5)
-"""The same while a breaker is open: its next probe is half a minute away, or minutes."""
-PASSING = frozenset({Denial.FULL, Denial.BREAKER})
+DOOR_SECONDS = (0.5, 1.5)
+"""The same while a breaker is open, whose next probe is half a minute away or more, or an operator has paused the organisation."""
+POLLED = {Denial.FULL: SLOT_SECONDS, Denial.BREAKER: DOOR_SECONDS, Denial.PAUSED: DOOR_SECONDS}
 """Denials that another moment may lift."""
 
 
@@ -55,61 +56,24 @@ class NotAdmitted(Exception):
         self.denial = denial
 
 
-class Line:
-    """The sessions of this process that wait for a slot at one endpoint: one of them asks the ledger, the others wait for it to move on.
-
-    In order of arrival; while a breaker is open the shortest is first, since it is the one to probe with (rules.md).
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[Claim] = []
-        self._probing = False
-        self._moved = asyncio.Event()
-
-    @contextmanager
-    def place(self, claim: Claim) -> Iterator[None]:
-        """Stand in line."""
-        self._waiting.append(claim)
-        try:
-            yield
-        finally:
-            self._waiting.remove(claim)
-            self.move()
-
-    def is_first(self, claim: Claim) -> bool:
-        """Whether this one asks."""
-        first = min(self._waiting, key=lambda waiting: waiting.estimate_ms) if self._probing else self._waiting[0]
-        return first is claim
-
-    def probing(self, probing: bool) -> None:  # noqa: FBT001 - it is the fact itself
-        """Note whether a breaker is open."""
-        if probing != self._probing:
-            self._probing = probing
-            self.move()
-
-    def move(self) -> None:
-        """Let everybody look again: somebody left, or a slot has become free."""
-        self._moved.set()
-        self._moved = asyncio.Event()
-
-    @property
-    def moved(self) -> asyncio.Event:
-        """Set when the line moves next."""
-        return self._moved
-
-
 @dataclass(slots=True)
 class Admission:
-    """The way into the ledger for all sessions of a run in this process. sleep and chance (random in [0, 1)) are arguments for tests."""
+    """The way into the ledger for all sessions of a run in this process.
+
+    month gives the budget month of this moment; chance a random number in [0, 1); both and sleep are arguments for tests. refusals has what
+    every endpoint waits for now.
+    """
 
     ledger: Ledger
-    worker: str
+    leases: Leases
     stop: Stop
+    month: Callable[[], str]
     chance: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    on_grant: Callable[[Claim, Grant], object] = lambda _claim, _grant: None
+    """Is told of every session that is admitted; must return at once."""
+    refusals: dict[str, Refusal] = field(default_factory=dict)
     _lines: defaultdict[str, Line] = field(default_factory=lambda: defaultdict(Line))
-    _held: dict[str, asyncio.Task[object]] = field(default_factory=dict)
-    _lost: set[str] = field(default_factory=set)
     _dropping: bool = False
 
     @asynccontextmanager
@@ -120,43 +84,49 @@ class Admission:
         """
         line = self._lines[claim.endpoint]
         with line.place(claim):
-            grant = await self._admit(claim, line)
-        if self._dropping:
+            grant, granted_ms = await self._admit(claim, line)
+        if self._is_dropping():
             await self.ledger.fail(Failure(claim.session_id, Phase.PREFLIGHT, CANCELLED), sent_ms=0, outcome="cancelled")
             raise NotAdmitted(None)
-        task = asyncio.current_task()
-        assert task is not None
-        self._held[claim.session_id] = task
         try:
-            yield grant
+            with self.leases.hold(claim.session_id, granted_ms):
+                yield grant
         except asyncio.CancelledError:
-            if claim.session_id not in self._lost and not self._dropping:
+            task = asyncio.current_task()
+            if task is None or not self._is_dropping():
                 raise
             task.uncancel()
-            if self._dropping:
-                raise NotAdmitted(None) from None
-            raise LeaseLost(f"session {claim.session_id} was not renewed in time: its object is tried again") from None
+            raise NotAdmitted(None) from None
         finally:
-            del self._held[claim.session_id]
             line.move()
 
-    async def _admit(self, claim: Claim, line: Line) -> Grant:
-        """Wait for the first place in line, then ask until the ledger grants it."""
+    async def _admit(self, claim: Claim, line: Line) -> tuple[Grant, int]:
+        """Wait for the first place in line, then ask until the ledger grants it, and when that was asked.
+
+        Who waited over the end of a month is paid for from the next one.
+        """
         while not self.stop:
             moved = line.moved
             if not line.is_first(claim):
                 await self._until({moved, self.stop.requested})
                 continue
-            answer = await self.ledger.admit(claim)
+            asked_ms = self.leases.clock_ms()
+            asked = replace(claim, month=self.month())
+            answer = await self.ledger.admit(asked)
             line.probing(isinstance(answer, Refusal) and answer.denial is Denial.BREAKER)
             if isinstance(answer, Grant):
-                return answer
+                self.refusals.pop(claim.endpoint, None)
+                self.on_grant(asked, answer)
+                return answer, asked_ms
+            self.refusals[claim.endpoint] = answer
             if answer.stop is not None:
                 self.stop.give_up(answer.stop)
-            elif answer.denial in PASSING or (answer.denial is Denial.BUDGET and self._held):
-                await self._until({moved, self.stop.requested}, *(BREAKER_SECONDS if answer.denial is Denial.BREAKER else POLL_SECONDS))
+            elif answer.denial in POLLED or (answer.denial is Denial.BUDGET and self.leases):
+                await self._until({moved, self.stop.requested}, *POLLED.get(answer.denial, SLOT_SECONDS))
             else:
+                del self.refusals[claim.endpoint]
                 raise NotAdmitted(answer.denial)
+        self.refusals.pop(claim.endpoint, None)
         raise NotAdmitted(None)
 
     async def _until(self, events: set[asyncio.Event], low: float | None = None, high: float = 0.0) -> None:
@@ -171,33 +141,12 @@ class Admission:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    async def keep_leases(self) -> None:
-        """Renew the leases of this worker for ever; sessions that the ledger no longer knows, or cannot be asked about, are dropped."""
-        silence_ms = 0
-        pause_ms = self.ledger.lease_ms // RENEWALS_PER_LEASE
-        while True:
-            await self.sleep(pause_ms / 1000)
-            try:
-                held = await self.ledger.renew(self.worker)
-            except SoundcheckError:
-                silence_ms += pause_ms
-                if silence_ms < self.ledger.lease_ms // 2:
-                    continue
-                held = frozenset()
-            else:
-                silence_ms = 0
-            self._drop(self._held.keys() - held)
+    def _is_dropping(self) -> bool:
+        return self._dropping
 
     def drop_all(self) -> None:
         """End every session of this process now, as cancelled: its object stays pending. The run must have been stopped before."""
         assert self.stop, "sessions are dropped only once nothing more starts"
-        if self._dropping:
-            return
-        self._dropping = True
-        for task in self._held.values():
-            task.cancel()
-
-    def _drop(self, sessions: set[str]) -> None:
-        for session_id in sessions:
-            self._lost.add(session_id)
-            self._held[session_id].cancel()
+        if not self._dropping:
+            self._dropping = True
+            self.leases.cancel_all()

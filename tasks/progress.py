@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from moderation.admission import Denial, Refusal
 from moderation.budget import ms_to_hours
 from moderation.outcomes import PENDING, SKIPPED, Reason
 
@@ -68,6 +69,8 @@ class Progress:
     step: str = "starting"
     endpoints: dict[str, EndpointProgress] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+    """What the next session of an endpoint waits for."""
 
     def of(self, endpoint: str) -> EndpointProgress:
         """The counts of an endpoint, from zero when it is new."""
@@ -96,6 +99,10 @@ class Progress:
             Standing.SKIPPED: counts[Standing.SKIPPED],
             Standing.PENDING: pending,
         }
+
+    def pending_reasons(self) -> Counter[Reason]:
+        """Why objects stay pending, over all endpoints."""
+        return Counter(outcome.reason for outcome in self.outcomes if outcome.reason in PENDING)
 
     @property
     def newly_quarantined(self) -> int:
@@ -132,4 +139,26 @@ class Progress:
         """The run in one line for people."""
         live = sum(counts.live for counts in self.endpoints.values())
         ended = sum(counts.standings.total() for counts in self.endpoints.values())
-        return f"{self.step}: {self.listed} objects listed, {ended} ended, {live} live, {ms_to_hours(self.audio_ms):.2f} audio-hours"
+        counts = f"{self.listed} objects listed, {ended} ended, {live} live, {ms_to_hours(self.audio_ms):.2f} audio-hours"
+        return "; ".join([f"{self.step}: {counts}", *(f"{endpoint} {waits}" for endpoint, waits in sorted(self.waits().items()))])
+
+    def waits(self) -> dict[str, str]:
+        """What nothing starts for, in words, by endpoint; without those that only wait for one of their own slots."""
+        return {
+            endpoint: _waits_for(refusal)
+            for endpoint, refusal in self.refusals.items()
+            if refusal.denial is not Denial.FULL or not self.of(endpoint).live
+        }
+
+
+def _waits_for(refusal: Refusal) -> str:
+    match refusal.denial:
+        case Denial.PAUSED:
+            return "is paused: soundcheck resume goes on"
+        case Denial.BUDGET:
+            return "waits for what running sessions leave of the cap"
+        case Denial.BREAKER:
+            probe = "its probe is out" if refusal.probe_in_ms is None else f"next probe in {refusal.probe_in_ms / 1000:.0f} s"
+            return f"starts nothing ({refusal.opened_by}): {probe}"
+        case _:
+            return "waits for a slot"

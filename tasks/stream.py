@@ -4,6 +4,7 @@ One attempt is: a slot, a session, its record in the spool (durable), then its b
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,9 @@ from connectors.ledger import Ledger
 from connectors.spool import Spool
 from connectors.velma import VelmaClient
 from moderation.admission import Denial
-from moderation.errors import LeaseLost
+from moderation.errors import LeaseLost, SoundcheckError
 from moderation.outcomes import Reason, StopCause
-from moderation.refusals import Action
+from moderation.refusals import Action, TextPatterns
 from moderation.repeats import Repeats
 from moderation.retry import GiveUp, RetryBudget, RetryRules
 from tasks.admission import Admission, NotAdmitted, Stop
@@ -25,13 +26,13 @@ from tasks.publish import settle_expired
 from tasks.records import PlannedObject
 from tasks.trial import Trial
 
+logger = logging.getLogger("soundcheck.stream")
 CLAIM_PAUSE_S = 5.0
 """The pause before an object is asked for again that another session claims: no longer than until its lease would run out."""
 DENIED: dict[Denial, Reason | None] = {
     Denial.DONE: None,
     Denial.CLAIMED: Reason.NOT_REACHED,
     Denial.TOMBSTONE: Reason.FILTERED,
-    Denial.PAUSED: Reason.DEFERRED_SERVICE,
 }
 """What becomes of an object that is not admitted; None: somebody else has paid for its result."""
 
@@ -59,12 +60,28 @@ class Streaming:
     chance: Callable[[], float]
     entropy: Callable[[int], bytes]
     places: int
+    renewed_client: Callable[[VelmaClient], Awaitable[VelmaClient | None]]
+    """A client with the key as it is now; None where it has not changed."""
+    priority: int = 0
     retries: RetryRules = field(default_factory=RetryRules)
+    texts: TextPatterns = ()
+    """Texts of the service that the installation knows besides those of the table."""
     repeats: Repeats = field(default_factory=Repeats)
     retried: RetryBudget = field(default_factory=lambda: RetryBudget(0))
     chunk_bytes: int | None = None
     """Bytes of a message where the service takes none as large as the client's own."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def renew_key(self) -> None:
+        """After a refusal of the key: take the one that is there now, if somebody has changed it since."""
+        try:
+            client = await self.renewed_client(self.client)
+        except SoundcheckError as error:
+            logger.warning("the key could not be read again: %s", error)
+            return
+        if client is not None:
+            self.client = client
+            logger.warning("the key was changed meanwhile: the next session goes out with the new one")
 
     async def pause(self, seconds: float) -> None:
         """Sleep, but no longer than until the run is stopped."""

@@ -25,7 +25,7 @@ from moderation.errors import (
 from moderation.identity import session_id
 from moderation.judgement import Failure
 from moderation.outcomes import QUARANTINED, Reason, StopCause
-from moderation.refusals import CANCELLED, TOO_BIG, Action, Cause, classify
+from moderation.refusals import CANCELLED, TOO_BIG, Action, Cause, Tells, classify
 from moderation.repeats import OBJECTS
 from moderation.results import SessionResult, SpooledSession
 from moderation.retry import GiveUp, RetryAfter
@@ -92,12 +92,14 @@ class Trial:
             attempt=number,
             month=month_of(self.started_at),
             estimate_ms=planned.estimate_ms,
+            priority=streaming.priority,
         )
 
     async def run(self) -> GiveUp | RetryAfter | None:
         """None when it is done, else what follows. Raises NotAdmitted or LeaseLost."""
         counts = self.streaming.progress.of(self.planned.endpoint.name)
         async with self.streaming.admission.slot(self.claim) as grant:
+            self.started_at = self.streaming.now()
             counts.sessions += 1
             counts.live += 1
             try:
@@ -120,7 +122,7 @@ class Trial:
                 on_result=self._tell,
             )
         except SessionError as error:
-            return await self._failed(error, classify(error))
+            return await self._failed(error, classify(error, self.streaming.texts))
         except (SourceError, UnreachableError, AccessDeniedError, BudgetReached) as error:
             return await self._failed(self._as_session_error(str(error)), _source_cause(error))
         except (asyncio.CancelledError, ConfigurationError) as error:
@@ -184,6 +186,8 @@ class Trial:
         self.tries[said.action] += 1
         own = streaming.retries.verdict(said, self.tries[said.action], streaming.chance()) if said.spends_attempt else None
         self.story = str(error)
+        if said.tells is Tells.KEY:
+            await streaming.renew_key()
         await self._keep(attempt_row(attempt, self.session, outcome, error, said), quarantine=self._quarantine(own, attempt.finished_at))
         cause = await streaming.ledger.fail(
             Failure(self.session_id, error.phase, said, retry_after_ms=round(1000 * (error.retry_after or 0.0))),

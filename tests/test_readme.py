@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from flows.settings import Settings
+from flows.settings import Settings, load_settings
 from moderation.outcomes import ExitCode
 
 ROOT = Path(__file__).parents[1]
@@ -38,3 +38,12 @@ def test_the_deployment_names_a_flow_by_its_dotted_path():
     assert [deployment["entrypoint"] for deployment in deployments] == ["flows.scan.scan_catalogue"]
     source = (ROOT / "flows" / "scan.py").read_text(encoding="utf-8")
     assert "async def scan_catalogue(" in source
+
+
+def test_every_example_of_a_settings_file_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    examples = re.findall(r"^```toml\n(.+?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(examples) >= 2
+    for example in examples:
+        (tmp_path / "soundcheck.toml").write_text(example, encoding="utf-8")
+        assert load_settings().results == "s3://moderation/velma"

@@ -15,10 +15,11 @@ from connectors.ledger.leases import LEASED, Moment
 from connectors.ledger.schema import sessions, tombstones
 from moderation import gate
 from moderation.admission import DONE, Claim, Denial, Grant, History, Refusal, SessionKind, SessionState
+from moderation.errors import ConfigurationError
 from moderation.gate import Entry
 from moderation.judgement import given_up
 from moderation.limits import Stage
-from moderation.usage import decide
+from moderation.usage import Usages, decide
 
 OF_OBJECT = and_(
     sessions.c.lake == bindparam("of_lake"),
@@ -51,7 +52,7 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
     if isinstance(entered, Denial):
         if entered is Denial.FULL:
             await turns.wait(connection, claim, moment)
-        return Refusal(entered, given_up(usages.gates, moment.now_ms, moment.rules) if entered is Denial.BREAKER else None)
+        return _refusal(entered, usages, moment)
     after = gate.started(usages.gates, claim.session_id, entered, moment.now_ms, moment.rules)
     await keep_gates(connection, claim.org, claim.endpoint, usages.gates, after)
     await turns.leave(connection, claim)
@@ -60,7 +61,19 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
     row = _session_of(claim) | {"kind": entered.kind, "started_at": moment.at, "lease_until": lease_until}
     await connection.execute(insert(sessions), row)
     alone = usages.endpoint.gate.limit.stage is Stage.PREFLIGHT
-    return Grant(claim.session_id, lease_until, SessionKind.PROBE if alone else entered.kind)
+    kind = SessionKind.PROBE if alone else entered.kind
+    return Grant(claim.session_id, lease_until, kind, usages.share_with(claim.estimate_ms))
+
+
+def _refusal(denial: Denial, usages: Usages, moment: Moment) -> Refusal:
+    """Raises ConfigurationError where money cannot be reckoned: a missing price must never mean that audio costs nothing."""
+    if denial is Denial.BREAKER:
+        return Refusal(denial, given_up(usages.gates, moment.now_ms, moment.rules), *gate.closure(usages.gates, moment.now_ms))
+    if denial is Denial.BUDGET and usages.unpriced is not None:
+        raise ConfigurationError(
+            f"{usages.whole.org} has a cap in money, but endpoint {usages.unpriced!r} has no price: nothing is admitted without one"
+        )
+    return Refusal(denial)
 
 
 async def note_result(connection: AsyncConnection, session_id: str, moment: Moment) -> None:

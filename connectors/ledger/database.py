@@ -50,7 +50,7 @@ class Database:
 
         Raises ConfigurationError for another database or a newer schema than this one, else what `transact` raises.
         """
-        url = _url(path_or_url)
+        url = url_of(path_or_url)
         server: Server = (SqliteServer if url.drivername == SQLITE else PostgresqlServer)(url, clock_ms)
         try:
             database = cls(server)
@@ -84,11 +84,12 @@ class Database:
                 return await step(connection)
         except IntegrityError:
             raise  # a mistake of ours, no trouble with the database
-        except (DBAPIError, PoolTimeout, *CONNECT_ERRORS) as error:
+        except (DBAPIError, PoolTimeout, UnicodeDecodeError, *CONNECT_ERRORS) as error:
             raise self._server.explain(error) from error
 
 
-def _url(path_or_url: Path | str) -> URL:
+def url_of(path_or_url: Path | str) -> URL:
+    """The SQLAlchemy URL of a path, or a URL. Raises ConfigurationError for another database than the two."""
     is_url = isinstance(path_or_url, str) and "://" in path_or_url
     try:
         url = make_url(str(path_or_url)) if is_url else URL.create(SQLITE, database=str(path_or_url))

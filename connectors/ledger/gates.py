@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 from sqlalchemy import String, and_, bindparam, case, func, insert, or_, select, update
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.ledger.leases import LEASED, Moment
 from connectors.ledger.schema import budgets, gates, sessions
+from connectors.ledger.sqlite import LedgerDamaged
 from moderation.admission import EVERY_ENDPOINT, SessionState
 from moderation.errors import ConfigurationError
 from moderation.gate import Gate, Gates
@@ -21,8 +23,6 @@ _GATE = select(gates.c.gate).where(_THE_GATE)
 _SET_GATE = update(gates).where(_THE_GATE).values(gate=bindparam("new_gate"))
 _GATES = select(gates.c.endpoint, gates.c.gate).where(gates.c.org == OF_ORG).order_by(gates.c.endpoint)
 
-_THE_BUDGET = and_(budgets.c.org == OF_ORG, budgets.c.endpoint == OF_ENDPOINT, budgets.c.month == OF_MONTH)
-_SET_CAP = update(budgets).where(_THE_BUDGET).values(cap_ms=bindparam("new_cap_ms"))
 BOTH_BUDGETS = and_(
     budgets.c.org == OF_ORG, or_(budgets.c.endpoint == EVERY_ENDPOINT, budgets.c.endpoint == OF_ENDPOINT), budgets.c.month == OF_MONTH
 )
@@ -40,10 +40,10 @@ _LIVE = (
     .where(sessions.c.org == OF_ORG, sessions.c.state == SessionState.STREAMING, LEASED)
     .group_by(sessions.c.endpoint)
 )
-_SPENT = select(budgets.c.endpoint, budgets.c.cap_ms, budgets.c.settled_ms, budgets.c.at_risk_ms, budgets.c.reserved_ms).where(
+_SPENT = select(budgets.c.endpoint, budgets.c.settled_ms, budgets.c.at_risk_ms, budgets.c.reserved_ms).where(
     budgets.c.org == OF_ORG, budgets.c.month == OF_MONTH
 )
-_NO_BUDGET = (None, 0, 0, 0)
+_NO_BUDGET = (0, 0, 0)
 
 
 async def gate_of(connection: AsyncConnection, org: str, endpoint: str) -> Gate | None:
@@ -75,12 +75,12 @@ async def set_ceiling(connection: AsyncConnection, org: str, endpoint: str, ceil
         await keep_gate(connection, org, EVERY_ENDPOINT, Gate())
 
 
-async def set_paused(connection: AsyncConnection, org: str, *, paused: bool) -> None:
-    """Close or open the gate of the organisation as a whole."""
-    gate = await gate_of(connection, org, EVERY_ENDPOINT)
+async def change_gate(connection: AsyncConnection, org: str, endpoint: str, **changes: Any) -> None:
+    """Write what a person has set about a gate that there is: a pause, a cap, a price."""
+    gate = await gate_of(connection, org, endpoint)
     if gate is None:
-        raise ConfigurationError(f"the ledger knows no organisation {org!r}: check the name, or run it once")
-    await keep_gate(connection, org, EVERY_ENDPOINT, replace(gate, paused=paused))
+        raise ConfigurationError(f"the ledger has no gate for organisation {org!r}, endpoint {endpoint!r}: check the name, or run it once")
+    await keep_gate(connection, org, endpoint, replace(gate, **changes))
 
 
 async def reopen(connection: AsyncConnection, org: str, endpoints: Iterable[str], moment: Moment) -> None:
@@ -91,13 +91,6 @@ async def reopen(connection: AsyncConnection, org: str, endpoints: Iterable[str]
         if gate is not None:
             count = sum(found for found, _ in live.values()) if endpoint == EVERY_ENDPOINT else live.get(endpoint, (0, 0))[0]
             await keep_gate(connection, org, endpoint, gate.reopened(moment.now_ms, count))
-
-
-async def set_cap(connection: AsyncConnection, org: str, endpoint: str, month: str, cap_ms: int | None) -> None:
-    """Write the cap of a month."""
-    changed = await connection.execute(_SET_CAP, {"of_org": org, "of_endpoint": endpoint, "of_month": month, "new_cap_ms": cap_ms})
-    if not changed.rowcount:
-        await connection.execute(insert(budgets), {"org": org, "endpoint": endpoint, "month": month, "cap_ms": cap_ms})
 
 
 async def reserve(connection: AsyncConnection, org: str, endpoint: str, month: str, more_ms: int) -> None:
@@ -112,7 +105,7 @@ async def usage(connection: AsyncConnection, org: str, month: str, moment: Momen
     live = await _live(connection, org, moment)
     live[EVERY_ENDPOINT] = (sum(count for count, _ in live.values()), sum(count for _, count in live.values()))
     spent = {row[0]: tuple(row[1:]) for row in await connection.execute(_SPENT, {"of_org": org, "of_month": month})}
-    return [
+    found = [
         Usage(
             org,
             endpoint,
@@ -123,6 +116,8 @@ async def usage(connection: AsyncConnection, org: str, month: str, moment: Momen
         )
         for endpoint, text in await connection.execute(_GATES, {"of_org": org})
     ]
+    endpoints = tuple(each for each in found if each.endpoint != EVERY_ENDPOINT)
+    return [each if each.endpoint != EVERY_ENDPOINT else replace(each, endpoints=endpoints) for each in found]
 
 
 async def usages_of(connection: AsyncConnection, org: str, endpoint: str, month: str, moment: Moment) -> Usages:
@@ -145,4 +140,7 @@ async def _live(connection: AsyncConnection, org: str, moment: Moment) -> dict[s
 
 
 def _decoded(text: str) -> Gate:
-    return msgspec.json.decode(text, type=Gate)
+    try:
+        return msgspec.json.decode(text, type=Gate)
+    except msgspec.MsgspecError as error:
+        raise LedgerDamaged(f"a gate of the ledger is damaged ({error}): restore it with `soundcheck ledger rebuild`") from error

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -11,17 +11,29 @@ from typing import Self, TypeVar
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.ledger import admission, corrections, gates, leases, packages, settlement
+from connectors.ledger import admission, corrections, gates, leases, notices, packages, restoring, settlement, turns
 from connectors.ledger.database import Database
 from connectors.ledger.leases import LEASE_MS, Moment
 from connectors.ledger.schema import gates as schema_gates
 from connectors.ledger.schema import sessions
-from moderation.admission import Adjustment, Claim, Grant, Package, Refusal, SessionRecord, SessionState, UnpackagedRun
+from moderation.admission import (
+    EVERY_ENDPOINT,
+    Adjustment,
+    Claim,
+    Grant,
+    Package,
+    Refusal,
+    Remains,
+    SessionRecord,
+    SessionState,
+    UnpackagedRun,
+)
 from moderation.errors import SoundcheckError
 from moderation.gate import GateRules
 from moderation.judgement import Failure
 from moderation.refusals import Cause
 from moderation.results import SpooledSession
+from moderation.turns import Waiting
 from moderation.usage import Usage
 
 T = TypeVar("T")
@@ -69,6 +81,10 @@ class Ledger:
         async with Database.open(path_or_url, clock_ms) as database:
             yield cls(database, rules or GateRules(), lease_ms, now, chance)
 
+    async def restore(self, remains: AsyncIterator[Remains]) -> None:
+        """Forget everything but what was erased by request, and write what is known without this ledger; all of it, or nothing."""
+        await self._transact(lambda c, moment: restoring.restore(c, remains, moment))
+
     async def _transact(self, step: Callable[[AsyncConnection, Moment], Awaitable[T]]) -> T:
         async def at_its_moment(connection: AsyncConnection) -> T:
             now_ms = await self._database.now_ms(connection)
@@ -84,17 +100,29 @@ class Ledger:
         """Begin a run: where nothing is live one session goes first, and an open breaker may be probed at once."""
         await self._transact(lambda c, moment: gates.reopen(c, org, endpoints, moment))
 
-    async def set_cap(self, org: str, endpoint: str, month: str, cap_ms: int | None) -> None:
-        """Write the audio that a month may cost at most; endpoint "*" means the organisation's in all, None no limit. Repeatable."""
-        await self._transact(lambda c, _: gates.set_cap(c, org, endpoint, month, cap_ms))
+    async def set_cap(self, org: str, endpoint: str, cap_ms: int | None, cap_micros: int | None = None) -> None:
+        """Write what any month may cost at most, in audio and in millionths of the currency; None is no limit. Repeatable.
+
+        Endpoint "*" means the organisation's in all. Raises ConfigurationError where `set_gate` has not been called before.
+        """
+        await self._transact(lambda c, _: gates.change_gate(c, org, endpoint, cap_ms=cap_ms, cap_micros=cap_micros))
+
+    async def set_price(self, org: str, endpoint: str, price_micros: int | None) -> None:
+        """Write the price of an audio-hour in millionths of the currency, None where it is not known: it re-values the month.
+
+        Raises ConfigurationError where `set_gate` has not been called before, and ValueError for what is no endpoint's price.
+        """
+        if endpoint == EVERY_ENDPOINT or (price_micros or 0) < 0:
+            raise ValueError(f"a price of {price_micros} millionths for endpoint {endpoint!r} is none")
+        await self._transact(lambda c, _: gates.change_gate(c, org, endpoint, price_micros=price_micros))
 
     async def pause(self, org: str) -> None:
         """Admit nothing of an organisation until `resume`; what streams goes on. Raises ConfigurationError for an unknown one."""
-        await self._transact(lambda c, _: gates.set_paused(c, org, paused=True))
+        await self._transact(lambda c, _: gates.change_gate(c, org, EVERY_ENDPOINT, paused=True))
 
     async def resume(self, org: str) -> None:
         """End a pause. Raises ConfigurationError for an unknown organisation."""
-        await self._transact(lambda c, _: gates.set_paused(c, org, paused=False))
+        await self._transact(lambda c, _: gates.change_gate(c, org, EVERY_ENDPOINT, paused=False))
 
     async def admit(self, claim: Claim) -> Grant | Refusal:
         """Grant a slot and a reservation for one session, or say why not (`moderation.usage.decide` has the rule).
@@ -182,6 +210,18 @@ class Ledger:
     async def adjustments(self, org: str, month: str) -> list[Adjustment]:
         """The corrections of a month, oldest first."""
         return await self._database.transact(lambda c: corrections.adjustments_of(c, org, month))
+
+    async def waiting(self, org: str) -> dict[str, list[Waiting]]:
+        """The workers that wait for a slot, by endpoint, the longest first: who has asked within the last seconds and got none."""
+        return await self._transact(lambda c, moment: turns.in_line(c, org, moment))
+
+    async def first_notice(self, org: str, cause: str) -> bool:
+        """Whether people are to be told of a cause: True once for all processes and hosts, until `clear_notices`."""
+        return await self._transact(lambda c, moment: notices.first_notice(c, org, cause, moment))
+
+    async def clear_notices(self, org: str, causes: Collection[str] | None = None) -> None:
+        """Let people be told again of these causes, or of all: they are over."""
+        await self._transact(lambda c, _: notices.clear_notices(c, org, causes))
 
     async def streaming(self, org: str) -> list[SessionRecord]:
         """The sessions of an organisation that stream, or whose worker has died while they did; oldest first."""

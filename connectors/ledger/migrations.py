@@ -31,12 +31,15 @@ async def make_schema(connection: AsyncConnection) -> None:
 
 
 async def _gates_by_rule(connection: AsyncConnection) -> None:
-    """Version 2: a gate is what the rules of moderation make of it; sessions know whether the service has admitted them."""
+    """Version 2: a gate is what the rules of moderation make of it, its cap stands; sessions know if the service has admitted them."""
     old = (await connection.execute(text("SELECT org, endpoint, ceiling, paused FROM gates"))).all()
+    caps = await connection.execute(text("SELECT org, endpoint, cap_ms FROM budgets ORDER BY month"))
+    newest = {(org, endpoint): cap_ms for org, endpoint, cap_ms in caps}
     await connection.execute(text("DROP TABLE gates"))
     await connection.run_sync(schema.gates.create)
     for org, endpoint, ceiling, paused in old:
-        await keep_gate(connection, org, endpoint, Gate(ceiling=ceiling, paused=bool(paused)))
+        await keep_gate(connection, org, endpoint, Gate(ceiling, newest.get((org, endpoint)), paused=bool(paused)))
+    await connection.execute(text("ALTER TABLE budgets DROP COLUMN cap_ms"))
     await connection.execute(text("ALTER TABLE sessions ADD COLUMN admitted BOOLEAN DEFAULT false NOT NULL"))
 
 

@@ -21,8 +21,9 @@ async def assign_package(
     org = await connection.scalar(select(sessions.c.org).where(waiting).limit(1))
     if org is None:
         return None
-    earlier = await connection.scalar(select(func.count()).select_from(packages).where(packages.c.run_id == run_id)) or 0
-    name = f"{run_id}-p{earlier + 1:04d}"
+    longest_first = (func.length(packages.c.package).desc(), packages.c.package.desc())
+    last = await connection.scalar(select(packages.c.package).where(packages.c.run_id == run_id).order_by(*longest_first).limit(1))
+    name = f"{run_id}-p{_number(last) + 1:04d}"
     oldest = select(sessions.c.session_id).where(waiting).order_by(sessions.c.session_id).limit(max_sessions)
     await connection.execute(update(sessions).where(sessions.c.session_id.in_(oldest)).values(package=name))
     package = {"package": name, "lake": lake, "run_id": run_id, "org": org, "scan_date": scan_date}
@@ -57,6 +58,11 @@ async def mark_published(connection: AsyncConnection, package: str, published_at
     await connection.execute(confirmed.values(published_at=published_at))
     finished = update(sessions).where(sessions.c.package == package, sessions.c.state == SessionState.FINISHED)
     await connection.execute(finished.values(state=SessionState.PUBLISHED))
+
+
+def _number(package: str | None) -> int:
+    """Which of its run's packages this is: after a rebuild there may be gaps, and no name is used twice."""
+    return 0 if package is None else int(package.rpartition("-p")[2])
 
 
 async def _package(connection: AsyncConnection, row: Row[*tuple[Any, ...]]) -> Package:

@@ -89,7 +89,6 @@ budgets = Table(
     Column("org", String, primary_key=True),
     Column("endpoint", String, primary_key=True),
     Column("month", String, primary_key=True),
-    Column("cap_ms", BigInteger),
     Column("settled_ms", BigInteger, nullable=False, server_default="0"),
     Column("at_risk_ms", BigInteger, nullable=False, server_default="0"),
     Column("reserved_ms", BigInteger, nullable=False, server_default="0"),
@@ -115,6 +114,14 @@ tombstones = Table(
     Column("object_key_id", String, primary_key=True),
     Column("at", Instant, nullable=False),
     Column("receipt", String, nullable=False),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("org", String, primary_key=True),
+    Column("cause", String, primary_key=True),
+    Column("at", Instant, nullable=False),
 )
 
 packages = Table(

@@ -25,10 +25,15 @@ _UNWRITABLE = {
     sqlite3.SQLITE_PERM: "access to it is denied",
     sqlite3.SQLITE_IOERR: "the disk reports an error",
 }
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
+"""The last one is what a statement gets whose table or column is no longer there."""
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _PRIMARY_CODE = 0xFF
 """SQLite's extended result codes keep the primary one in their lowest byte."""
+
+
+class LedgerDamaged(UnreachableError):
+    """The ledger's file is no database any more, or not all of it."""
 
 
 def host_boot_ms() -> int:
@@ -82,8 +87,8 @@ class SqliteServer:
             return UnreachableError(
                 f"the ledger {self.place} was locked for {BUSY_TIMEOUT_S:g} s: another process holds it; end that one and run again"
             )
-        if primary in _DAMAGED:
-            return UnreachableError(f"the ledger {self.place} is damaged ({cause}): restore it with `soundcheck ledger rebuild`")
+        if primary in _DAMAGED or isinstance(error, UnicodeDecodeError):  # of its words, or of what SQLite says about them
+            return LedgerDamaged(f"the ledger {self.place} is damaged ({cause or error}): restore it with `soundcheck ledger rebuild`")
         return UnreachableError(f"the ledger {self.place} does not answer: {cause or error}")
 
 
@@ -104,7 +109,7 @@ def _make_file(path: Path) -> None:
     except sqlite3.OperationalError as error:  # others show at the first transaction
         if error.sqlite_errorcode & _PRIMARY_CODE == sqlite3.SQLITE_CANTOPEN:
             raise ResultsNotWritable(f"the ledger {path} cannot be opened for writing: {error}") from error
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         return  # a damaged file is named by the first transaction
 
 
@@ -114,7 +119,7 @@ def _prepare(connection: Any, _record: object) -> None:
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.close()
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         connection.close()  # the pool does not know it yet and would leave its thread behind
         raise
 

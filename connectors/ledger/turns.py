@@ -19,6 +19,11 @@ _LIVE = (
     .scalar_subquery()
 )
 _WAITING = select(waiting.c.worker, waiting.c.priority, _LIVE, waiting.c.since_ms, waiting.c.seen_ms).where(*_AT)
+_IN_LINE = (
+    select(waiting.c.endpoint, waiting.c.worker, waiting.c.priority, _LIVE, waiting.c.since_ms, waiting.c.seen_ms)
+    .where(waiting.c.org == bindparam("of_org"))
+    .order_by(waiting.c.since_ms, waiting.c.worker)
+)
 _MY_LIVE = (
     select(func.count(sessions.c.session_id))
     .where(sessions.c.org == bindparam("of_org"), sessions.c.endpoint == bindparam("of_endpoint"))
@@ -59,6 +64,15 @@ async def wait(connection: AsyncConnection, claim: Claim, moment: Moment) -> Non
 async def leave(connection: AsyncConnection, claim: Claim) -> None:
     """Note that a worker has got its slot."""
     await connection.execute(_LEAVE, _parameters(claim))
+
+
+async def in_line(connection: AsyncConnection, org: str, moment: Moment) -> dict[str, list[Waiting]]:
+    """Who waits for a slot of an organisation, by endpoint, the longest first."""
+    found: dict[str, list[Waiting]] = {}
+    for endpoint, *row in await connection.execute(_IN_LINE, {"of_org": org, **moment.clock}):
+        if (waits := Waiting(*row)).is_there(moment.now_ms):
+            found.setdefault(endpoint, []).append(waits)
+    return found
 
 
 async def _line(connection: AsyncConnection, claim: Claim, moment: Moment) -> list[Waiting]:

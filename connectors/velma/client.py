@@ -44,6 +44,10 @@ class VelmaClient:
         self._key = key
         self._settings = settings
 
+    def renewed(self, key: ApiKey) -> "VelmaClient | None":
+        """The same with another key; None where it has that one. Sessions that are under way keep theirs."""
+        return None if key.is_same(self._key) else VelmaClient(key, self._settings)
+
     @property
     def chunk_bytes(self) -> int:
         """Bytes of one binary message, where a session does not ask for fewer."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from hmac import compare_digest
 from typing import NoReturn
 from urllib.parse import quote, quote_plus
 
@@ -30,6 +31,10 @@ class ApiKey:
 
     def __repr__(self) -> str:
         return "ApiKey(...)"
+
+    def is_same(self, other: "ApiKey") -> bool:
+        """Whether both are the same text."""
+        return compare_digest(self._reveal(), other.reveal())
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an API key is never pickled: hand on where it is found instead")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from prefect_homes import migrated_home
+
 ROOT = Path(__file__).parents[2]
 KEY = "canary-5f0e9d1c7b"
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()"]
@@ -34,6 +36,7 @@ async def test_a_flow_at_debug_level_leaves_results_a_quiet_terminal_and_no_key(
     world.put("one.wav", make_wav(2.0))
     world.put("two.wav", make_wav(1.0))
     world.put("bad.flac", b"fLaC" + os.urandom(2000))
+    migrated_home(world.results / "_state")
     settings = {"SOUNDCHECK_API_KEY": KEY, "SOUNDCHECK_VELMA_URL": world.velma.url, "SOUNDCHECK_LOG_LEVEL": "DEBUG"}
     scan = ("scan", "s3://catalogue/", "--results", str(world.results), "--json")
     done = await run(*scan, **settings)
@@ -67,6 +70,7 @@ async def test_a_flow_at_debug_level_leaves_results_a_quiet_terminal_and_no_key(
 
 
 def test_the_demo_ends_as_expected_and_streams_nothing_again(tmp_path):
+    migrated_home(tmp_path / "results" / "_state")
     demo = [*COMMAND, "demo", "--results", str(tmp_path / "results"), "--json"]
     first = subprocess.run(demo, capture_output=True, text=True, cwd=ROOT, check=False)
     assert first.returncode == 0, first.stderr

@@ -297,7 +297,7 @@ async def test_the_key_is_nowhere(world, make_wav, tmp_path, caplog):
     await world.scan()
     world.velma.organisation.credit_hours = 0.0
     world.put("two.wav", make_wav(1.5))
-    await world.scan()
+    assert (await world.scan(breaker=BreakerRules(pause_factor=0))).exit_code is ExitCode.EXHAUSTED
     assert KEY not in caplog.text
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.name == "ledger.db" for path in files)

@@ -7,6 +7,7 @@ from flows.settings import fixed_settings
 from flows.wiring import load_key, state_of, velma_client
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import AccessDeniedError, ConfigurationError
+from prefect_homes import migrated_home
 
 KEY = "canary-5f0e9d1c7b"
 
@@ -36,6 +37,7 @@ async def test_no_key_says_where_one_may_be():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
 async def test_the_key_is_read_from_a_prefect_secret_block(tmp_path):
+    migrated_home(tmp_path)
     async with embedded_prefect(tmp_path):
         from prefect.blocks.system import Secret  # noqa: PLC0415 - only now does Prefect know its server
 

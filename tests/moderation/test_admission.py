@@ -14,10 +14,10 @@ from moderation.usage import Usage, Usages, decide
 
 CLAIM = Claim("s1", "lake", "acme", "music", "o1", "k1", "p1", "r1", 0, "w1", 1, "2026-03", 1000)
 UNKNOWN = History(streaming=False, done=False, erased=False)
-GATE = Gate(ceiling=4, limit=ConnectionLimit(stage=Stage.GROWING, allowed=4))
-FREE = Usage("acme", "music", "2026-03", GATE, live=3, admitted=3, cap_ms=9000, settled_ms=5000, at_risk_ms=1000, reserved_ms=2000)
+GATE = Gate(ceiling=4, cap_ms=9000, limit=ConnectionLimit(stage=Stage.GROWING, allowed=4))
+FREE = Usage("acme", "music", "2026-03", GATE, live=3, admitted=3, settled_ms=5000, at_risk_ms=1000, reserved_ms=2000)
 WHOLE = replace(FREE, endpoint=EVERY_ENDPOINT)
-UNLIMITED = replace(WHOLE, gate=Gate(), live=99, cap_ms=None)
+UNLIMITED = replace(WHOLE, gate=Gate(), live=99)
 OPEN = Breaker(state=BreakerState.OPEN, opened_by=OpenedBy.SERVICE, until_ms=60_000)
 
 AGAINST = {
@@ -61,11 +61,6 @@ def test_force_streams_what_is_paid_for_and_nothing_that_streams_or_was_erased()
     assert isinstance(decided(forced, history=replace(UNKNOWN, done=True)), Entry)
     assert decided(forced, history=replace(UNKNOWN, done=True, streaming=True)) is Denial.CLAIMED
     assert decided(forced, history=replace(UNKNOWN, done=True, erased=True)) is Denial.TOMBSTONE
-
-
-def test_what_is_left_of_a_month_counts_what_is_reserved():
-    assert FREE.left_ms == 1000
-    assert UNLIMITED.left_ms is None
 
 
 def test_nobody_reserves_less_than_nothing():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moderation.budget import MS_PER_HOUR, fits, hours_to_ms, left_ms, month_of, ms_to_hours
+from moderation.budget import MICROS, MS_PER_HOUR, Allowance, hours_to_ms, month_of, ms_to_hours, parts_of, parts_to_money
 
 amounts = st.integers(0, 10**12)
 
@@ -37,18 +37,33 @@ def test_parts_of_hours_are_rounded_to_the_millisecond():
     assert hours_to_ms(2.3) == 8_280_000
 
 
-@given(amounts, amounts, amounts, amounts)
-def test_without_a_cap_everything_fits(settled, at_risk, reserved, estimate):
-    assert fits(None, settled, at_risk, reserved, estimate)
-    assert left_ms(None, settled, at_risk, reserved) is None
+@given(amounts, amounts)
+def test_without_a_cap_everything_fits(taken, more):
+    allowance = Allowance(None, taken)
+    assert allowance.fits(more)
+    assert (allowance.left, allowance.share) == (None, None)
 
 
-@given(amounts, amounts, amounts, amounts, amounts)
-def test_what_fits_keeps_the_sum_at_or_under_the_cap(cap, settled, at_risk, reserved, estimate):
-    assert fits(cap, settled, at_risk, reserved, estimate) == (settled + at_risk + reserved + estimate <= cap)
+@given(amounts, amounts, amounts)
+def test_what_fits_keeps_the_sum_at_or_under_the_cap(cap, taken, more):
+    assert Allowance(cap, taken).fits(more) == (taken + more <= cap)
+    assert Allowance(cap, taken).fits(more) == (Allowance(cap, taken).with_more(more).left >= 0)
 
 
 def test_a_cap_is_reached_exactly():
-    assert fits(100, 40, 20, 30, 10)
-    assert not fits(100, 40, 20, 30, 11)
-    assert left_ms(100, 80, 20, 30) == -30
+    assert Allowance(100, 90).fits(10)
+    assert not Allowance(100, 90).fits(11)
+    assert Allowance(100, 130).left == -30
+
+
+@pytest.mark.parametrize(("cap", "taken", "share"), [(100, 80, 0.8), (100, 130, 1.3), (100, 0, 0.0), (0, 0, 1.0)])
+def test_the_share_of_a_cap_that_is_taken(cap, taken, share):
+    assert Allowance(cap, taken).share == share
+
+
+def test_money_is_reckoned_without_rounding():
+    price = 333_333
+    assert parts_of(MICROS) == MICROS * MS_PER_HOUR
+    assert Allowance(parts_of(price), 0).fits(MS_PER_HOUR * price)
+    assert not Allowance(parts_of(price), 0).fits((MS_PER_HOUR + 1) * price)
+    assert parts_to_money(parts_of(2_500_000)) == 2.5

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from moderation.admission import Denial, SessionKind
 from moderation.breaker import Breaker, BreakerState, OpenedBy
 from moderation.errors import Phase
-from moderation.gate import Crowd, Entry, Gate, GateRules, Gates, admitted, entry, left, started
+from moderation.gate import Crowd, Entry, Gate, GateRules, Gates, admitted, closure, entry, left, started
 from moderation.judgement import Failure, given_up, judge
 from moderation.limits import ConnectionLimit, Place, Stage
 from moderation.refusals import (
@@ -81,6 +81,48 @@ def half_open(by):
 )
 def test_what_one_more_session_is_told(gates, crowd, now_ms, answer):
     assert entry(gates, crowd, now_ms, RULES) == answer
+
+
+KEEPING = GateRules(kept_slots=1)
+
+
+@pytest.mark.parametrize("priority", [-1, 0, 1])
+@pytest.mark.parametrize(
+    ("gates", "slots"),
+    [
+        (gates_of(endpoint={"limit": ConnectionLimit(Stage.GROWING, 3)}), 3),
+        (gates_of(endpoint={"limit": ConnectionLimit(Stage.GROWING, 9), "ceiling": 5}), 5),
+        (gates_of(endpoint={"limit": ConnectionLimit(Stage.GROWING, 9), "ceiling": None}), 9),
+        (gates_of(endpoint={"limit": ConnectionLimit(Stage.GROWING, 9)}, whole={"ceiling": 4}), 4),
+        (gates_of(endpoint={"limit": ConnectionLimit()}), 1),
+        (gates_of(endpoint={"limit": ConnectionLimit(Stage.GROWING, 3)}, whole={"ceiling": 1}), 1),
+        (gates_of(endpoint={"ceiling": 0}), 0),
+    ],
+    ids=["the limit", "the ceiling", "no ceiling", "the organisation's", "a limit of one", "one in the organisation", "nothing"],
+)
+def test_the_last_slot_is_kept_for_the_urgent_where_there_are_several(gates, slots, priority):
+    open_to_it = slots if priority > 0 else max(min(slots, 1), slots - 1)
+    seen = [live for live in range(slots + 2) if entry(gates, Crowd(live, live, live), 0, KEEPING, priority) == OBJECT]
+    assert seen == list(range(open_to_it))
+    assert [live for live in range(slots + 2) if entry(gates, Crowd(live, live, live), 0, RULES, priority) == OBJECT] == list(range(slots))
+
+
+@pytest.mark.parametrize(("priority", "answer"), [(0, Denial.FULL), (1, PROBE)])
+def test_a_kept_slot_is_not_for_the_probe_of_a_scan(priority, answer):
+    gates = gates_of(endpoint={"breaker": opened(OpenedBy.SERVICE)})
+    assert entry(gates, Crowd(2, 2, 2), 40_000, KEEPING, priority) == answer
+
+
+def test_what_an_open_breaker_waits_for_is_known():
+    assert closure(gates_of(endpoint={"breaker": opened(OpenedBy.SERVICE)}), 10_000) == (OpenedBy.SERVICE, 20_000)
+    assert closure(gates_of(whole={"breaker": opened(OpenedBy.UNDECIDED)}), 10_000) == (OpenedBy.UNDECIDED, 0)
+    assert closure(gates_of(whole={"breaker": half_open(OpenedBy.QUOTA)}), 10_000) == (OpenedBy.QUOTA, None)
+
+
+@pytest.mark.parametrize(("now_ms", "expected"), [(0, (OpenedBy.QUOTA, 60_000)), (50_000, (OpenedBy.QUOTA, 10_000))])
+def test_of_two_open_breakers_the_one_that_is_probed_last_is_waited_for(now_ms, expected):
+    gates = gates_of(endpoint={"breaker": opened(OpenedBy.SERVICE)}, whole={"breaker": opened(OpenedBy.QUOTA)})
+    assert closure(gates, now_ms) == expected
 
 
 @pytest.mark.parametrize("gate", ["endpoint", "whole"])

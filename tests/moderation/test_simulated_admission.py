@@ -106,13 +106,12 @@ class Spendthrift(ModelLedger):
     """Forgets what its caps are."""
 
     async def admit(self, claim):
-        accounts = self._accounts(claim)
-        caps = [account.cap_ms for account in accounts]
-        for account in accounts:
-            account.cap_ms = None
+        capped = {endpoint: gate.cap_ms for endpoint, gate in self.standing.items()}
+        for endpoint in capped:
+            await self.set_cap(endpoint, None)
         answer = await super().admit(claim)
-        for account, cap_ms in zip(accounts, caps, strict=True):
-            account.cap_ms = cap_ms
+        for endpoint, cap_ms in capped.items():
+            await self.set_cap(endpoint, cap_ms)
         return answer
 
 

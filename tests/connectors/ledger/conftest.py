@@ -1,22 +1,9 @@
 """Every test that takes `place` holds for both databases: a SQLite file, and a database of a private PostgreSQL cluster."""
 
-from collections.abc import Callable, Iterator
-
 import pytest
 
 from connectors.ledger import Ledger
 from ledger_facts import START, Clock, set_gate
-from postgresql import Cluster, cluster
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Callable[[], Cluster]]:
-    """The cluster, started when the first test asks for it."""
-    try:
-        with cluster() as running:
-            yield running
-    except LookupError as absent:
-        pytest.skip(str(absent))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from connectors.ledger import LEASE_MS
+from connectors.ledger import LEASE_MS, Ledger
 from ledger_facts import (
     MONTH,
     RUN,
@@ -23,7 +23,9 @@ from ledger_facts import (
 )
 from moderation.admission import Denial, Grant, Refusal, SessionKind
 from moderation.breaker import Breaker, BreakerState, OpenedBy
+from moderation.budget import MICROS, MS_PER_HOUR, Allowance
 from moderation.errors import ConfigurationError
+from moderation.gate import GateRules
 from moderation.outcomes import StopCause
 from moderation.refusals import CANCELLED
 
@@ -70,7 +72,7 @@ async def test_the_ceiling_of_the_organisation_holds_over_all_endpoints(ledger):
 
 async def test_one_organisation_does_not_take_slots_or_hours_of_another(ledger):
     await set_gate(ledger, "other", "music", 1)
-    await ledger.set_cap("other", "music", MONTH, 1000)
+    await ledger.set_cap("other", "music", 1000)
     await admit(ledger, 1, org="other")
     await admit(ledger, 2)
     assert await money(ledger) == (1000, 0, 0)
@@ -86,16 +88,16 @@ async def test_a_ceiling_of_nothing_admits_nothing_and_none_admits_all(ledger):
 
 async def test_settings_written_again_change_only_what_they_say(ledger):
     await ledger.set_gate("acme", "*", 9)
-    await ledger.set_cap("acme", "music", MONTH, 5000)
+    await ledger.set_cap("acme", "music", 5000)
     await ledger.pause("acme")
     await set_gate(ledger, "acme", "music", 4)
     await ledger.resume("acme")
     await admit(ledger, 1)
-    await ledger.set_cap("acme", "music", MONTH, 7000)
+    await ledger.set_cap("acme", "music", 7000)
     usages = {usage.endpoint: usage for usage in await ledger.usage("acme", MONTH)}
     assert (usages["*"].gate.ceiling, usages["music"].gate.ceiling) == (9, 4)
-    assert (usages["music"].cap_ms, usages["music"].reserved_ms, usages["music"].left_ms) == (7000, 1000, 6000)
-    assert usages["*"].left_ms is None
+    assert (usages["music"].reserved_ms, usages["music"].hours) == (1000, Allowance(7000, 1000))
+    assert usages["*"].hours.left is None
 
 
 async def test_a_pause_stops_admission_and_leaves_what_streams(ledger):
@@ -119,20 +121,20 @@ async def test_pausing_an_unknown_organisation_is_said(ledger):
 async def test_an_open_breaker_stops_admission_until_its_probe_is_due(ledger, clock, gate):
     breaker = Breaker(BreakerState.OPEN, OpenedBy.SERVICE, opened_ms=clock.ms, until_ms=clock.ms + 1)
     await write_gate(ledger, "acme", gate, breaker=breaker)
-    assert await ledger.admit(claim_of(1)) == Refusal(Denial.BREAKER)
+    assert await ledger.admit(claim_of(1)) == Refusal(Denial.BREAKER, opened_by=OpenedBy.SERVICE, probe_in_ms=1)
     clock.ms += 1
     assert (await ledger.admit(claim_of(1))).kind is SessionKind.PROBE
-    assert await ledger.admit(claim_of(2)) == Refusal(Denial.BREAKER)
+    assert await ledger.admit(claim_of(2)) == Refusal(Denial.BREAKER, opened_by=OpenedBy.SERVICE, probe_in_ms=None)
 
 
 async def test_a_breaker_that_has_given_up_names_what_ends_the_run(ledger, clock):
     await write_gate(ledger, "acme", "*", breaker=Breaker(BreakerState.OPEN, OpenedBy.QUOTA, opened_ms=clock.ms, bad_probes=1))
-    assert await ledger.admit(claim_of(1)) == Refusal(Denial.BREAKER, StopCause.CREDITS_EXHAUSTED)
+    assert await ledger.admit(claim_of(1)) == Refusal(Denial.BREAKER, StopCause.CREDITS_EXHAUSTED, OpenedBy.QUOTA, 0)
 
 
 @pytest.mark.parametrize("gate", ["music", "*"])
 async def test_a_cap_counts_settled_at_risk_and_reserved(ledger, gate):
-    await ledger.set_cap("acme", gate, MONTH, 4000)
+    await ledger.set_cap("acme", gate, 4000)
     await finished(ledger, 1)
     failed = await admit(ledger, 2)
     await ledger.fail(failed_as(failed), sent_ms=1000, outcome="failed")
@@ -142,12 +144,66 @@ async def test_a_cap_counts_settled_at_risk_and_reserved(ledger, gate):
     await admit(ledger, 4, estimate_ms=1000)
 
 
-async def test_each_month_has_its_own_budget(ledger):
-    await ledger.set_cap("acme", "music", MONTH, 1000)
+async def test_each_month_has_its_own_budget_under_the_same_cap(ledger):
+    await ledger.set_cap("acme", "music", 1000)
+    await set_gate(ledger, "acme", "music", None)
+    for number, month in enumerate((MONTH, "2026-12", "2031-07")):
+        await admit(ledger, 2 * number, month=month)
+        assert await ledger.admit(claim_of(2 * number + 1, month=month)) == Refusal(Denial.BUDGET)
+        assert await money(ledger, month=month) == (1000, 0, 0)
+
+
+@pytest.mark.parametrize("gate", ["music", "*"])
+async def test_a_cap_in_money_holds_to_the_millisecond(ledger, gate):
+    await ledger.set_price("acme", "music", 3 * MICROS)
+    await ledger.set_cap("acme", gate, None, cap_micros=3 * MICROS)
+    await finished(ledger, 1, estimate_ms=MS_PER_HOUR - 1000)
+    assert await ledger.admit(claim_of(2, estimate_ms=1001)) == Refusal(Denial.BUDGET)
+    claim = await admit(ledger, 2, estimate_ms=900)
+    assert not await ledger.extend(claim.session_id, 101)
+    assert await ledger.extend(claim.session_id, 100)
+    await ledger.set_price("acme", "music", 6 * MICROS)
+    assert not await ledger.extend(claim.session_id, 0)
+
+
+async def test_a_cap_in_money_without_a_price_is_a_configuration_fault_and_never_free_audio(ledger):
+    await ledger.set_cap("acme", "*", None, cap_micros=MICROS)
+    with pytest.raises(ConfigurationError, match="'music' has no price") as caught:
+        await ledger.admit(claim_of(1))
+    assert caught.value.exit_code == 78
+    await ledger.set_price("acme", "music", MICROS)
     await admit(ledger, 1)
-    assert await ledger.admit(claim_of(2)) == Refusal(Denial.BUDGET)
-    await admit(ledger, 2, month="2026-12")
-    assert await money(ledger, month="2026-12") == (1000, 0, 0)
+
+
+async def test_caps_and_prices_are_set_about_gates_that_there_are(ledger):
+    for act in (ledger.set_cap, ledger.set_price):
+        with pytest.raises(ConfigurationError, match="'acme', endpoint 'speech'"):
+            await act("acme", "speech", 1)
+    for endpoint, price in (("*", 1), ("music", -1)):
+        with pytest.raises(ValueError, match="is none"):
+            await ledger.set_price("acme", endpoint, price)
+
+
+async def test_a_grant_says_the_share_of_the_tightest_cap_that_it_takes(ledger):
+    assert (await ledger.admit(claim_of(1))).spent_share is None
+    await ledger.set_cap("acme", "music", 10_000)
+    await ledger.set_cap("acme", "*", 100_000)
+    assert (await ledger.admit(claim_of(2))).spent_share == 0.2
+    await ledger.set_price("acme", "music", MICROS)
+    await ledger.set_price("acme", "ai_music", 2 * MICROS)
+    await ledger.set_cap("acme", "*", 100_000, MICROS * 5000 // MS_PER_HOUR)
+    assert round((await ledger.admit(claim_of(3, endpoint="ai_music"))).spent_share, 2) == 0.8
+    await ledger.finish("session-0001", 500)
+    assert round((await ledger.admit(claim_of(4, estimate_ms=0))).spent_share, 2) == 0.7
+
+
+@pytest.mark.parametrize(("priority", "slots"), [(0, 2), (1, 3)])
+async def test_a_slot_can_be_kept_for_urgent_runs(place, priority, slots):
+    async with Ledger.open(place, rules=GateRules(kept_slots=1)) as ledger:
+        await set_gate(ledger, "acme", "music", 3)
+        for number in range(slots):
+            await admit(ledger, number, priority=priority)
+        assert await ledger.admit(claim_of(9, priority=priority)) == Refusal(Denial.FULL)
 
 
 async def test_an_erased_key_is_never_streamed_again(ledger):

@@ -1,13 +1,17 @@
 """The file under the ledger: opening it, and what goes wrong with it."""
 
 import asyncio
+import contextlib
+import random
 import sqlite3
 
 import pytest
 
-from connectors.ledger import Ledger, sqlite
-from ledger_facts import MONTH, admit, change, claim_of, execute, failed_as, finished, money, set_gate
+from connectors.ledger import Ledger, aside, rebuilding, sqlite
+from ledger_facts import MONTH, START, admit, change, claim_of, execute, failed_as, finished, money, set_gate
+from moderation.admission import Denial, Refusal
 from moderation.errors import ConfigurationError, ResultsNotWritable, UnreachableError
+from moderation.gate import Gate
 
 
 @pytest.fixture
@@ -50,9 +54,88 @@ async def test_another_schema_version_is_refused(path, ledger):
     await opening_fails(path, ConfigurationError, "version 99")
 
 
+VERSION_1 = """
+CREATE TABLE schema_version (version INTEGER PRIMARY KEY);
+INSERT INTO schema_version VALUES (1);
+CREATE TABLE sessions (session_id VARCHAR PRIMARY KEY, lake VARCHAR NOT NULL, org VARCHAR NOT NULL, endpoint VARCHAR NOT NULL,
+    object_id VARCHAR NOT NULL, params_hash VARCHAR NOT NULL, run_id VARCHAR NOT NULL, shard INTEGER NOT NULL, worker VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL, attempt INTEGER NOT NULL, month VARCHAR NOT NULL, reserved_ms BIGINT NOT NULL, sent_ms BIGINT, booked_ms BIGINT,
+    state VARCHAR NOT NULL, package VARCHAR, started_at DATETIME NOT NULL, lease_until BIGINT, outcome VARCHAR, scope VARCHAR,
+    close_code INTEGER, error_text VARCHAR);
+INSERT INTO sessions VALUES ('s1', 'lake', 'acme', 'music', 'o1', 'params', 'run', 0, 'worker', 'object', 1, '2026-11', 1000, NULL, 900,
+    'finished', NULL, '2026-11-21 12:00:00.000000', NULL, 'done', NULL, 1000, NULL);
+CREATE TABLE gates (org VARCHAR, endpoint VARCHAR, ceiling INTEGER, learned_limit INTEGER, limit_known_at DATETIME,
+    breaker VARCHAR DEFAULT 'closed' NOT NULL, breaker_until DATETIME, fence INTEGER DEFAULT '0' NOT NULL, key_ok_at DATETIME,
+    paused BOOLEAN DEFAULT 0 NOT NULL, PRIMARY KEY (org, endpoint));
+INSERT INTO gates (org, endpoint, ceiling, paused) VALUES ('acme', '*', NULL, 1), ('acme', 'music', 7, 0);
+CREATE TABLE budgets (org VARCHAR, endpoint VARCHAR, month VARCHAR, cap_ms BIGINT, settled_ms BIGINT DEFAULT '0' NOT NULL,
+    at_risk_ms BIGINT DEFAULT '0' NOT NULL, reserved_ms BIGINT DEFAULT '0' NOT NULL, PRIMARY KEY (org, endpoint, month));
+INSERT INTO budgets VALUES ('acme', '*', '2026-12', 6000, 0, 0, 0), ('acme', '*', '2026-11', 5000, 900, 10, 0),
+    ('acme', 'music', '2026-11', NULL, 900, 10, 0), ('acme', '*', '2026-10', 9999, 9000, 0, 0);
+CREATE TABLE tombstones (object_key_id VARCHAR PRIMARY KEY, at DATETIME NOT NULL, receipt VARCHAR NOT NULL);
+INSERT INTO tombstones VALUES ('key-9', '2026-11-01 00:00:00.000000', 'receipt');
+CREATE TABLE packages (package VARCHAR PRIMARY KEY, lake VARCHAR NOT NULL, run_id VARCHAR NOT NULL, org VARCHAR NOT NULL,
+    scan_date DATE NOT NULL, created_at DATETIME NOT NULL, published_at DATETIME);
+"""
+"""A ledger of the first release."""
+
+
+async def test_a_ledger_of_the_first_version_is_brought_up_with_its_newest_cap_and_all_its_money(path, clock):
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(VERSION_1)
+    for _ in range(2):
+        async with Ledger.open(path, clock_ms=clock) as ledger:
+            usages = {usage.endpoint: usage for usage in await ledger.usage("acme", MONTH)}
+            assert (usages["*"].gate, usages["music"].gate) == (Gate(cap_ms=6000, paused=True), Gate(ceiling=7))
+            assert [(usage.settled_ms, usage.at_risk_ms, usage.reserved_ms) for usage in usages.values()] == [(900, 10, 0)] * 2
+            assert (await ledger.usage("acme", "2026-10"))[0].settled_ms == 9000
+            assert (await ledger.session("s1")).admitted is False
+            assert await ledger.admit(claim_of(9)) == Refusal(Denial.TOMBSTONE)
+    await ledger_admits_up_to_its_cap(path, clock)
+
+
+async def ledger_admits_up_to_its_cap(path, clock):
+    async with Ledger.open(path, clock_ms=clock) as ledger:
+        await ledger.resume("acme")
+        assert await ledger.admit(claim_of(1, estimate_ms=5091)) == Refusal(Denial.BUDGET)
+        await admit(ledger, 1, estimate_ms=5090)
+
+
 async def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "ledger.sqlite").write_bytes(b"no database " * 1000)
     await opening_fails(tmp_path / "ledger.sqlite", UnreachableError, r"ledger\.sqlite is damaged.*rebuild")
+
+
+async def nothing():
+    return
+    yield
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whatever_is_damaged_a_file_is_moved_aside_and_made_anew(path, seed):
+    async with Ledger.open(path) as ledger:
+        await set_gate(ledger, "acme", "music", None)
+        for number in range(10):
+            await finished(ledger, number)
+    chance = random.Random(seed)
+    content = bytearray(path.read_bytes())
+    first_page_only = seed % 2
+    for _ in range(chance.choice([1, 10, 200])):
+        content[chance.randrange(4096 if first_page_only else len(content))] ^= chance.randrange(1, 256)
+    path.write_bytes(content)
+    async with rebuilding(path, replace=False, now=lambda: START) as ledger:
+        await ledger.restore(nothing())
+    assert len(aside(path, START).read_bytes()) == len(content)
+    async with Ledger.open(path) as ledger:
+        assert await execute(ledger, "SELECT count(*) FROM sessions") == [(0,)]
+
+
+@pytest.mark.parametrize("gate", ["no JSON", '{"ceiling": "many"}'])
+async def test_a_damaged_gate_admits_nothing_and_is_named(ledger, gate):
+    await change(ledger, "UPDATE gates SET gate = :gate WHERE endpoint = 'music'", gate=gate)
+    with pytest.raises(UnreachableError, match="rebuild"):
+        await ledger.admit(claim_of(1))
 
 
 async def test_a_folder_that_cannot_be_made_or_a_file_that_cannot_be_opened_is_named(tmp_path):

@@ -1,8 +1,8 @@
 """The ledger beside a model that follows design.md section 5 word by word."""
 
 import asyncio
-import itertools
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from connectors.ledger import LEASE_MS, Ledger
 from ledger_facts import RUN, SCAN_DATE, START, Clock, claim_of, execute, failed_as, set_gate, spooled
 from moderation.admission import Denial, Grant, Refusal
+from moderation.budget import MS_PER_HOUR
 from moderation.errors import LeaseLost
 from moderation.turns import FRESH_MS, Waiting, yields
 
 ENDPOINTS = ("music", "ai_music")
 CEILINGS = {"music": 2, "ai_music": 2, "*": 3}
 CAPS = {"music": 6000, "ai_music": None, "*": 9000}
+PRICES = {"music": 7, "ai_music": 1_000_003}
+MONEY_CAPS = {"music": None, "ai_music": 999, "*": 1001}
+"""In millionths of the currency: some 3.6 s of audio at the higher price."""
 MONTHS = ("2026-11", "2026-12")
 WORKERS = ("north", "south")
 
@@ -50,8 +54,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def settings_are_written(self):
         for endpoint, ceiling in CEILINGS.items():
             self.run(set_gate(self.ledger, "acme", endpoint, ceiling))
-        for endpoint, month in itertools.product(CAPS, MONTHS):
-            self.run(self.ledger.set_cap("acme", endpoint, month, CAPS[endpoint]))
+        for endpoint, cap_ms in CAPS.items():
+            self.run(self.ledger.set_cap("acme", endpoint, cap_ms, MONEY_CAPS[endpoint]))
+        for endpoint, price in PRICES.items():
+            self.run(self.ledger.set_price("acme", endpoint, price))
 
     def held(self, session):
         return session["state"] == "streaming" and self.clock.ms < session["lease_until"]
@@ -69,11 +75,19 @@ class LedgerMachine(RuleBasedStateMachine):
                 sums[column] += session["ms"]
         return sums
 
+    def shares(self, claim, more_ms):
+        """How much of each cap is taken with so much more."""
+        taken = {endpoint: sum(self.spent(endpoint, claim.month).values()) for endpoint in ENDPOINTS}
+        taken[claim.endpoint] += more_ms
+        cost = {endpoint: Fraction(taken[endpoint] * PRICES[endpoint], MS_PER_HOUR) for endpoint in ENDPOINTS}
+        for endpoint in (claim.endpoint, "*"):
+            summed = ENDPOINTS if endpoint == "*" else (endpoint,)
+            for cap, amounts in ((CAPS[endpoint], taken), (MONEY_CAPS[endpoint], cost)):
+                if cap is not None:
+                    yield Fraction(sum(amounts[each] for each in summed), cap)
+
     def over_budget(self, claim, more_ms):
-        return any(
-            CAPS[endpoint] is not None and sum(self.spent(endpoint, claim.month).values()) + more_ms > CAPS[endpoint]
-            for endpoint in (claim.endpoint, "*")
-        )
+        return max(self.shares(claim, more_ms)) > 1
 
     def denial(self, claim):
         states = {
@@ -124,7 +138,8 @@ class LedgerMachine(RuleBasedStateMachine):
         if expected is not None:
             assert answer == Refusal(expected)
             return
-        assert answer == Grant(claim.session_id, self.clock.ms + LEASE_MS)
+        share = float(max(self.shares(claim, claim.estimate_ms)))
+        assert answer == Grant(claim.session_id, self.clock.ms + LEASE_MS, spent_share=pytest.approx(share))
         self.waiting.pop((claim.endpoint, claim.worker), None)
         self.sessions[claim.session_id] = {
             "claim": claim,
@@ -233,7 +248,8 @@ class LedgerMachine(RuleBasedStateMachine):
             for usage in self.run(self.ledger.usage("acme", month)):
                 spent = {"reserved": usage.reserved_ms, "settled": usage.settled_ms, "at_risk": usage.at_risk_ms}
                 assert spent == self.spent(usage.endpoint, month)
-                assert usage.left_ms is None or usage.left_ms >= 0
+                assert usage.hours.left is None or usage.hours.left >= 0
+                assert usage.money.left is None or usage.money.left >= 0
                 assert usage.live == self.live(usage.endpoint) <= usage.gate.ceiling
 
     @invariant()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from connectors.ledger import LEASE_MS, Ledger
-from ledger_facts import MONTH, admit, claim_of, failed_as, finished, live, money, spooled
+from ledger_facts import admit, claim_of, failed_as, finished, live, money, spooled
 from moderation.admission import Denial, Refusal, SessionState
 from moderation.errors import LeaseLost
 from moderation.refusals import CANCELLED, INCOMPLETE, UNDECODABLE
@@ -55,7 +55,7 @@ async def test_only_the_objects_own_failures_spend_its_attempts(ledger):
 
 
 async def test_a_session_that_outlives_its_estimate_reserves_more(ledger):
-    await ledger.set_cap("acme", "*", MONTH, 1500)
+    await ledger.set_cap("acme", "*", 1500)
     claim = await admit(ledger, 1)
     assert await ledger.extend(claim.session_id, 500)
     assert not await ledger.extend(claim.session_id, 1)

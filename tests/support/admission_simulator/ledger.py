@@ -5,7 +5,7 @@ from typing import Protocol
 
 from admission_simulator.clock import Clock
 from moderation.admission import EVERY_ENDPOINT, Claim, Denial, SessionKind, SessionState
-from moderation.budget import fits
+from moderation.budget import Allowance
 from moderation.errors import LeaseLost
 from moderation.gate import Crowd, Gate, GateRules, Gates, admitted, entry, left, started
 from moderation.judgement import Failure, given_up, judge
@@ -59,8 +59,8 @@ class SimulatedLedger(Protocol):
     async def set_ceiling(self, endpoint: str, ceiling: int | None) -> None:
         """Write how many sessions may be live at once."""
 
-    async def set_cap(self, endpoint: str, month: str, cap_ms: int | None) -> None:
-        """Write the audio that a month may cost at most."""
+    async def set_cap(self, endpoint: str, cap_ms: int | None) -> None:
+        """Write the audio that any month may cost at most."""
 
     async def set_paused(self, *, paused: bool) -> None:
         """Admit nothing until the pause ends."""
@@ -79,7 +79,6 @@ class Row:
 class Account:
     """A budget of the model: milliseconds of audio."""
 
-    cap_ms: int | None = None
     settled_ms: int = 0
     at_risk_ms: int = 0
     reserved_ms: int = 0
@@ -95,8 +94,11 @@ class ModelLedger:
     """The sessions that stream."""
     standing: dict[str, Gate] = field(default_factory=lambda: {EVERY_ENDPOINT: Gate()})
     accounts: dict[tuple[str, str], Account] = field(default_factory=dict)
-    caps: dict[str, int | None] = field(default_factory=dict)
     paid: set[str] = field(default_factory=set)
+
+    def chance(self) -> float:
+        """A random number in [0, 1)."""
+        return self.clock.chance()
 
     async def open_run(self) -> None:
         now = self.clock.ms
@@ -112,12 +114,13 @@ class ModelLedger:
         gates = self._gates(claim.endpoint)
         answer = entry(gates, self._crowd(claim.endpoint, claim.session_id), now, self.rules)
         if isinstance(answer, Denial):
-            return given_up(gates, now, self.rules) or answer
+            return (given_up(gates, now, self.rules) if answer is Denial.BREAKER else None) or answer
         if answer.kind is SessionKind.PROBE and claim.kind is SessionKind.OBJECT:
             return Denial.BREAKER
         accounts = self._accounts(claim)
-        for account in accounts:
-            if not fits(account.cap_ms, account.settled_ms, account.at_risk_ms, account.reserved_ms, claim.estimate_ms):
+        for gate, account in zip(gates, accounts, strict=True):
+            taken_ms = account.settled_ms + account.at_risk_ms + account.reserved_ms
+            if not Allowance(gate.cap_ms, taken_ms).fits(claim.estimate_ms):
                 return Denial.BUDGET
         for account in accounts:
             account.reserved_ms += claim.estimate_ms
@@ -144,7 +147,7 @@ class ModelLedger:
         row = self._row(failure.session_id)
         endpoint = row.claim.endpoint
         gates, crowd = self._gates(endpoint), self._crowd(endpoint, failure.session_id)
-        after, cause = judge(gates, crowd, failure, self.clock.ms, self.clock.chance(), self.rules)
+        after, cause = judge(gates, crowd, failure, self.clock.ms, self.chance(), self.rules)
         self._keep(endpoint, after)
         self._risk(row, sent_ms)
         return cause
@@ -191,7 +194,6 @@ class ModelLedger:
                     gate,
                     self._live_at(endpoint),
                     self._live_at(endpoint, admitted=True),
-                    account.cap_ms,
                     account.settled_ms,
                     account.at_risk_ms,
                     account.reserved_ms,
@@ -205,8 +207,8 @@ class ModelLedger:
     async def set_ceiling(self, endpoint: str, ceiling: int | None) -> None:
         self.standing[endpoint] = replace(self.standing.get(endpoint, Gate()), ceiling=ceiling)
 
-    async def set_cap(self, endpoint: str, month: str, cap_ms: int | None) -> None:
-        self._account(endpoint, month).cap_ms = cap_ms
+    async def set_cap(self, endpoint: str, cap_ms: int | None) -> None:
+        self.standing[endpoint] = replace(self.standing[endpoint], cap_ms=cap_ms)
 
     async def set_paused(self, *, paused: bool) -> None:
         self.standing[EVERY_ENDPOINT] = replace(self.standing[EVERY_ENDPOINT], paused=paused)
@@ -242,11 +244,11 @@ class ModelLedger:
     def _admitted(self, row: Row) -> None:
         endpoint, session_id = row.claim.endpoint, row.claim.session_id
         crowd, now = self._crowd(endpoint, session_id), self.clock.ms
-        self._keep(endpoint, admitted(self._gates(endpoint), crowd, session_id, now, self.clock.chance(), self.rules))
+        self._keep(endpoint, admitted(self._gates(endpoint), crowd, session_id, now, self.chance(), self.rules))
 
     def _leave(self, row: Row) -> None:
         endpoint = row.claim.endpoint
-        self._keep(endpoint, left(self._gates(endpoint), row.claim.session_id, self.clock.ms, self.clock.chance(), self.rules))
+        self._keep(endpoint, left(self._gates(endpoint), row.claim.session_id, self.clock.ms, self.chance(), self.rules))
 
     def _account(self, endpoint: str, month: str) -> Account:
         return self.accounts.setdefault((endpoint, month), Account())

@@ -189,7 +189,7 @@ class Watch:
             booked = (usage.settled_ms, usage.at_risk_ms, usage.reserved_ms)
             assert usage.gate.ceiling is None or usage.live <= usage.gate.ceiling, f"{usage.live} live sessions at {usage.endpoint}"
             assert booked == (books.settled_ms, books.at_risk_ms, books.reserved_ms), f"{usage} but {books}"
-            assert usage.cap_ms is None or sum(booked) <= usage.cap_ms, f"more than the cap: {usage}"
+            assert usage.gate.cap_ms is None or sum(booked) <= usage.gate.cap_ms, f"more than the cap: {usage}"
         self.count_seats()
         for endpoint in world.plan.ceilings:
             gates = await world.ledger.gates(endpoint)

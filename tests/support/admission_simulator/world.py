@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from admission_simulator import mishaps
 from admission_simulator.attempts import Attempts
-from admission_simulator.clock import HOUR, SECOND, Clock
+from admission_simulator.clock import MINUTE, SECOND, Clock
 from admission_simulator.ledger import ORG, SimulatedLedger
 from admission_simulator.objects import Object, Process, Run, Session
 from admission_simulator.plan import Change, Plan
@@ -22,8 +22,6 @@ from moderation.budget import month_of
 from moderation.limits import Stage
 from moderation.outcomes import StopCause
 
-MONTHS = ("2026-10", "2026-11", "2026-12")
-"""That a simulation can be in."""
 ASKING_MS = 1_000
 """How often a process asks for what the passing of time gives: the most that it comes too late."""
 
@@ -77,10 +75,10 @@ class World:
 
     def month(self) -> str:
         """The budget month by the wall clock."""
-        hour = (self.clock.ms + self.clock.step_ms) // HOUR
-        if hour not in self._months:
-            self._months[hour] = month_of(self.clock.now())
-        return self._months[hour]
+        minute = (self.clock.ms + self.clock.step_ms) // MINUTE
+        if minute not in self._months:
+            self._months[minute] = month_of(self.clock.now())
+        return self._months[minute]
 
     async def live_on(self) -> None:
         """Until nothing happens any more. AssertionError as soon as something is wrong, or where it does not end."""
@@ -111,10 +109,9 @@ class World:
         return True
 
     async def set_caps(self, cap_ms: int | None) -> None:
-        """The organisation's cap of every month."""
+        """The organisation's cap."""
         self.short_of_budget = False
-        for month in MONTHS:
-            await self.ledger.set_cap(EVERY_ENDPOINT, month, cap_ms)
+        await self.ledger.set_cap(EVERY_ENDPOINT, cap_ms)
 
     # runs
 

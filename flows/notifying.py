@@ -1,0 +1,79 @@
+"""Who is told what of a run: each cause once for an organisation, until a run of it completes; a cap that is nearly spent once a month."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+from connectors.ledger import Ledger
+from connectors.notices import Notice, Notices
+from moderation.admission import Claim, Grant
+from moderation.errors import SoundcheckError
+from moderation.outcomes import ExitCode, StopCause
+
+MANY_QUARANTINED = "ManyQuarantined"
+"""The cause of a run that completes with 65."""
+CAUSES = (*(cause.value for cause in StopCause if cause is not StopCause.TERMINATED), MANY_QUARANTINED)
+"""What ends a run and is to be told; who sends a signal knows."""
+logger = logging.getLogger("soundcheck.notices")
+
+
+class Notifier:
+    """Tells the people of an organisation about one run. The ledger knows what they were told before, whichever host did."""
+
+    def __init__(self, ledger: Ledger, notices: Notices, org: str, run_id: str, warn_share: float) -> None:
+        self._ledger = ledger
+        self._notices = notices
+        self._org = org
+        self._run_id = run_id
+        self._warn_share = warn_share
+        self._warned: set[str] = set()
+        self._telling: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def until_told(self) -> AsyncIterator[Self]:
+        """Wait at the end of the block for the notices that are still on their way."""
+        try:
+            yield self
+        finally:
+            await asyncio.gather(*self._telling)
+
+    def granted(self, claim: Claim, grant: Grant) -> None:
+        """Take note of an admission: the first that takes a cap over the share that is warned of is told, while its session goes on."""
+        if grant.spent_share is None or grant.spent_share < self._warn_share:
+            return
+        cause = f"budget_{self._warn_share:.0%}:{claim.endpoint}:{claim.month}".replace("%", "")
+        if cause in self._warned:
+            return
+        self._warned.add(cause)
+        message = f"{grant.spent_share:.0%} of a cap of {claim.month} is spent or reserved: raise it, or sessions stop when it is reached"
+        self._telling.add(asyncio.create_task(self._tell(cause, message)))
+
+    async def ended(self, cause: str, exit_code: ExitCode, message: str) -> None:
+        """Tell how a run ended, where that is for people to know."""
+        if cause in CAUSES:
+            await self._tell(cause, message, exit_code)
+
+    async def completed(self, exit_code: ExitCode, quarantined: int) -> None:
+        """Tell of a run that completed with too much quarantined; any other cause is over, and news when it comes again."""
+        over = set(CAUSES)
+        if exit_code is ExitCode.MANY_QUARANTINED:
+            over.remove(MANY_QUARANTINED)
+            message = (
+                f"{quarantined} objects were newly quarantined: something general is wrong, ask for quarantined_now with soundcheck sql"
+            )
+            await self._tell(MANY_QUARANTINED, message, exit_code)
+        try:
+            await self._ledger.clear_notices(self._org, sorted(over))
+        except SoundcheckError as error:
+            logger.warning("what was told before is not cleared, so the next stop may not be told: %s", error)
+
+    async def _tell(self, cause: str, message: str, exit_code: ExitCode | None = None) -> None:
+        try:
+            first = await self._ledger.first_notice(self._org, cause)
+        except SoundcheckError as error:  # told twice is better than never
+            logger.warning("the ledger does not say whether %s was told before: %s", cause, error)
+            first = True
+        if first:
+            await self._notices.send(Notice(self._org, cause, self._run_id, message, exit_code))

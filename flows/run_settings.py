@@ -1,0 +1,62 @@
+"""The settings of one run: those of the organisation that it names, which holds the source, and nothing of any other."""
+
+from connectors.s3 import S3Uri
+from flows.organisation import KEY_REFERENCES
+from flows.settings import Settings
+from moderation.errors import AccessDeniedError, ConfigurationError
+
+
+def run_settings(settings: Settings, source: str) -> Settings:
+    """What counts for a run over a source, s3://bucket/prefix.
+
+    Raises ConfigurationError for an organisation that is not named or not known, and for a source that is not its own;
+    AccessDeniedError for one without a key.
+    """
+    own = organisation_of(settings)
+    check_source(settings, S3Uri.parse(source))
+    return own
+
+
+def organisation_of(settings: Settings) -> Settings:
+    """The settings of the organisation that is named; as they are where there is but one."""
+    if not settings.organisations:
+        return settings
+    known = f"the settings have {', '.join(settings.organisations)}"
+    if "org" not in settings.model_fields_set:
+        raise ConfigurationError(f"which organisation? Name it with --org, or with the setting org: {known}")
+    own = settings.organisations.get(settings.org)
+    if own is None:
+        raise ConfigurationError(f"there is no organisation {settings.org!r}: {known}")
+    if not own.key_references:
+        raise AccessDeniedError(
+            f"organisation {settings.org} has no API key, and never uses another's: set one of {', '.join(KEY_REFERENCES)} "
+            f"in [organisations.{settings.org}]"
+        )
+    return settings.of(settings.org)
+
+
+def check_source(settings: Settings, source: S3Uri) -> None:
+    """Refuse a source that is not all inside the roots of the organisation that is named, or that reaches into another's.
+
+    Where roots lie inside each other a source belongs to the innermost.
+    """
+    named = settings.organisations.get(settings.org)
+    own = [S3Uri.parse(root) for root in (settings.roots if named is None else named.roots)]
+    if own and not any(_inside(source, root) for root in own):
+        slash = S3Uri(source.bucket, f"{source.prefix}/")
+        hint = f": as a prefix it also covers its neighbours, {slash} does not" if any(_inside(slash, root) for root in own) else ""
+        raise ConfigurationError(f"{source} is outside the roots of organisation {settings.org}, {', '.join(map(str, own))}{hint}")
+    nearest = max((len(root.prefix) for root in own if _inside(source, root)), default=-1)
+    for name, other in settings.organisations.items():
+        for root in map(S3Uri.parse, other.roots):
+            is_the_others = _inside(source, root) and len(root.prefix) >= nearest
+            if name != settings.org and (is_the_others or _reaches_into(source, root)):
+                raise ConfigurationError(f"{source} is, or reaches into, {root} of organisation {name}: a run scans what is its own")
+
+
+def _inside(source: S3Uri, root: S3Uri) -> bool:
+    return source.bucket == root.bucket and source.prefix.startswith(root.prefix)
+
+
+def _reaches_into(source: S3Uri, root: S3Uri) -> bool:
+    return source.bucket == root.bucket and root.prefix.startswith(source.prefix)

@@ -1,0 +1,50 @@
+"""The line at an endpoint: which of the sessions of this process asks the ledger next, so that a hundred that wait are one that asks."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from moderation.admission import Claim
+
+
+class Line:
+    """The sessions of this process that wait for a slot at one endpoint: the first of them asks, the others wait for the line to move.
+
+    In order of arrival; while a breaker is open the shortest is first, since it is the one to probe with (rules.md).
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Claim] = []
+        self._probing = False
+        self._moved = asyncio.Event()
+
+    @contextmanager
+    def place(self, claim: Claim) -> Iterator[None]:
+        """Stand in line."""
+        self._waiting.append(claim)
+        try:
+            yield
+        finally:
+            self._waiting.remove(claim)
+            self.move()
+
+    def is_first(self, claim: Claim) -> bool:
+        """Whether this one asks."""
+        first = min(self._waiting, key=lambda waiting: waiting.estimate_ms) if self._probing else self._waiting[0]
+        return first is claim
+
+    def probing(self, probing: bool) -> None:  # noqa: FBT001 - it is the fact itself
+        """Note whether a breaker is open."""
+        if probing != self._probing:
+            self._probing = probing
+            self.move()
+
+    def move(self) -> None:
+        """Let everybody look again: somebody left, or a slot has become free."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    @property
+    def moved(self) -> asyncio.Event:
+        """Set when the line moves next."""
+        return self._moved

@@ -1,0 +1,29 @@
+"""Who waits for a slot, as status shows it, in both databases."""
+
+from ledger_facts import admit, claim_of, set_gate
+from moderation.turns import FRESH_MS, Waiting
+
+
+async def test_workers_that_were_denied_wait_from_then_on_the_longest_first(ledger, clock):
+    await set_gate(ledger, "acme", "music", 1)
+    held = await admit(ledger, 1)
+    await ledger.admit(claim_of(2, worker="north", priority=3))
+    since_ms = clock.ms
+    clock.ms += FRESH_MS - 1
+    await ledger.admit(claim_of(2, worker="north", priority=3))
+    await ledger.admit(claim_of(3, worker="east"))
+    assert await ledger.waiting("acme") == {
+        "music": [Waiting("north", 3, 0, since_ms, clock.ms), Waiting("east", 0, 0, clock.ms, clock.ms)],
+    }
+    assert await ledger.waiting("other") == {}
+    await ledger.finish(held.session_id, 900)
+    await admit(ledger, 2, worker="north", priority=3)
+    assert [waits.worker for waits in (await ledger.waiting("acme"))["music"]] == ["east"]
+
+
+async def test_a_worker_that_asks_no_more_waits_no_more(ledger, clock):
+    await set_gate(ledger, "acme", "music", 1)
+    await admit(ledger, 1)
+    await ledger.admit(claim_of(2, worker="north"))
+    clock.ms += FRESH_MS
+    assert await ledger.waiting("acme") == {}

@@ -1,0 +1,243 @@
+"""What people are told, once for each cause: over a webhook, or in the log."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from connectors.ledger import Ledger
+from connectors.notices import Notice, Notices
+from flows.notifying import MANY_QUARANTINED, Notifier
+from ledger_facts import claim_of
+from moderation.admission import Grant
+from moderation.breaker import BreakerRules
+from moderation.errors import ConfigurationError, ResultsNotWritable
+from moderation.outcomes import ExitCode, StopCause
+
+KEY = "canary-5f0e9d1c7b"
+TOKEN = "T0KEN-of-the-webhook"
+NOTICE = Notice("acme", "CreditsExhausted", "run-1", "credits are used up: add some", 75)
+
+
+class Hook:
+    """A webhook that keeps what it is told."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.told: list[dict[str, object]] = []
+
+    @property
+    def causes(self) -> list[object]:
+        return [notice["cause"] for notice in self.told]
+
+
+@asynccontextmanager
+async def webhook(answer: Callable[[], web.Response] = web.Response) -> AsyncIterator[Hook]:
+    async def hear(request: web.Request) -> web.Response:
+        assert request.content_type == "application/json"
+        hook.told.append(await request.json())
+        return answer()
+
+    application = web.Application()
+    application.router.add_post(f"/{TOKEN}", hear)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        hook = Hook(f"http://127.0.0.1:{runner.addresses[0][1]}/{TOKEN}?secret={TOKEN}")
+        yield hook
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def ledger(tmp_path) -> AsyncIterator[Ledger]:
+    async with Ledger.open(tmp_path / "ledger.db") as ledger:
+        yield ledger
+
+
+def warnings_of(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_notice_is_json_with_a_sentence_for_people():
+    async with webhook() as hook:
+        await Notices(hook.url).send(NOTICE)
+    assert hook.told == [
+        {
+            "org": "acme",
+            "cause": "CreditsExhausted",
+            "run_id": "run-1",
+            "message": "credits are used up: add some",
+            "exit_code": 75,
+            "text": "soundcheck, acme: CreditsExhausted (exit code 75) in run run-1: credits are used up: add some",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (lambda: web.Response(status=500), "HTTP 500"),
+        (lambda: web.Response(status=404), "HTTP 404"),
+        (lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/elsewhere"}), "HTTP 302"),
+    ],
+)
+async def test_a_webhook_that_refuses_or_leads_elsewhere_is_one_warning_without_its_token(caplog, answer, why):
+    caplog.set_level(logging.DEBUG)
+    async with webhook(answer) as hook:
+        await Notices(hook.url).send(NOTICE)
+        assert len(hook.told) == 1
+    [warning] = warnings_of(caplog)
+    assert warning == f"a notice was not delivered to 127.0.0.1 ({why}): {NOTICE.text}"
+    assert TOKEN not in caplog.text
+
+
+async def test_a_webhook_that_is_not_there_is_one_warning_without_its_token(caplog):
+    caplog.set_level(logging.DEBUG)
+    async with webhook() as hook:
+        pass
+    await Notices(hook.url).send(NOTICE)
+    [warning] = warnings_of(caplog)
+    assert "ClientConnectorError" in warning
+    assert TOKEN not in caplog.text
+
+
+async def test_a_webhook_that_never_answers_is_given_up(caplog, monkeypatch):
+    monkeypatch.setattr("connectors.notices.POST_SECONDS", 0.2)
+    silence = asyncio.Event()
+
+    async def hear(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await silence.wait()
+        writer.close()
+
+    async with await asyncio.start_server(hear, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await Notices(f"http://127.0.0.1:{port}/{TOKEN}").send(NOTICE)
+        silence.set()
+    assert "TimeoutError" in warnings_of(caplog)[0]
+
+
+@pytest.mark.parametrize("exit_code", [75, None])
+async def test_without_a_webhook_the_log_has_it(caplog, exit_code):
+    notice = Notice("acme", "CreditsExhausted", "run-1", "credits are used up", exit_code)
+    await Notices(None).send(notice)
+    [record] = caplog.records
+    assert (record.getMessage(), record.levelno) == (notice.text, logging.WARNING if exit_code is None else logging.ERROR)
+
+
+@pytest.mark.parametrize("url", ["http://hooks.example/T0KEN", "ftp://127.0.0.1/T0KEN", "https://", "T0KEN", "http://[::1/T0KEN"])
+def test_a_url_that_others_could_read_is_refused_without_showing_it(url):
+    with pytest.raises(ConfigurationError) as refused:
+        Notices(url)
+    assert "T0KEN" not in str(refused.value)
+
+
+async def test_a_cause_is_told_once_until_a_run_completes(ledger):
+    async with webhook() as hook:
+        notifier = Notifier(ledger, Notices(hook.url), "acme", "run-1", 0.8)
+        for _ in range(2):
+            await notifier.ended("CreditsExhausted", ExitCode.EXHAUSTED, "credits are used up")
+        await notifier.ended("AccessDenied", ExitCode.ACCESS_DENIED, "the key is wrong")
+        assert hook.causes == ["CreditsExhausted", "AccessDenied"]
+        await Notifier(ledger, Notices(hook.url), "others", "run-2", 0.8).completed(ExitCode.OK, 0)
+        await notifier.ended("CreditsExhausted", ExitCode.EXHAUSTED, "credits are used up")
+        assert len(hook.told) == 2, "another organisation's run is no news of this one"
+        await notifier.completed(ExitCode.QUARANTINED, 1)
+        await notifier.ended("CreditsExhausted", ExitCode.EXHAUSTED, "credits are used up")
+    assert hook.causes == ["CreditsExhausted", "AccessDenied", "CreditsExhausted"]
+
+
+async def test_a_run_with_much_quarantined_is_told_and_ends_other_causes(ledger):
+    async with webhook() as hook:
+        notifier = Notifier(ledger, Notices(hook.url), "acme", "run-1", 0.8)
+        await notifier.ended("AccessDenied", ExitCode.ACCESS_DENIED, "the key is wrong")
+        for _ in range(2):
+            await notifier.completed(ExitCode.MANY_QUARANTINED, 7)
+        await notifier.ended("AccessDenied", ExitCode.ACCESS_DENIED, "the key is wrong")
+    assert hook.causes == ["AccessDenied", MANY_QUARANTINED, "AccessDenied"]
+    assert (hook.told[1]["exit_code"], str(hook.told[1]["message"])[:2]) == (65, "7 ")
+
+
+@pytest.mark.parametrize("state", ["Terminated", "Incomplete", "Completed"])
+async def test_what_is_no_cause_is_not_told(ledger, state):
+    async with webhook() as hook:
+        await Notifier(ledger, Notices(hook.url), "acme", "run-1", 0.8).ended(state, ExitCode.OK, "")
+    assert hook.told == []
+
+
+async def test_a_cap_is_warned_of_once_a_month_whichever_run_reaches_it(ledger):
+    async with webhook() as hook:
+        for run in ("run-1", "run-2"):
+            notifier = Notifier(ledger, Notices(hook.url), "acme", run, 0.8)
+            async with notifier.until_told():
+                for share in (None, 0.79, 0.8, 0.95):
+                    notifier.granted(claim_of(1), Grant("session", 0, spent_share=share))
+            await notifier.completed(ExitCode.OK, 0)
+        notifier = Notifier(ledger, Notices(hook.url), "acme", "run-3", 0.8)
+        async with notifier.until_told():
+            notifier.granted(claim_of(1, month="2026-12"), Grant("session", 0, spent_share=1.0))
+    assert hook.causes == ["budget_80:music:2026-11", "budget_80:music:2026-12"]
+    assert [notice["exit_code"] for notice in hook.told] == [None, None]
+    assert "80% of a cap of 2026-11" in str(hook.told[0]["text"])
+
+
+async def test_a_run_without_credits_is_told_once_and_again_after_one_that_completes(world, make_wav):
+    for number in range(4):
+        world.put(f"{number}.wav", make_wav(4.0, 300.0 + number))
+    async with webhook() as hook:
+        changes = {"connections": 1, "endpoints": ["music"], "breaker": BreakerRules(pause_factor=0), "notify_url": SecretStr(hook.url)}
+        for credit_seconds, expected in ((9, ExitCode.EXHAUSTED), (1, ExitCode.EXHAUSTED), (None, ExitCode.OK)):
+            world.velma.organisation.credit_hours = None if credit_seconds is None else credit_seconds / 3600
+            report = await world.scan(**changes)
+            assert report.exit_code is expected
+        world.put("another.wav", make_wav(4.0, 500.0))
+        world.velma.organisation.credit_hours = 0.0
+        last = await world.scan(**changes)
+    assert hook.causes == ["CreditsExhausted", "CreditsExhausted"]
+    assert hook.told[-1] | {"text": ""} == {
+        "org": "default",
+        "cause": StopCause.CREDITS_EXHAUSTED,
+        "run_id": last.run_id,
+        "message": last.message,
+        "exit_code": 75,
+        "text": "",
+    }
+    assert KEY not in json.dumps(hook.told)
+
+
+async def test_a_cap_of_the_settings_is_warned_of_before_it_stops_the_run(world, make_wav):
+    for number in range(5):
+        world.put(f"{number}.s16le", make_wav(3.84, 300.0 + number)[44:])
+        world.put(f"{number}.s16le.json", b'{"audio_format": "s16le", "sample_rate": 16000, "num_channels": 1}')
+    async with webhook() as hook:
+        report = await world.scan(endpoints=["music"], monthly_hours=8 / 3600, notify_url=SecretStr(hook.url))
+    assert report.exit_code is ExitCode.EXHAUSTED
+    [month] = {str(cause)[-7:] for cause in hook.causes[:1]}
+    assert hook.causes == [f"budget_80:music:{month}", "CreditsExhausted"]
+
+
+async def test_results_that_cannot_be_written_are_told_though_no_record_is(world, make_wav):
+    world.put("one.wav", make_wav(1.0))
+    (world.results / "v1").mkdir(parents=True)
+    (world.results / "v1" / "runs").write_text("in the way")
+    async with webhook() as hook:
+        with pytest.raises(ResultsNotWritable):
+            await world.scan(notify_url=SecretStr(hook.url))
+    assert hook.causes == ["ResultsNotWritable"]
+    assert hook.told[0]["exit_code"] == ExitCode.CANNOT_WRITE
+
+
+async def test_a_webhook_that_fails_changes_nothing_about_a_run(world, make_wav, caplog):
+    world.put("one.wav", make_wav(1.0))
+    world.velma.organisation.api_keys = frozenset({"another"})
+    async with webhook(lambda: web.Response(status=500)) as hook:
+        report = await world.scan(endpoints=["music"], breaker=BreakerRules(pause_factor=0), notify_url=SecretStr(hook.url))
+    assert (report.state, report.exit_code) == ("AccessDenied", ExitCode.ACCESS_DENIED)
+    assert len([line for line in warnings_of(caplog) if "not delivered" in line]) == 1
+    assert TOKEN not in caplog.text

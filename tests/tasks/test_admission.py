@@ -1,0 +1,188 @@
+"""The way into the ledger: who asks when, what is waited for, and what ends the waiting."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from connectors.ledger import Ledger
+from ledger_facts import MONTH, Clock, claim_of, live, set_gate, write_gate
+from moderation.admission import EVERY_ENDPOINT, Denial
+from moderation.breaker import Breaker, BreakerState, OpenedBy
+from moderation.outcomes import Reason, StopCause
+from tasks.admission import Admission, NotAdmitted, Stop
+from tasks.leases import Leases
+from ticking import Ticking
+
+HOUR = 3_600_000
+
+
+class House:
+    """A ledger of two slots, a way into it, and sessions that end when they are told to."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self.ledger = ledger
+        self.clock = clock
+        self.month = MONTH
+        self.stop = Stop()
+        self.ticking = Ticking(clock, sleepers=0)
+        self.admission = Admission(
+            ledger,
+            Leases(ledger, "worker", clock_ms=clock, sleep=self.ticking.sleep),
+            self.stop,
+            lambda: self.month,
+            lambda: 0.5,
+            sleep=self.ticking.sleep,
+        )
+        self.granted: list[str] = []
+        self.ends: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task] = {}
+
+    def wants(self, number: int, **changes) -> str:
+        """A session that asks from now on, and once granted lasts until `end`."""
+        claim = claim_of(number, **changes)
+
+        async def session() -> None:
+            async with self.admission.slot(claim):
+                self.granted.append(claim.session_id)
+                await self.ends[claim.session_id].wait()
+                await self.ledger.finish(claim.session_id, claim.estimate_ms)
+
+        self.ends[claim.session_id] = asyncio.Event()
+        self.tasks[claim.session_id] = asyncio.create_task(session())
+        return claim.session_id
+
+    async def end(self, session_id: str) -> None:
+        self.ends[session_id].set()
+        await self.tasks[session_id]
+
+    async def until(self, condition) -> None:
+        """Real time for real databases; simulated time for the pauses between questions."""
+        for _ in range(2_000):
+            if condition():
+                return
+            await self.ticking.advance(100)
+            await asyncio.sleep(0.001)
+        raise AssertionError("it never came")
+
+
+@pytest.fixture
+async def house(tmp_path):
+    clock = Clock()
+    async with Ledger.open(tmp_path / "ledger.db", clock_ms=clock, chance=lambda: 0.5, lease_ms=HOUR) as ledger:
+        await set_gate(ledger, "acme", "music", 2)
+        await ledger.set_gate("acme", EVERY_ENDPOINT, None)
+        built = House(ledger, clock)
+        yield built
+        for task in built.tasks.values():
+            task.cancel()
+        with suppress(BaseException):
+            await asyncio.gather(*built.tasks.values(), return_exceptions=True)
+
+
+async def test_slots_are_given_in_the_order_of_asking_and_at_once_when_one_is_free(house):
+    ids = [house.wants(number) for number in range(5)]
+    await house.until(lambda: len(house.granted) == 2 and house.admission.refusals.get("music"))
+    assert house.admission.refusals["music"].denial is Denial.FULL
+    at_ms = house.clock.ms
+    await house.end(ids[1])
+    for _ in range(500):
+        await asyncio.sleep(0.002)
+        if len(house.granted) == 3:
+            break
+    assert house.granted == ids[:3]
+    assert house.clock.ms == at_ms, "nobody waited for the next question"
+    for number in (0, 2, 3, 4):
+        await house.until(lambda number=number: ids[number] in house.granted)
+        await house.end(ids[number])
+    assert house.granted == ids
+    assert not house.admission.refusals
+
+
+async def test_while_a_breaker_is_open_the_shortest_session_goes_as_its_probe(house):
+    opened = Breaker(state=BreakerState.OPEN, opened_by=OpenedBy.SERVICE, opened_ms=house.clock.ms, until_ms=house.clock.ms + 30_000)
+    await write_gate(house.ledger, "acme", "music", breaker=opened)
+    ids = [house.wants(number, estimate_ms=length) for number, length in enumerate((9_000, 5_000, 7_000))]
+    await house.until(lambda: house.admission.refusals.get("music"))
+    assert house.admission.refusals["music"].denial is Denial.BREAKER
+    began = house.clock.ms
+    await house.until(lambda: house.granted)
+    assert house.granted == [ids[1]]
+    assert house.clock.ms - began >= 28_000
+
+
+async def test_a_pause_is_waited_for_until_an_operator_ends_it(house):
+    await house.ledger.pause("acme")
+    session = house.wants(1)
+    await house.until(lambda: house.admission.refusals.get("music"))
+    await house.ticking.advance(HOUR // 2)
+    assert not house.granted
+    assert house.admission.refusals["music"].denial is Denial.PAUSED
+    await house.ledger.resume("acme")
+    await house.until(lambda: house.granted == [session])
+
+
+async def test_who_waits_over_the_end_of_a_month_is_paid_for_from_the_next(house):
+    ids = [house.wants(number) for number in range(3)]
+    await house.until(lambda: len(house.granted) == 2)
+    house.month = "2026-12"
+    await house.end(ids[0])
+    await house.until(lambda: len(house.granted) == 3)
+    months = {session_id: (await house.ledger.session(session_id)).month for session_id in ids}
+    assert months == {ids[0]: MONTH, ids[1]: MONTH, ids[2]: "2026-12"}
+
+
+async def test_a_cap_that_our_own_reservations_fill_is_waited_for(house):
+    await house.ledger.set_cap("acme", EVERY_ENDPOINT, 1_500)
+    first, second = house.wants(1, estimate_ms=1_000), house.wants(2, estimate_ms=500, endpoint="music")
+    third = house.wants(3, estimate_ms=200)
+    await house.until(lambda: house.granted == [first, second])
+    house.ends[second].set()
+    await house.tasks[second]
+    await house.until(lambda: house.admission.refusals["music"].denial is Denial.BUDGET)
+    house.ends[first].set()
+    with pytest.raises(NotAdmitted) as refused:
+        await house.tasks[third]
+    assert refused.value.denial is Denial.BUDGET, "nothing of ours is live any more that could give something back"
+
+
+async def test_a_stopped_run_lets_nobody_in_any_more(house):
+    ids = [house.wants(number) for number in range(4)]
+    await house.until(lambda: len(house.granted) == 2)
+    house.stop.request(StopCause.TERMINATED, Reason.NOT_REACHED, "stopped")
+    for waiting in ids[2:]:
+        with pytest.raises(NotAdmitted) as refused:
+            await house.tasks[waiting]
+        assert refused.value.denial is None
+    for live_one in ids[:2]:
+        await house.end(live_one)
+    assert await live(house.ledger) == 0
+
+
+async def test_sessions_are_dropped_as_not_admitted_once_a_stopped_run_has_no_more_patience(house):
+    ids = [house.wants(number) for number in range(2)]
+    await house.until(lambda: len(house.granted) == 2)
+    house.stop.request(StopCause.TERMINATED, Reason.NOT_REACHED, "stopped")
+    house.admission.drop_all()
+    for session_id in ids:
+        with pytest.raises(NotAdmitted):
+            await house.tasks[session_id]
+
+
+async def test_a_breaker_that_has_given_up_stops_the_run_and_says_why(house):
+    now = house.clock.ms
+    given_up = Breaker(state=BreakerState.OPEN, opened_by=OpenedBy.PREFLIGHT, opened_ms=now, until_ms=now, bad_probes=2)
+    await write_gate(house.ledger, "acme", "music", breaker=given_up)
+    session = house.wants(1)
+    with pytest.raises(NotAdmitted):
+        await house.tasks[session]
+    assert house.stop.cause is StopCause.ACCESS_DENIED
+    assert house.stop.reason is Reason.DEFERRED_KEY
+    assert "key" in house.stop.message
+
+
+def test_the_first_reason_to_stop_stays():
+    stop = Stop()
+    stop.request(StopCause.CREDITS_EXHAUSTED, Reason.DEFERRED_QUOTA, "no credits")
+    stop.request(StopCause.TERMINATED, Reason.NOT_REACHED, "a signal")
+    assert (stop.cause, stop.reason, stop.message) == (StopCause.CREDITS_EXHAUSTED, Reason.DEFERRED_QUOTA, "no credits")
