@@ -66,6 +66,8 @@ class Watch:
     error: SoundcheckError | None = None
     admission: Admission | None = None
     task: "asyncio.Task[object] | None" = None
+    """The one that lists, plans and streams, while it does."""
+    broken_off: bool = False
 
     def terminate(self, wanted_by: str = "a signal") -> None:
         """Start nothing more; what streams may finish."""
@@ -77,6 +79,7 @@ class Watch:
         if self.admission is not None:
             self.admission.drop_all()
         elif self.task is not None:
+            self.broken_off = True
             self.task.cancel()
 
 
@@ -173,7 +176,7 @@ class _Scan:
             with first_of_group():
                 return await self.steps()
         except asyncio.CancelledError:
-            if not self.watch.stop or self.watch.task is None:
+            if not self.watch.broken_off or self.watch.task is None:
                 raise
             self.watch.task.uncancel()
             return 0

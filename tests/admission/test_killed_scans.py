@@ -27,7 +27,7 @@ async def test_a_hundred_kills_lose_nothing_and_double_nothing(put, tmp_path, da
 
 
 async def killed_scans(put, tmp_path, *, objects, kills, workers, seed=0, **settings):
-    """Workers with a part of the objects each; a random one with live sessions is killed, and another goes on in its place.
+    """Workers with a part of the objects each; now and then a random one with live sessions is killed, and another goes on in its place.
 
     A worker that did not get to renew its leases for half of one cancels its sessions: under load that happens, and is on record, too.
     """
@@ -43,7 +43,8 @@ async def killed_scans(put, tmp_path, *, objects, kills, workers, seed=0, **sett
 
         running = [await begin(worker) for worker in range(workers)]
         live_at_kills = set()
-        for _ in range(kills):
+        for kill in range(kills):
+            await world.until_done(kill * objects // (kills + 1))
             worker = draw.choice(await with_sessions(ledger, running))
             await asyncio.sleep(draw.random() / 4)
             await running[worker].kill()

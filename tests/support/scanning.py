@@ -110,6 +110,13 @@ class Scanning:
             while not any(holds(u.gate.limit.allowed) for u in await ledger.usage(self.settings.org, "") if u.endpoint == "music"):
                 await asyncio.sleep(0.05)
 
+    async def until_done(self, times: int) -> None:
+        """Wait until so many sessions have ended well; as long as any does within a minute."""
+        while (done := self.velma.journal.counts["done"]) < times:
+            async with asyncio.timeout(PATIENCE_S):
+                while self.velma.journal.counts["done"] == done:
+                    await asyncio.sleep(0.02)
+
     async def rows(self) -> list[SessionRecord]:
         """All sessions of the ledger, oldest first."""
         async with open_ledger(self.settings) as ledger:

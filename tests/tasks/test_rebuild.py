@@ -1,6 +1,8 @@
 """A ledger rebuilt from the lake and the spool, beside the one that was lost, in both databases."""
 
+import contextlib
 import itertools
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -375,9 +377,20 @@ async def test_a_damaged_file_is_moved_aside_as_it_is_and_made_anew(file, page):
     for at in range(4096 * page, min(4096 * (page + 1), len(content)), 3):
         content[at] ^= 0xFF
     place.write_bytes(content)
-    place.with_name("ledger.db-wal").write_bytes(b"of the old file alone")
     await house.rebuilt(place)
     async with Ledger.open(place) as ledger:
         assert await standing(ledger) == before
         assert await execute(ledger, "PRAGMA integrity_check") == [("ok",)]
     assert len(aside(place, END).read_bytes()) == len(content)
+
+
+async def test_a_process_that_has_the_old_file_open_leaves_nothing_of_it_in_the_new_one(file):
+    place, house, before = file
+    with contextlib.closing(sqlite3.connect(place)) as idle:
+        idle.execute("UPDATE sessions SET booked_ms = 1")
+        idle.commit()
+        assert place.with_name("ledger.db-wal").stat().st_size
+        await house.rebuilt(place)
+        async with Ledger.open(place) as ledger:
+            assert await standing(ledger) == before
+            assert await execute(ledger, "PRAGMA integrity_check") == [("ok",)]

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 
 from connectors.ledger import Ledger
-from ledger_facts import RUN, SCAN_DATE, admit, failed_as, finished, money, set_gate
+from ledger_facts import RUN, SCAN_DATE, admit, change, failed_as, finished, money, set_gate
 from moderation.admission import Member, UnpackagedRun
 
 
@@ -58,3 +58,15 @@ async def test_two_publishers_at_once_share_the_sessions_without_overlap(ledger,
     members = [member.session_id for package in packages if package for member in package.members]
     assert len(members) == len(set(members)) == 20
     assert sorted(package.package for package in packages if package) == [f"{RUN}-p000{n}" for n in (1, 2, 3, 4)]
+
+
+async def test_a_package_never_gets_a_name_that_was_used_whatever_gaps_there_are(ledger):
+    await set_gate(ledger, "acme", "music", None)
+    for number in range(4):
+        await finished(ledger, number)
+    for _ in range(2):
+        await ledger.assign_package("lake", RUN, SCAN_DATE, max_sessions=1)
+    await change(ledger, "DELETE FROM packages WHERE package LIKE '%-p0001'")
+    assert (await ledger.assign_package("lake", RUN, SCAN_DATE, max_sessions=1)).package == f"{RUN}-p0003"
+    await change(ledger, f"UPDATE packages SET package = '{RUN}-p10000' WHERE package LIKE '%-p0003'")
+    assert (await ledger.assign_package("lake", RUN, SCAN_DATE, max_sessions=1)).package == f"{RUN}-p10001"
