@@ -17,7 +17,7 @@ demo: setup  ## scan a small catalogue on this machine (ARGS="--catalogue DIR --
 	@$(BIN)/soundcheck demo $(ARGS)
 
 test: setup  ## run the tests (ARGS="-k name")
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 20 $(ARGS)
 
 check: setup  ## everything CI asks for: lock, ruff, mypy, import contracts, tests
 	$(MAKE) lock-check

@@ -121,10 +121,11 @@ def scan(
     from flows.console import say_json  # noqa: PLC0415
     from flows.launch import prefect_server, scan_as_flow, scan_directly  # noqa: PLC0415
     from flows.logs import logging_to  # noqa: PLC0415
-    from flows.run import Report, Watch  # noqa: PLC0415
+    from flows.report import Report  # noqa: PLC0415
     from flows.run_settings import run_settings  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
     from flows.terminal import print_summary  # noqa: PLC0415
+    from flows.watch import Watch  # noqa: PLC0415
     from flows.wiring import check_before_start, state_of  # noqa: PLC0415
 
     flags = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url}

@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 
 from connectors.s3 import S3Uri
 from flows.embedded_prefect import check_api, embedded_prefect
-from flows.run import Report, Watch, run_scan
+from flows.report import Report
+from flows.run import run_scan
 from flows.run_settings import run_settings
 from flows.settings import Settings
 from flows.stopping import stoppable
 from flows.terminal import progress_shown
+from flows.watch import Watch
 from flows.wiring import state_of, wired
 from moderation.errors import SoundcheckError, UnreachableError
 

@@ -5,27 +5,27 @@ import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
 from connectors.lake.packages import write_rows
 from connectors.s3 import S3Uri
 from flows.notifying import Notifier
+from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.setting_types import hours_ms, micros, text_patterns
-from flows.settings import Settings
+from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
-from moderation.budget import month_of, ms_to_hours
+from moderation.budget import month_of
 from moderation.errors import SoundcheckError, first_of_group
 from moderation.identity import run_id
-from moderation.outcomes import ExitCode, Reason, StopCause
+from moderation.outcomes import ExitCode
 from moderation.retry import RetryBudget
-from tasks.admission import Admission, Stop
+from tasks.admission import Admission
 from tasks.leases import Leases
 from tasks.list_catalogue import list_catalogue
 from tasks.plan import PlanRules, Shard, load_shard, plan_catalogue
-from tasks.progress import Progress, Standing
+from tasks.progress import Standing
 from tasks.records import Run
 from tasks.stream import Streaming, stream_shard
 
@@ -34,9 +34,6 @@ SHARDS_AT_ONCE = 4
 ALARM_SHARE = 0.2
 ALARM_OBJECTS = 20
 """A run of at least so many objects with more than this share newly quarantined ends with 65: something general is wrong (rules.md)."""
-COMPLETED = "Completed"
-INCOMPLETE = "Incomplete"
-RUNNING = "Running"
 T = TypeVar("T")
 logger = logging.getLogger("soundcheck.run")
 
@@ -52,83 +49,6 @@ async def directly(name: str, step: Callable[[], Awaitable[T]]) -> T:
     """An executor that just runs the step."""
     del name
     return await step()
-
-
-@dataclass(slots=True)
-class Watch:
-    """What a person, or another program, sees of a run: its progress while it runs, its report at the end, and the way to stop it."""
-
-    progress: Progress = field(default_factory=Progress)
-    stop: Stop = field(default_factory=Stop)
-    settings: Settings | None = None
-    """Settings that count instead of those that the flow would load."""
-    report: "Report | None" = None
-    error: SoundcheckError | None = None
-    admission: Admission | None = None
-    task: "asyncio.Task[object] | None" = None
-    """The one that lists, plans and streams, while it does."""
-    broken_off: bool = False
-
-    def terminate(self, wanted_by: str = "a signal") -> None:
-        """Start nothing more; what streams may finish."""
-        message = f"stopped by {wanted_by}: what had not started stays pending, and the next run does exactly the rest"
-        self.stop.request(StopCause.TERMINATED, Reason.NOT_REACHED, message)
-
-    def drop(self) -> None:
-        """End what streams now; before anything does, end the listing or planning."""
-        if self.admission is not None:
-            self.admission.drop_all()
-        elif self.task is not None:
-            self.broken_off = True
-            self.task.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How a run ended. state is the flow state's name, message why it stopped if it did, recovered the sessions of earlier runs."""
-
-    run_id: str
-    source: str
-    results: str
-    state: str
-    exit_code: ExitCode
-    message: str
-    progress: Progress
-    recovered: int = 0
-
-    def counts(self) -> dict[str, Any]:
-        """The figures as JSON has them: every object counts once, its endpoints apart. at_risk_hours are possibly billed."""
-        progress = self.progress
-        return {
-            "run_id": self.run_id,
-            "state": self.state,
-            "source": self.source,
-            "objects": progress.listed,
-            **{standing.value: count for standing, count in progress.objects().items()},
-            "sessions": progress.sessions,
-            "audio_hours": hours(progress.audio_ms),
-            "at_risk_hours": hours(progress.at_risk_ms),
-            "recovered_sessions": self.recovered,
-            "endpoints": {
-                name: {
-                    "planned": counts.planned,
-                    **{standing.value: counts.standings[standing] for standing in Standing},
-                    "sessions": counts.sessions,
-                    "refusals": counts.refusals,
-                    "audio_hours": hours(counts.audio_ms),
-                    "reasons": {reason.value: count for reason, count in sorted(counts.reasons.items())},
-                }
-                for name, counts in progress.endpoints.items()
-            },
-            "results": self.results,
-            "message": self.message,
-            "exit_code": int(self.exit_code),
-        }
-
-
-def hours(ms: int) -> float:
-    """Audio-hours of milliseconds, to a third of a second."""
-    return round(ms_to_hours(ms), 4)
 
 
 async def run_scan(wired: Wired, source: S3Uri, watch: Watch, execute: Executor = directly, flow_run_id: str | None = None) -> Report:
@@ -149,12 +69,6 @@ async def run_scan(wired: Wired, source: S3Uri, watch: Watch, execute: Executor 
         watch.report = Report(run.run_id, str(source), wired.results.url, state, code, watch.stop.message, watch.progress, recovered)
         await scan.tell(watch.report)
     return watch.report
-
-
-def state_name(error: SoundcheckError) -> str:
-    """The flow state's name for an error that ended a run."""
-    by_code = {cause.exit_code: cause for cause in StopCause}
-    return by_code.get(error.exit_code, StopCause.CONFIGURATION).value
 
 
 class _Scan:

@@ -16,10 +16,12 @@ from prefect.states import Cancelled, Completed, Failed
 
 from connectors.s3 import S3Uri
 from flows.mirror import Mirror
-from flows.run import COMPLETED, Report, Watch, run_scan, state_name
+from flows.report import COMPLETED, Report, state_name
+from flows.run import run_scan
 from flows.run_settings import run_settings
 from flows.settings import load_settings
 from flows.stopping import Drain, stoppable
+from flows.watch import Watch
 from flows.wiring import wired
 from moderation.errors import SoundcheckError
 from moderation.outcomes import ExitCode, StopCause

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.console import stdout
+from flows.report import hours
 from moderation.admission import EVERY_ENDPOINT, Adjustment, SessionRecord
 from moderation.breaker import BreakerRules, BreakerState
-from moderation.budget import MICROS, Allowance, ms_to_hours, parts_to_money
+from moderation.budget import MICROS, Allowance, parts_to_money
 from moderation.turns import Waiting
 from moderation.usage import Usage
 
@@ -123,11 +124,6 @@ class OrganisationStatus:
     def waited_s(self, waits: Waiting) -> float:
         """Seconds that a worker has waited."""
         return max(0, self.now_ms - waits.since_ms) / 1000
-
-
-def hours(ms: int) -> float:
-    """Audio-hours of milliseconds, to a third of a second."""
-    return round(ms_to_hours(ms), 4)
 
 
 def money(parts: int) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flows.console import stderr
 
 if TYPE_CHECKING:
-    from flows.run import Watch
+    from flows.watch import Watch
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_SIGNAL_SECONDS = 0.1

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.console import stderr, stdout
-from flows.run import Report, Watch, hours
+from flows.report import Report, hours
+from flows.watch import Watch
 
 REFRESH_SECONDS = 0.5
 PLAIN_SECONDS = 10.0

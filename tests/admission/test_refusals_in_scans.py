@@ -111,6 +111,7 @@ async def test_a_revocation_that_is_hidden_as_1006_is_recognised_within_three_pr
         assert [row.close_code for row in probes[:3]].index(4003) == hidden
 
 
+@pytest.mark.torture
 async def test_a_revocation_that_is_always_hidden_stops_the_run_after_three_probes(put, tmp_path):
     put("first.ulaw", 1.0)
     for number in range(5):

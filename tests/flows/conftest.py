@@ -14,8 +14,9 @@ from connectors.local_velma.organisation import Organisation
 from connectors.local_velma.server import LocalVelma, local_velma
 from connectors.s3 import S3Settings, s3_client
 from flows.launch import scan_directly
-from flows.run import Report, Watch
+from flows.report import Report
 from flows.settings import Settings, fixed_settings
+from flows.watch import Watch
 
 KEY = "canary-5f0e9d1c7b"
 BUCKET = "catalogue"

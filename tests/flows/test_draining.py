@@ -13,35 +13,18 @@ from time import monotonic
 import pytest
 
 from connectors.ledger import Ledger
-from flows.run import Report, Watch
+from flows.report import Report
 from flows.stopping import SAME_SIGNAL_SECONDS, Drain
+from flows.watch import Watch
 from moderation.admission import SessionState
 from moderation.outcomes import ExitCode, Reason, StopCause
+from paced_scans import live_sessions, put_raw, seen
 
 ROOT = Path(__file__).parents[2]
 KEY = "canary-5f0e9d1c7b"
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()"]
 ENDLESS_S = 300.0
 """Seconds of a session that nobody waits for."""
-
-
-def put_raw(world, make_wav, count: int, seconds: float) -> None:
-    """Objects that are streamed at the pace that is set."""
-    for number in range(count):
-        world.put(f"{number:02}.s16le", make_wav(seconds, 200.0 + number)[44:])
-        world.put(f"{number:02}.s16le.json", b'{"audio_format": "s16le", "sample_rate": 16000, "num_channels": 1}')
-
-
-async def seen(world, event: str, count: int) -> None:
-    """Return when the server has seen so many."""
-    async with asyncio.timeout(120):
-        while world.velma.journal.counts[event] < count:
-            await asyncio.sleep(0.02)
-
-
-async def live(world) -> list[object]:
-    async with Ledger.open(world.results / "_state" / "ledger.db") as ledger:
-        return list(await ledger.streaming("default"))
 
 
 async def scan_until(world, happened: Callable[[], object], *signals: signal.Signals, **changes: object) -> Report:
@@ -69,7 +52,7 @@ async def test_what_streams_finishes_and_the_next_run_does_exactly_the_rest(worl
     assert world.velma.journal.counts["done"] == streamed == report.counts()["done"] < 6
     assert report.counts()["endpoints"]["music"]["reasons"][Reason.NOT_REACHED] == 6 - streamed
     assert world.ask("SELECT state, exit_code FROM runs_latest") == [("Terminated", 143)]
-    assert await live(world) == []
+    assert await live_sessions(world) == []
     assert signal.getsignal(name) is handler
     rest = await world.scan(endpoints=["music"])
     assert (rest.exit_code, rest.progress.sessions) == (ExitCode.OK, 6 - streamed)
@@ -84,7 +67,7 @@ async def test_a_second_signal_ends_every_session_now(world, make_wav):
     assert monotonic() - began < ENDLESS_S / 4
     assert (report.exit_code, report.counts()["pending"]) == (ExitCode.DRAINED, 3)
     assert world.ask("SELECT DISTINCT outcome FROM attempts") == [("cancelled",)]
-    assert await live(world) == []
+    assert await live_sessions(world) == []
 
 
 async def test_sessions_end_with_the_grace_period(world, make_wav):
@@ -95,7 +78,7 @@ async def test_sessions_end_with_the_grace_period(world, make_wav):
         sessions = {row[0] for row in world.ask("SELECT session_id FROM attempts")}
         states = {(await ledger.session(session_id)).state for session_id in sessions}
     assert states == {SessionState.AT_RISK}, "what was sent may be billed"
-    assert await live(world) == []
+    assert await live_sessions(world) == []
 
 
 async def test_a_listing_ends_with_the_grace_period_too(world, make_wav, monkeypatch):
@@ -190,4 +173,4 @@ async def test_the_command_says_that_it_stops_and_exits_with_143(world, make_wav
     assert (counts["state"], counts["exit_code"], counts["quarantined"]) == ("Terminated", 143, 0)
     assert world.velma.journal.counts["done"] == world.velma.journal.counts["connect"] == counts["sessions"] < 16
     assert counts["pending"] == 16 - counts["sessions"]
-    assert await live(world) == []
+    assert await live_sessions(world) == []

@@ -21,9 +21,10 @@ from flows.cli import run
 from flows.doctor import Finding, examine, worst
 from flows.launch import scan_directly
 from flows.organisation import Organisation
-from flows.run import Report, Watch
+from flows.report import Report
 from flows.run_settings import check_source, organisation_of, run_settings
 from flows.settings import Settings, fixed_settings, load_settings
+from flows.watch import Watch
 from flows.wiring import load_key, velma_client, wired
 from moderation.breaker import BreakerState
 from moderation.budget import month_of

@@ -13,13 +13,12 @@ from uuid import UUID
 
 import pytest
 
-from connectors.ledger import Ledger
 from flows import embedded_prefect as embedded_prefect_module
 from flows.embedded_prefect import EmbeddedPrefect, embedded_prefect
 from flows.launch import scan_as_flow
 from flows.mirror import Mirror
-from flows.run import Report, Watch
-from moderation.admission import SessionRecord
+from flows.report import Report
+from flows.watch import Watch
 from moderation.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -30,6 +29,7 @@ from moderation.errors import (
     UnreachableError,
 )
 from moderation.outcomes import ExitCode, Reason, StopCause
+from paced_scans import live_sessions, put_raw, seen
 from prefect_homes import migrated_home
 from tasks.progress import Progress
 
@@ -60,25 +60,6 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedde
 def without_prefect() -> dict[str, str]:
     """The environment of somebody who has set nothing about Prefect."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-
-
-def put_raw(world, make_wav, count: int, seconds: float) -> None:
-    """Objects that are streamed at the pace that is set."""
-    for number in range(count):
-        world.put(f"{number:02}.s16le", make_wav(seconds, 200.0 + number)[44:])
-        world.put(f"{number:02}.s16le.json", b'{"audio_format": "s16le", "sample_rate": 16000, "num_channels": 1}')
-
-
-async def seen(world, event: str, count: int) -> None:
-    """Return when the server has seen so many."""
-    async with asyncio.timeout(120):
-        while world.velma.journal.counts[event] < count:
-            await asyncio.sleep(0.02)
-
-
-async def live_sessions(world) -> list[SessionRecord]:
-    async with Ledger.open(world.results / "_state" / "ledger.db") as ledger:
-        return await ledger.streaming("default")
 
 
 def server_of(parent: int) -> int:

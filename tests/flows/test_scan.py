@@ -16,7 +16,7 @@ import pytest
 from connectors.lake.query import connect
 from connectors.s3 import S3Settings, s3_client
 from flows.launch import scan_directly
-from flows.run import Watch
+from flows.watch import Watch
 from moderation.breaker import BreakerRules
 from moderation.errors import ConfigurationError, ResultsNotWritable
 from moderation.outcomes import ExitCode, StopCause
@@ -220,7 +220,7 @@ async def test_a_killed_run_is_taken_up_without_paying_twice(world, make_wav, tm
         world.put(f"{number}.wav", make_wav(2.0, 300.0 + number))
     script = (
         "import asyncio, os, signal\n"
-        "from flows.launch import scan_directly\nfrom flows.run import Watch\nfrom flows.settings import load_settings\n"
+        "from flows.launch import scan_directly\nfrom flows.watch import Watch\nfrom flows.settings import load_settings\n"
         "import tasks.publish\n"
         "async def die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)\n"
         "tasks.publish.Publisher.publish_run = die\n"

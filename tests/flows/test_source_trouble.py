@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from flows.run import Watch
+from flows.watch import Watch
 from moderation.errors import AccessDeniedError
 from moderation.outcomes import ExitCode
 from moderation.retry import RetryRules

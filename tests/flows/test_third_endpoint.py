@@ -21,8 +21,8 @@ from connectors.lake.query import connect
 from connectors.lake.schemas import ENDPOINT_DATASETS, EndpointDatasets, items_dataset, summaries_dataset
 from conversation import Conversation
 from flows.launch import scan_directly
-from flows.run import Watch
 from flows.settings import fixed_settings
+from flows.watch import Watch
 from moderation.endpoints import ENDPOINTS, Endpoint
 from moderation.messages import Done, Item, Shape, decode
 from moderation.results import Flag

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from flows.launch import scan_directly
-from flows.run import Watch
 from flows.settings import load_settings
+from flows.watch import Watch
 from moderation.errors import SoundcheckError
 
 SUPPORT = Path(__file__).parent

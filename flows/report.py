@@ -1,0 +1,67 @@
+"""How a run ended: its state by name, its exit code, and its figures."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from moderation.budget import ms_to_hours
+from moderation.errors import SoundcheckError
+from moderation.outcomes import ExitCode, StopCause
+from tasks.progress import Progress, Standing
+
+COMPLETED = "Completed"
+INCOMPLETE = "Incomplete"
+RUNNING = "Running"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run ended. state is the flow state's name, message why it stopped if it did, recovered the sessions of earlier runs."""
+
+    run_id: str
+    source: str
+    results: str
+    state: str
+    exit_code: ExitCode
+    message: str
+    progress: Progress
+    recovered: int = 0
+
+    def counts(self) -> dict[str, Any]:
+        """The figures as JSON has them: every object counts once, its endpoints apart. at_risk_hours are possibly billed."""
+        progress = self.progress
+        return {
+            "run_id": self.run_id,
+            "state": self.state,
+            "source": self.source,
+            "objects": progress.listed,
+            **{standing.value: count for standing, count in progress.objects().items()},
+            "sessions": progress.sessions,
+            "audio_hours": hours(progress.audio_ms),
+            "at_risk_hours": hours(progress.at_risk_ms),
+            "recovered_sessions": self.recovered,
+            "endpoints": {
+                name: {
+                    "planned": counts.planned,
+                    **{standing.value: counts.standings[standing] for standing in Standing},
+                    "sessions": counts.sessions,
+                    "refusals": counts.refusals,
+                    "audio_hours": hours(counts.audio_ms),
+                    "reasons": {reason.value: count for reason, count in sorted(counts.reasons.items())},
+                }
+                for name, counts in progress.endpoints.items()
+            },
+            "results": self.results,
+            "message": self.message,
+            "exit_code": int(self.exit_code),
+        }
+
+
+def hours(ms: int) -> float:
+    """Audio-hours of milliseconds, to a third of a second."""
+    return round(ms_to_hours(ms), 4)
+
+
+def state_name(error: SoundcheckError) -> str:
+    """The flow state's name for an error that ended a run."""
+    by_code = {cause.exit_code: cause for cause in StopCause}
+    return by_code.get(error.exit_code, StopCause.CONFIGURATION).value

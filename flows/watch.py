@@ -1,0 +1,40 @@
+"""A run as seen from outside: what it has done, how it ended, and the way to stop it."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from flows.report import Report
+from flows.settings import Settings
+from moderation.errors import SoundcheckError
+from moderation.outcomes import Reason, StopCause
+from tasks.admission import Admission, Stop
+from tasks.progress import Progress
+
+
+@dataclass(slots=True)
+class Watch:
+    """What a person, or another program, has of a run: its progress while it runs, its report at the end, and the way to stop it."""
+
+    progress: Progress = field(default_factory=Progress)
+    stop: Stop = field(default_factory=Stop)
+    settings: Settings | None = None
+    """Settings that count instead of those that the flow would load."""
+    report: Report | None = None
+    error: SoundcheckError | None = None
+    admission: Admission | None = None
+    task: "asyncio.Task[object] | None" = None
+    """The one that lists, plans and streams, while it does."""
+    broken_off: bool = False
+
+    def terminate(self, wanted_by: str = "a signal") -> None:
+        """Start nothing more; what streams may finish."""
+        message = f"stopped by {wanted_by}: what had not started stays pending, and the next run does exactly the rest"
+        self.stop.request(StopCause.TERMINATED, Reason.NOT_REACHED, message)
+
+    def drop(self) -> None:
+        """End what streams now; before anything does, end the listing or planning."""
+        if self.admission is not None:
+            self.admission.drop_all()
+        elif self.task is not None:
+            self.broken_off = True
+            self.task.cancel()
