@@ -12,6 +12,7 @@ Those of one connector or task stand beside what raises them; this is the whole 
     |  |- AccessDeniedError     key            a key or credential was refused
     |  `- QueryError            config         a query cannot be answered
     |- UnreachableError         network        S3, Velma or Prefect did not answer
+    |  `- LedgerDamaged         network        the ledger's file or rows cannot be read back
     |- ResultsNotWritable       config         the result store does not take what is written
     |- SpoolDamaged             config         a spooled session cannot be read back
     |- MediaHostDown            config         no media can be decoded on this host any more
