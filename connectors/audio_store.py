@@ -1,16 +1,18 @@
-"""Where audio objects lie: listing them, looking at their heads, and reading them as they were listed."""
+"""Where audio objects lie: finding them, looking at their heads, and reading them as they were listed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, HTTPClientError
 
-from connectors.s3 import S3Uri, explain
+from connectors.files import etag_of, file_object, open_file
+from connectors.s3 import S3Caller
 from moderation.catalogue import AudioObject
-from moderation.errors import SourceError
+from moderation.errors import SourceChanged, SourceError, SourceGone
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -23,10 +25,10 @@ T = TypeVar("T")
 
 
 class AudioStore(Protocol):
-    """A place that lists and reads audio objects. Reading raises SourceChanged, SourceGone or SourceError."""
+    """A place to read audio objects from. Reading raises SourceChanged, SourceGone or SourceError."""
 
-    def pages(self, source: S3Uri) -> AsyncIterator[list[AudioObject]]:
-        """The objects below a prefix in key order, a page at a time."""
+    async def find(self, bucket: str, key: str, version_id: str | None = None) -> AudioObject:
+        """The object that lies in a place now, or that version of it, as a listing shows it. Raises SourceGone."""
 
     async def head(self, item: AudioObject, size: int, offset: int = 0) -> bytes:
         """The first bytes of an object (or those behind `offset`), at most `size`."""
@@ -43,33 +45,36 @@ class S3AudioStore:
 
     def __init__(self, client: "S3Client", threads: int = 32) -> None:
         self._client = client
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="s3")
+        self._caller = S3Caller(client, threads)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        await self._caller.__aexit__(kind, error, trace)
 
-    async def pages(self, source: S3Uri) -> AsyncIterator[list[AudioObject]]:
-        """The objects below a prefix in key order, up to 1,000 a page. Raises ConfigurationError, AccessDeniedError or UnreachableError."""
-        pages = iter(self._client.get_paginator("list_objects_v2").paginate(Bucket=source.bucket, Prefix=source.prefix))
-        while True:
-            page = await self._call(f"listing s3://{source.bucket}/{source.prefix}", lambda: next(pages, None))
-            if page is None:
-                return
-            yield [_object(source.bucket, entry) for entry in page.get("Contents", [])]
+    async def find(self, bucket: str, key: str, version_id: str | None = None) -> AudioObject:
+        """The object in a place. Raises ConfigurationError for a missing bucket, SourceGone for a missing object."""
+        place: dict[str, Any] = {"Bucket": bucket, "Key": key} | ({"VersionId": version_id} if version_id else {})
+        doing = f"looking for s3://{bucket}/{key}"
+        try:
+            found: Any = await self._caller.call(doing, lambda: self._client.head_object(**place))
+        except SourceGone:  # an answer to HEAD does not say whether it is the object or the bucket that is missing
+            await self._caller.call(doing, lambda: self._client.get_object(**place, Range="bytes=0-0"))
+            raise
+        size, changed = found["ContentLength"], found["LastModified"]
+        return AudioObject(bucket, key, found["ETag"].strip('"'), size, changed, version_id, found.get("StorageClass"))
 
     async def head(self, item: AudioObject, size: int, offset: int = 0) -> bytes:
         """At most `size` bytes from `offset`; none where the object ends before it."""
         if offset >= item.size_bytes:
             return b""
         end = min(item.size_bytes, offset + size) - 1
-        return await self._call(_reading(item), lambda: self._get(item, Range=f"bytes={offset}-{end}").read())
+        return await self._caller.call(_reading(item), lambda: self._get(item, Range=f"bytes={offset}-{end}").read())
 
     async def metadata(self, item: AudioObject) -> Mapping[str, str]:
         """The user metadata of an object, names in lower case."""
-        answer = await self._call(_reading(item), lambda: self._client.head_object(**_as_listed(item)))
+        answer = await self._caller.call(_reading(item), lambda: self._client.head_object(**_as_listed(item)))
         return {name.lower(): value for name, value in answer["Metadata"].items()}
 
     async def stream(self, item: AudioObject) -> AsyncGenerator[bytes, None]:
@@ -80,15 +85,15 @@ class S3AudioStore:
         received, resumes = 0, 0
         while received < item.size_bytes:
             started_at = received
-            body: Any = await self._call(_reading(item), lambda at=received: self._get(item, Range=f"bytes={at}-"))  # type: ignore[misc]
+            body: Any = await self._caller.call(_reading(item), lambda at=received: self._get(item, Range=f"bytes={at}-"))  # type: ignore[misc]
             try:
-                while piece := await self._run(body.read, READ_BYTES):
+                while piece := await self._caller.run(body.read, READ_BYTES):
                     received += len(piece)
                     yield piece
             except (HTTPClientError, BotoCoreError, OSError):
                 pass
             finally:  # nobody waits: where a read hangs in its thread, so does closing what it reads
-                self._threads.submit(body.close)
+                self._caller.threads.submit(body.close)
             resumes = 0 if received - started_at > READ_BYTES else resumes + (received < item.size_bytes)
             if resumes > RESUMES:
                 raise SourceError(f"{_reading(item)} broke off {resumes} times, at last after {received} of {item.size_bytes} bytes")
@@ -96,28 +101,70 @@ class S3AudioStore:
     def _get(self, item: AudioObject, **extra: str) -> Any:
         return self._client.get_object(**(_as_listed(item) | extra))["Body"]
 
-    async def _call(self, doing: str, call: Callable[[], T]) -> T:
-        """Run a blocking call in a thread; its failure says what was being done."""
-        failure: Exception
+
+class FolderAudioStore:
+    """Audio objects in the files of one folder, each read only while it is what was listed: the same size and time of change."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = folder.resolve()
+
+    async def find(self, bucket: str, key: str, version_id: str | None = None) -> AudioObject:
+        """The file with a key. Raises SourceGone; files have no versions."""
+        if version_id is not None:
+            raise SourceGone(f"there is no version {version_id} of {key!r}: files have none")
+        return await self._reading(bucket, key, lambda file: file_object(self._root, key, os.fstat(file)))
+
+    async def head(self, item: AudioObject, size: int, offset: int = 0) -> bytes:
+        """At most `size` bytes from `offset`."""
+        return await self._reading(item.bucket, item.key, lambda file: _read(item, file, size, offset))
+
+    async def metadata(self, item: AudioObject) -> Mapping[str, str]:
+        """Nothing: files have none."""
+        del item
+        return {}
+
+    async def stream(self, item: AudioObject) -> AsyncGenerator[bytes, None]:
+        """The whole file as listed. Raises SourceChanged as soon as it is another one, SourceGone, AccessDeniedError or SourceError."""
+        file = await asyncio.to_thread(self._open, item.bucket, item.key)
         try:
-            return await self._run(call)
-        except (ClientError, BotoCoreError, OSError) as error:
-            failure = explain(error, doing)
-        raise failure
+            received = 0
+            while received < item.size_bytes:
+                piece = await asyncio.to_thread(_read, item, file, READ_BYTES, received)
+                if not piece:
+                    raise SourceError(f"{item.key!r} in {item.bucket} ended after {received} of {item.size_bytes} bytes")
+                received += len(piece)
+                yield piece
+        finally:
+            os.close(file)
 
-    async def _run(self, call: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+    async def _reading(self, bucket: str, key: str, read: Callable[[int], T]) -> T:
+        """What is read from an open file."""
+
+        def opened() -> T:
+            file = self._open(bucket, key)
+            try:
+                return read(file)
+            finally:
+                os.close(file)
+
+        return await asyncio.to_thread(opened)
+
+    def _open(self, bucket: str, key: str) -> int:
+        if bucket != str(self._root):
+            raise SourceGone(f"{bucket} is not the folder {self._root}")
+        return open_file(self._root, key)
 
 
-def _object(bucket: str, entry: Mapping[str, Any]) -> AudioObject:
-    return AudioObject(
-        bucket=bucket,
-        key=entry["Key"],
-        etag=entry["ETag"].strip('"'),
-        size_bytes=entry["Size"],
-        last_modified=entry["LastModified"],
-        storage_class=entry.get("StorageClass"),
-    )
+def _read(item: AudioObject, file: int, size: int, offset: int) -> bytes:
+    """A part of an open file that is what was listed, also when it has been read. Raises SourceChanged or SourceError."""
+    try:
+        piece = os.pread(file, size, offset)
+        etag = etag_of(os.fstat(file))
+    except OSError as error:
+        raise SourceError(f"{item.key!r} in {item.bucket} cannot be read: {error.strerror}") from error
+    if etag != item.etag:
+        raise SourceChanged(f"{item.key!r} in {item.bucket} was changed since it was listed: the next run takes the new one")
+    return piece
 
 
 def _as_listed(item: AudioObject) -> dict[str, Any]:

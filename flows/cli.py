@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from flows.ledger_cli import ledger, pause, resume, status
+from flows.plan_cli import plan
 from flows.serve_options import FAULTS_HELP, ServeOptions
 from moderation.errors import SoundcheckError
 from moderation.outcomes import ExitCode
@@ -263,6 +264,7 @@ def doctor(
     return worst(findings)
 
 
+app.command(plan)
 app.command(status)
 app.command(pause)
 app.command(resume)

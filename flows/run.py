@@ -24,9 +24,10 @@ from moderation.retry import RetryBudget
 from tasks.admission import Admission
 from tasks.leases import Leases
 from tasks.list_catalogue import list_catalogue
-from tasks.plan import PlanRules, Shard, load_shard, plan_catalogue
+from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
 from tasks.records import Run
+from tasks.shards import Shard, load_shard
 from tasks.stream import Streaming, stream_shard
 
 SHARDS_AT_ONCE = 4
@@ -103,7 +104,7 @@ class _Scan:
         await self._set_limits()
         progress.step = "recovering what earlier runs left"
         recovered = await wired.publisher.recover()
-        await self.execute("list", lambda: list_catalogue(wired.audio, wired.results, self.source, run, progress))
+        await self.execute("list", lambda: list_catalogue(wired.source(self.source), wired.results, run, progress))
         if self.watch.stop:
             return recovered
         rules = PlanRules(

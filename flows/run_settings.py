@@ -6,18 +6,18 @@ from flows.settings import Settings
 from moderation.errors import AccessDeniedError, ConfigurationError
 
 
-def run_settings(settings: Settings, source: str) -> Settings:
+def run_settings(settings: Settings, source: str, *, needs_key: bool = True) -> Settings:
     """What counts for a run over a source, s3://bucket/prefix.
 
     Raises ConfigurationError for an organisation that is not named or not known, and for a source that is not its own;
-    AccessDeniedError for one without a key.
+    AccessDeniedError for one without a key, where the run needs one.
     """
-    own = organisation_of(settings)
+    own = organisation_of(settings, needs_key=needs_key)
     check_source(settings, S3Uri.parse(source))
     return own
 
 
-def organisation_of(settings: Settings) -> Settings:
+def organisation_of(settings: Settings, *, needs_key: bool = True) -> Settings:
     """The settings of the organisation that is named; as they are where there is but one."""
     if not settings.organisations:
         return settings
@@ -27,7 +27,7 @@ def organisation_of(settings: Settings) -> Settings:
     own = settings.organisations.get(settings.org)
     if own is None:
         raise ConfigurationError(f"there is no organisation {settings.org!r}: {known}")
-    if not own.key_references:
+    if needs_key and not own.key_references:
         raise AccessDeniedError(
             f"organisation {settings.org} has no API key, and never uses another's: set one of {', '.join(KEY_REFERENCES)} "
             f"in [organisations.{settings.org}]"

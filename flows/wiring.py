@@ -16,11 +16,12 @@ from dotenv import dotenv_values
 from duckdb import DuckDBPyConnection
 
 from connectors.audio_store import AudioStore, S3AudioStore
+from connectors.catalogue import S3Listing, Source
 from connectors.lake.query import connect
 from connectors.lake.store import ResultStore, open_store
 from connectors.ledger import Ledger
 from connectors.notices import Notices
-from connectors.s3 import S3Settings, S3Uri, s3_client
+from connectors.s3 import S3Caller, S3Settings, S3Uri, s3_client
 from connectors.spool import Spool
 from connectors.velma import ApiKey, VelmaClient, VelmaSettings
 from flows.run_settings import organisation_of
@@ -50,6 +51,7 @@ class Wired:
     endpoints: tuple[Endpoint, ...]
     client: VelmaClient
     audio: AudioStore
+    source: Callable[[S3Uri], Source]
     results: ResultStore
     open_lake: Callable[[], DuckDBPyConnection]
     lake: str
@@ -71,6 +73,41 @@ class Wired:
         return client.renewed(await load_key(self.settings))
 
 
+@dataclass(frozen=True, slots=True)
+class WiredToPlan:
+    """What a plan talks to: no service, and therefore no key."""
+
+    settings: Settings
+    endpoints: tuple[Endpoint, ...]
+    audio: AudioStore
+    source: Callable[[S3Uri], Source]
+    results: ResultStore
+    open_lake: Callable[[], DuckDBPyConnection]
+    ledger: Ledger
+    entropy: Callable[[int], bytes] = secrets.token_bytes
+    now: Callable[[], datetime] = now
+
+
+@asynccontextmanager
+async def wired_to_plan(settings: Settings) -> AsyncIterator[WiredToPlan]:
+    """The connectors of a plan for as long as the block runs. Raises as `wired`, but for the key and the service."""
+    results_url = results_of(settings)
+    s3 = s3_client(S3Settings())
+    results = open_store(results_url, s3)
+    results.check_writable()
+    async with AsyncExitStack() as stack:
+        caller = await stack.enter_async_context(S3Caller(s3))
+        yield WiredToPlan(
+            settings=settings,
+            endpoints=tuple(ENDPOINTS[name] for name in settings.endpoints),
+            audio=await stack.enter_async_context(S3AudioStore(s3)),
+            source=lambda uri: S3Listing(caller, [uri]),
+            results=results,
+            open_lake=partial(connect, results_url, s3),
+            ledger=await stack.enter_async_context(open_ledger(settings)),
+        )
+
+
 @asynccontextmanager
 async def wired(settings: Settings) -> AsyncIterator[Wired]:
     """The connectors for as long as the block runs.
@@ -86,12 +123,14 @@ async def wired(settings: Settings) -> AsyncIterator[Wired]:
     results.check_writable()
     async with AsyncExitStack() as stack:
         audio = await stack.enter_async_context(S3AudioStore(s3))
+        caller = await stack.enter_async_context(S3Caller(s3))
         ledger = await stack.enter_async_context(open_ledger(settings))
         yield Wired(
             settings=settings,
             endpoints=tuple(ENDPOINTS[name] for name in settings.endpoints),
             client=client,
             audio=audio,
+            source=lambda uri: S3Listing(caller, [uri]),
             results=results,
             open_lake=partial(connect, results_url, s3),
             lake=lake_id(results.url),

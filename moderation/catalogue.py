@@ -15,6 +15,32 @@ from moderation.sniffing import NOT_MEDIA, UNSUPPORTED_AUDIO, Content
 SIDECAR_SUFFIX = ".json"
 ARCHIVED_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """S3 storage classes whose objects cannot be read without a restore."""
+_EXTENSIONS: dict[str, AudioFormat | Content] = {
+    **{kind.value: kind for kind in CONTAINERS},
+    "wave": AudioFormat.WAV,
+    "bwf": AudioFormat.WAV,
+    "aif": AudioFormat.AIFF,
+    "aifc": AudioFormat.AIFF,
+    "oga": AudioFormat.OGG,
+    "opus": AudioFormat.OGG,
+    "weba": AudioFormat.WEBM,
+    "m4a": Content.MP4,
+    "m4b": Content.MP4,
+    "mp4": Content.MP4,
+    "mov": Content.MP4,
+    "wma": Content.WMA,
+    "wmv": Content.WMA,
+    "mka": Content.MATROSKA,
+    "mkv": Content.MATROSKA,
+    "caf": Content.CAF,
+    "amr": Content.AMR,
+    "mp2": Content.MP2,
+    "avi": Content.AVI,
+    "w64": Content.WAVE64,
+    "mpg": Content.MPEG_VIDEO,
+    "mpeg": Content.MPEG_VIDEO,
+}
+"""What the ends of names promise, where they promise one kind."""
 _RAW_EXTENSIONS = frozenset({"raw", "pcm", *(f.value for f in AudioFormat if f.is_raw)})
 _METADATA_NAMES = {"audio_format": "audio-format", "sample_rate": "sample-rate", "num_channels": "num-channels"}
 
@@ -75,17 +101,6 @@ class NotStreamable(Exception):
         self.detail = detail
 
 
-def skip_reason(item: AudioObject, keys: frozenset[str] | set[str]) -> Reason | None:
-    """Why a listed object is no audio at all by its listing alone; None where its bytes have to be asked. keys are all the listed ones."""
-    if item.key.endswith("/"):
-        return Reason.FOLDER_MARKER
-    if item.key.endswith(SIDECAR_SUFFIX) and item.key.removesuffix(SIDECAR_SUFFIX) in keys:
-        return Reason.SIDECAR
-    if item.size_bytes == 0:
-        return Reason.EMPTY
-    return Reason.ARCHIVED if item.storage_class in ARCHIVED_CLASSES else None
-
-
 def stated_parameters(
     key: str, sidecar: Mapping[str, Any] | None, metadata: Mapping[str, str], rules: Sequence[ParameterRule]
 ) -> StreamParameters | None:
@@ -127,6 +142,21 @@ def resolve_parameters(item: AudioObject, content: AudioFormat | Content, stated
     raise NotStreamable(Reason.NOT_AUDIO, "neither name nor bytes are of a known audio format")
 
 
+def disagreement(item: AudioObject, content: AudioFormat | Content, stated: str | None) -> str | None:
+    """What an object is called against what its bytes are, in a sentence; None where they agree, or where its name promises nothing.
+
+    stated is what a sidecar, object metadata or a rule says of it, if one does: they are about raw audio, which has no mark of its own.
+    """
+    if content is Content.UNKNOWN:
+        return None
+    if stated is not None and content not in NOT_MEDIA:
+        return f"{stated}, but its bytes are {content}"
+    named = _EXTENSIONS.get(item.extension)
+    if named is None and item.extension in _RAW_EXTENSIONS and content not in NOT_MEDIA:
+        return f"named .{item.extension}, but its bytes are {content}"
+    return f"named .{item.extension}, but its bytes are {content}" if named not in {None, content} else None
+
+
 def parameters_reason(error: BadParameters) -> NotStreamable:
     """The same as an outcome of planning."""
     return NotStreamable(error.reason, str(error))
@@ -153,22 +183,3 @@ def plan_shards(estimates_ms: Iterable[int], rules: ShardRules) -> Iterator[list
         audio += estimates[position]
     if shard:
         yield shard
-
-
-NOMINAL_BYTES_PER_SECOND: dict[AudioFormat, int] = {
-    AudioFormat.WAV: 88_200,
-    AudioFormat.AIFF: 88_200,
-    AudioFormat.FLAC: 55_000,
-    AudioFormat.MP3: 16_000,
-    AudioFormat.AAC: 16_000,
-    AudioFormat.OGG: 12_000,
-    AudioFormat.WEBM: 12_000,
-}
-"""Bytes of a second of audio as catalogues usually have it: the estimate where no header was asked. Sessions reserve more as they go."""
-
-
-def estimate_ms(size_bytes: int, parameters: StreamParameters) -> tuple[int, str]:
-    """How much audio an object holds, in milliseconds, and how that is known: `bytes` (raw PCM, exact) or `default` (a usual bitrate)."""
-    if parameters.bytes_per_second:
-        return size_bytes * 1000 // parameters.bytes_per_second, "bytes"
-    return size_bytes * 1000 // NOMINAL_BYTES_PER_SECOND[parameters.audio_format], "default"

@@ -43,8 +43,8 @@ def run_id(now: datetime, chance: bytes) -> str:
 
 def _digest(*parts: str) -> str:
     """128-bit blake2b over length-prefixed parts, so that ('ab', 'c') and ('a', 'bc') differ."""
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    told = b""
     for part in parts:
         data = part.encode("utf-8", "surrogateescape")
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()
+        told += len(data).to_bytes(8, "big") + data
+    return hashlib.blake2b(told, digest_size=_DIGEST_BYTES).hexdigest()

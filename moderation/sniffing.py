@@ -7,6 +7,7 @@ import codecs
 from enum import StrEnum
 
 from moderation.formats import AudioFormat
+from moderation.mpeg import HEADER_BYTES, MIN_HEADER_BYTES, mpeg_frame
 
 SNIFF_BYTES = 4096
 """How much of an object's head `sniff` wants; it works with less."""
@@ -76,7 +77,6 @@ _FORMS: dict[tuple[bytes, bytes], AudioFormat | Content] = {  # bytes 0-4 and 8-
     (b"FORM", b"AIFC"): AudioFormat.AIFF,
 }
 _EBML = b"\x1a\x45\xdf\xa3"
-_MPEG_HEADER_BYTES = 4
 _ID3_HEADER_BYTES = 10
 _ID3_MARKS = (b"ID3\x02", b"ID3\x03", b"ID3\x04")
 
@@ -122,60 +122,17 @@ def _of_start(head: bytes) -> AudioFormat | Content | None:
 def _mpeg(head: bytes) -> AudioFormat | Content | None:
     """ADTS and MPEG audio: a sync word alone is weak, so the next frame must start where this one says (as far as `head` goes)."""
     start = len(head) - len(head.lstrip(b"\0"))
-    length = _frame_length(head[start:])
-    if length is None:
+    frame = mpeg_frame(head[start : start + HEADER_BYTES])
+    if frame is None:
         return None
-    following = head[start + length :]
-    if len(following) >= _MPEG_HEADER_BYTES and _frame_length(following) is None:
+    following = head[start + frame.length : start + frame.length + HEADER_BYTES]
+    if len(following) >= MIN_HEADER_BYTES and mpeg_frame(following) is None:
         return None
-    return _LAYERS[head[start + 1] >> 1 & 3]
+    return _LAYERS[frame.layer]
 
 
 _LAYERS: tuple[AudioFormat | Content, ...] = (AudioFormat.AAC, AudioFormat.MP3, Content.MP2, Content.MP2)
 """By the two layer bits behind the sync word: ADTS has 0."""
-_SYNC, _SYNC_BITS, _ADTS_BITS = 0xFF, 0xE0, 0xF0
-
-
-def _frame_length(header: bytes) -> int | None:
-    """Bytes of the ADTS or MPEG audio frame that starts here; None where none does."""
-    if len(header) < _MPEG_HEADER_BYTES or header[0] != _SYNC or header[1] & _SYNC_BITS != _SYNC_BITS:
-        return None
-    version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
-    if layer == 0:
-        return _adts_length(header) if header[1] & _ADTS_BITS == _ADTS_BITS else None
-    return _mpeg_audio_length(header, version, layer)
-
-
-def _adts_length(header: bytes) -> int | None:
-    """ISO 13818-7, 6.2: sampling index 13 to 15 is reserved; the length is 13 bits from bit 30."""
-    if header[2] >> 2 & 15 > 12 or len(header) < 7:  # noqa: PLR2004 - the bits of the standard
-        return None
-    length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
-    return length if length > 7 else None  # noqa: PLR2004
-
-
-_BITRATES = {  # kbit/s by (version 1?, layer)
-    (True, 3): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, 1): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, 3): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 1): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_MPEG_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-
-
-def _mpeg_audio_length(header: bytes, version: int, layer: int) -> int | None:
-    """ISO 11172-3, 2.4.3: version 1 and layers 3, 2, 1 stand for MPEG-reserved, I, II, III in these bits."""
-    bitrate_index, rate_index, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
-    if version == 1 or bitrate_index in {0, 15} or rate_index == 3:  # noqa: PLR2004
-        return None
-    first_version = version == 3  # noqa: PLR2004
-    bitrate = _BITRATES[first_version, layer][bitrate_index - 1] * 1000
-    rate = _MPEG_RATES[version][rate_index]
-    if layer == 3:  # noqa: PLR2004 - layer I
-        return (12 * bitrate // rate + padding) * 4
-    return (144 if first_version or layer == 2 else 72) * bitrate // rate + padding  # noqa: PLR2004
 
 
 def _is_text(head: bytes) -> bool:

@@ -1,21 +1,46 @@
-"""Finds out how an object is to be streamed: from its first bytes, and from what is written about it."""
+"""Finds out how an object is to be streamed and how long it is: from a few KiB of its bytes, and from what is written about it."""
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from connectors.audio_store import AudioStore
-from moderation.catalogue import AudioObject, NotStreamable, ParameterRule, resolve_parameters, stated_parameters
+from connectors.media.durations import NoAudioTrack, Ranges, Wanted, estimate
+from moderation.catalogue import (
+    AudioObject,
+    NotStreamable,
+    ParameterRule,
+    disagreement,
+    resolve_parameters,
+    stated_parameters,
+)
 from moderation.errors import AccessDeniedError, BadParameters, SourceChanged, SourceError, SourceGone
+from moderation.estimates import Estimate, raw_estimate
 from moderation.formats import AudioFormat, StreamParameters
 from moderation.outcomes import Reason
-from moderation.sniffing import SNIFF_BYTES, Content, sniff, tag_length
+from moderation.sniffing import SNIFF_BYTES, UNSUPPORTED_AUDIO, Content, sniff, tag_length
 
-HEADS_AT_ONCE = 32
+LOOKS_AT_ONCE = 32
 """Objects looked at side by side: as many as the S3 client has connections."""
 SIDECAR_BYTES = 64 * 1024
 """More than any sidecar needs: a longer one is no sidecar."""
+DENIED_SHARE = 0.05
+"""More objects than this share that may not be read are no matter of the objects: the credentials lack a permission."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What looking at an object gave: how to stream it, or why it cannot be; its audio as far as that is known.
+
+    disagreement says where its name, or what is written about it, is not what its bytes are.
+    """
+
+    parameters: StreamParameters | None
+    estimate: Estimate | None = None
+    refusal: NotStreamable | None = None
+    disagreement: str | None = None
 
 
 class Examiner:
@@ -24,35 +49,79 @@ class Examiner:
     def __init__(self, audio: AudioStore, rules: Sequence[ParameterRule]) -> None:
         self._audio = audio
         self._rules = rules
-        self._looking = asyncio.Semaphore(HEADS_AT_ONCE)
-        self.denied: list[AccessDeniedError] = []
-        """Objects that may not be read: a few are their own matter, many are the credentials'."""
 
-    async def examine(self, item: AudioObject, sidecar: AudioObject | None) -> StreamParameters | NotStreamable:
-        """How to stream an object, or why it cannot be."""
-        async with self._looking:
-            try:
-                content = await self._sniff(item)
-                stated = None if isinstance(content, AudioFormat) else await self._stated(item, sidecar, content)
-                return resolve_parameters(item, content, stated)
-            except NotStreamable as refusal:
-                return refusal
-            except BadParameters as error:
-                return NotStreamable(error.reason, str(error))
-            except SourceError as error:
-                return NotStreamable(_source_reason(error), str(error))
-            except AccessDeniedError as error:
-                self.denied.append(error)
-                return NotStreamable(Reason.SOURCE_ERROR, str(error))
+    async def examine_all(self, objects: Sequence[tuple[AudioObject, AudioObject | None]]) -> list[Finding]:
+        """A finding for each object, given with its sidecar. Raises AccessDeniedError where too many of them may not be read."""
+        found: list[Finding | None] = [None] * len(objects)
+        denied: list[AccessDeniedError] = []
+        waiting = iter(enumerate(objects))
 
-    async def _sniff(self, item: AudioObject) -> AudioFormat | Content:
+        async def look() -> None:
+            for place, (item, sidecar) in waiting:
+                try:
+                    found[place] = await self.examine(item, sidecar)
+                except AccessDeniedError as error:
+                    denied.append(error)
+                    if len(denied) > max(1, DENIED_SHARE * len(objects)):
+                        raise
+                    found[place] = Finding(None, refusal=NotStreamable(Reason.SOURCE_ERROR, str(error)))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(LOOKS_AT_ONCE, len(objects))):
+                group.create_task(look())
+        return list(_whole(found))
+
+    async def examine(self, item: AudioObject, sidecar: AudioObject | None) -> Finding:
+        """How to stream an object, or why it cannot be. Raises AccessDeniedError, and UnreachableError where S3 does not answer."""
+        try:
+            return await self._look(item, sidecar)
+        except NotStreamable as refusal:
+            return Finding(None, refusal=refusal)
+        except BadParameters as error:
+            return Finding(None, refusal=NotStreamable(error.reason, str(error)))
+        except SourceError as error:
+            return Finding(None, refusal=NotStreamable(_source_reason(error), str(error)))
+
+    async def _look(self, item: AudioObject, sidecar: AudioObject | None) -> Finding:
+        ranges, content = await self._sniff(item)
+        if isinstance(content, AudioFormat) or content in UNSUPPORTED_AUDIO:
+            return await self._found(item, sidecar, ranges, content)
+        stated = await self._stated(item, sidecar, content)
+        return _resolved(item, content, stated, None, disagreement(item, content, None))
+
+    async def _found(self, item: AudioObject, sidecar: AudioObject | None, ranges: Ranges, content: AudioFormat | Content) -> Finding:
+        """Of what bears its own mark: nothing that is written about it counts, nor is it read."""
+        called = disagreement(item, content, self._is_called(item, sidecar))
+        try:
+            duration = await self._duration(item, ranges, content)
+        except NoAudioTrack as error:
+            return Finding(None, refusal=NotStreamable(Reason.NO_AUDIO_TRACK, str(error)), disagreement=called)
+        return _resolved(item, content, None, duration, called)
+
+    def _is_called(self, item: AudioObject, sidecar: AudioObject | None) -> str | None:
+        """What is said of an object beside its name."""
+        if sidecar is not None:
+            return "its sidecar says that it is raw audio"
+        rule = next((rule for rule in self._rules if rule.matches(item.key)), None)
+        return f"the rule for {rule.glob} says {rule.audio_format}" if rule else None
+
+    async def _sniff(self, item: AudioObject) -> tuple[Ranges, AudioFormat | Content]:
         head = await self._audio.head(item, SNIFF_BYTES)
+        ranges = Ranges(item.size_bytes, head)
         tag = tag_length(head)
         if tag == 0 or tag + SNIFF_BYTES // 2 <= len(head):
-            return sniff(head)
+            return ranges, sniff(head)
         behind = await self._audio.head(item, SNIFF_BYTES, offset=tag)
+        ranges.add(tag, behind)
         found = sniff(behind.lstrip(b"\0"))
-        return found if isinstance(found, AudioFormat) else AudioFormat.MP3
+        return ranges, found if isinstance(found, AudioFormat) else AudioFormat.MP3
+
+    async def _duration(self, item: AudioObject, ranges: Ranges, content: AudioFormat | Content) -> Estimate:
+        while True:
+            try:
+                return estimate(ranges, content)
+            except Wanted as wanted:
+                ranges.add(wanted.offset, await self._audio.head(item, wanted.size, offset=wanted.offset))
 
     async def _read_sidecar(self, sidecar: AudioObject) -> bytes:
         """The sidecar as it was listed: its etag is part of what makes a result of the object another one."""
@@ -68,6 +137,22 @@ class Examiner:
             return stated_parameters(item.key, _sidecar(sidecar.key, body), {}, ())
         metadata = await self._audio.metadata(item) if content in {Content.UNKNOWN, Content.TEXT} else {}
         return stated_parameters(item.key, None, metadata, self._rules)
+
+
+def _resolved(
+    item: AudioObject, content: AudioFormat | Content, stated: StreamParameters | None, duration: Estimate | None, called: str | None
+) -> Finding:
+    try:
+        parameters = resolve_parameters(item, content, stated)
+    except NotStreamable as refusal:
+        return Finding(None, duration, refusal, called)
+    return Finding(parameters, duration or raw_estimate(item.size_bytes, parameters), disagreement=called)
+
+
+def _whole(found: Sequence[Finding | None]) -> Iterator[Finding]:
+    for finding in found:
+        assert finding is not None, "every object was looked at"
+        yield finding
 
 
 def _source_reason(error: SourceError) -> Reason:

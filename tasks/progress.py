@@ -7,6 +7,7 @@ from enum import StrEnum
 from moderation.admission import Denial, Refusal
 from moderation.budget import ms_to_hours
 from moderation.outcomes import PENDING, SKIPPED, Reason
+from moderation.selection import LeftOut
 
 
 class Standing(StrEnum):
@@ -29,15 +30,22 @@ class Outcome:
     streamed: bool = False
     new: bool = False
     """Whether this run is the first to find it so; an earlier run's quarantine is not news."""
+    example: bool = False
+    """Whether it is one of many that `Progress.know` has counted already."""
 
     @property
     def standing(self) -> Standing:
         """Done without a reason, else what the reason means."""
-        if self.reason is None:
-            return Standing.DONE
-        if self.reason in PENDING:
-            return Standing.PENDING
-        return Standing.SKIPPED if self.reason in SKIPPED else Standing.QUARANTINED
+        return standing_of(self.reason)
+
+
+def standing_of(reason: Reason | None) -> Standing:
+    """Done without a reason, else what the reason means."""
+    if reason is None:
+        return Standing.DONE
+    if reason in PENDING:
+        return Standing.PENDING
+    return Standing.SKIPPED if reason in SKIPPED else Standing.QUARANTINED
 
 
 @dataclass(slots=True)
@@ -57,20 +65,28 @@ class EndpointProgress:
     reasons: Counter[Reason] = field(default_factory=Counter)
 
 
-_RANK = {Standing.DONE: 0, Standing.SKIPPED: 1, Standing.PENDING: 2, Standing.QUARANTINED: 3}
+RANK = {Standing.DONE: 0, Standing.SKIPPED: 1, Standing.PENDING: 2, Standing.QUARANTINED: 3}
 """Which standing an object has as a whole when its endpoints differ: the one that asks most of a person."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """The counts of a run: objects listed, and per endpoint what became of them. outcomes keeps those that are not done, for reports."""
+    """The counts of a run: objects listed, and per endpoint what became of them.
+
+    outcomes keeps those that are not done, for reports; known counts the objects that were settled before anything was looked at, and
+    cut those that a bound of the plan leaves for a later run. left_out counts what the source showed and the selection did not take, which
+    is not among the listed.
+    """
 
     listed: int = 0
+    left_out: Counter[LeftOut] = field(default_factory=Counter)
     step: str = "starting"
     endpoints: dict[str, EndpointProgress] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     refusals: dict[str, Refusal] = field(default_factory=dict)
     """What the next session of an endpoint waits for."""
+    known: Counter[Standing] = field(default_factory=Counter)
+    cut: int = 0
 
     def of(self, endpoint: str) -> EndpointProgress:
         """The counts of an endpoint, from zero when it is new."""
@@ -84,14 +100,23 @@ class Progress:
             counts.reasons[outcome.reason] += 1
             self.outcomes.append(outcome)
 
+    def know(self, endpoint: str, reason: Reason | None, count: int) -> None:
+        """Count the ends of many objects at an endpoint, of which nothing more need be said; `known` has each of them once."""
+        counts = self.of(endpoint)
+        counts.standings[standing_of(reason)] += count
+        if reason is not None:
+            counts.reasons[reason] += count
+
     def objects(self) -> dict[Standing, int]:
         """Every listed object once; what nothing is known of yet is pending. Sums up to `listed`."""
         worst: dict[str, Standing] = {}
         for outcome in self.outcomes:
-            worst[outcome.key] = max(outcome.standing, worst.get(outcome.key, Standing.DONE), key=_RANK.__getitem__)
-        counts = Counter(worst.values())
+            if not outcome.example:
+                worst[outcome.key] = max(outcome.standing, worst.get(outcome.key, Standing.DONE), key=RANK.__getitem__)
+        counts = Counter(worst.values()) + self.known
+        not_done = counts.total() - counts[Standing.DONE]
         reached = min((counts.standings.total() for counts in self.endpoints.values()), default=0)
-        pending = counts[Standing.PENDING] + self.listed - max(reached, len(worst))
+        pending = counts[Standing.PENDING] + self.listed - max(reached, not_done)
         done = self.listed - pending - counts[Standing.SKIPPED] - counts[Standing.QUARANTINED]
         return {
             Standing.DONE: done,

@@ -26,8 +26,9 @@ class ParquetSink(AbstractContextManager["ParquetSink"]):
     """A Parquet file that is written row group by row group and never held whole.
 
     few_valued are the double columns that get a dictionary; objects is the number of distinct object ids, which sizes the bloom
-    filter (None: no filter). Rows are written in the order given. The same rows give the same bytes, however they are cut into
-    calls. write raises ValueError for rows that do not fit the dataset.
+    filter (None: no filter); group_rows is the size of a row group, ROW_GROUP_ROWS where nothing is said. Rows are written in the order
+    given. The same rows give the same bytes, however they are cut into calls. write raises ValueError for rows that do not fit the
+    dataset.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class ParquetSink(AbstractContextManager["ParquetSink"]):
         package: str = "",
         few_valued: Collection[str] = (),
         objects: int | None = None,
+        group_rows: int | None = None,
     ) -> None:
         self.rows = 0
+        self._group_rows = group_rows or ROW_GROUP_ROWS
         self._dataset = dataset
         self._waiting = dataset.arrow_schema().empty_table()
         self._writer = pq.ParquetWriter(out, dataset.arrow_schema(), **_settings(dataset, few_valued, objects))
@@ -58,9 +61,13 @@ class ParquetSink(AbstractContextManager["ParquetSink"]):
         table = fitted(self._dataset, rows)
         self.rows += table.num_rows
         self._waiting = pa.concat_tables([self._waiting, table])
-        while self._waiting.num_rows >= ROW_GROUP_ROWS:
-            self._writer.write_table(self._waiting.slice(0, ROW_GROUP_ROWS).combine_chunks())
-            self._waiting = self._waiting.slice(ROW_GROUP_ROWS)
+        while self._waiting.num_rows >= self._group_rows:
+            self._writer.write_table(self._waiting.slice(0, self._group_rows).combine_chunks())
+            self._waiting = self._waiting.slice(self._group_rows)
+
+    def describe(self, facts: Mapping[str, str]) -> None:
+        """Add facts to the file's metadata, any time before it is closed."""
+        self._writer.add_key_value_metadata(dict(facts))
 
     def close(self) -> None:
         """Write what is left, and the footer."""

@@ -44,6 +44,7 @@ def connect(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckDBPyCo
     connection = duckdb.connect(":memory:", config=_CONFIGURATION)
     try:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")  # it would write into what a command prints
         _shut_in(connection, store)
         for dataset in _listing_order():
             _add_table(connection, store, dataset)
@@ -55,9 +56,35 @@ def connect(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckDBPyCo
 
 
 def done_objects(connection: duckdb.DuckDBPyConnection, endpoint: str) -> pa.Table:
-    """What an endpoint has results for: distinct (object_id, params_hash)."""
+    """What an endpoint has results for: distinct (object_id, object_key_id, params_hash)."""
     summaries = ENDPOINT_DATASETS[endpoint].summaries.name
-    return _read(connection, f"SELECT DISTINCT object_id, params_hash FROM {summaries}")  # noqa: S608 - a name of ours
+    return _read(connection, f"SELECT DISTINCT object_id, object_key_id, params_hash FROM {summaries}")  # noqa: S608 - a name of ours
+
+
+def places_done(connection: duckdb.DuckDBPyConnection, endpoint: str, below: Sequence[tuple[str, str]]) -> pa.Table:
+    """Where an endpoint has results below any of these (bucket, prefix): distinct (object_key_id)."""
+    summaries = ENDPOINT_DATASETS[endpoint].summaries.name
+    places = " OR ".join(["(bucket = ? AND starts_with(key, ?))"] * len(below)) or "false"
+    query = f"SELECT DISTINCT object_key_id FROM {summaries} WHERE {places}"  # noqa: S608 - a name of ours
+    return _read(connection, query, [word for place in below for word in place])
+
+
+def measured_speed(connection: duckdb.DuckDBPyConnection, endpoint: str, *, runs: int) -> float | None:
+    """Milliseconds of audio in a millisecond of one session, in the newest runs that had results; None where there was none yet."""
+    table = _read(
+        connection,
+        """
+        WITH finished AS (
+            SELECT run_id, audio_sent_ms AS audio_ms, epoch_ms(finished_at) - epoch_ms(started_at) AS session_ms
+            FROM attempts WHERE endpoint = ? AND outcome = 'done' AND audio_sent_ms > 0
+        )
+        SELECT sum(audio_ms) / nullif(sum(session_ms), 0) AS speed FROM finished
+        WHERE run_id IN (SELECT DISTINCT run_id FROM finished ORDER BY run_id DESC LIMIT ?)
+        """,
+        [endpoint, runs],
+    )
+    speed: float | None = table["speed"][0].as_py()
+    return speed
 
 
 def quarantined_now(connection: duckdb.DuckDBPyConnection) -> pa.Table:
@@ -65,8 +92,8 @@ def quarantined_now(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     return _read(connection, "SELECT object_id, endpoint, params_hash, reason FROM quarantined_now")
 
 
-def _read(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    relation = connection.sql(query)
+def _read(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
+    relation = connection.sql(query, params=list(parameters))
     assert relation is not None, "a SELECT has a relation"
     table: pa.Table = relation.to_arrow_table()
     return table

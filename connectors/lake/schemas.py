@@ -17,6 +17,9 @@ METADATA_SCHEMA_VERSION = "soundcheck.schema_version"
 METADATA_RUN_ID = "soundcheck.run_id"
 METADATA_PACKAGE = "soundcheck.package"
 """Keys of the file metadata; every Parquet file bears the four, the last one empty where there is no package."""
+METADATA_SOURCE = "soundcheck.source"
+METADATA_WATERMARK = "soundcheck.watermark"
+"""Of manifests: what was listed, and the instant (ISO 8601, UTC) of which it shows the state: what changed later may be missing."""
 
 _OBJECT_ID = text("object_id", "The version of the object: a hash of bucket, key and etag.", "32 hex digits")
 _OBJECT_KEY_ID = text("object_key_id", "The place of the object, whatever lies there: a hash of bucket and key.", "32 hex digits")
@@ -30,7 +33,7 @@ _PLACE = (
     text("bucket", "The bucket, or the absolute path of a folder."),
     text("key", "The key in the bucket, or the path in the folder."),
     _VERSION_ID,
-    text("etag", "The etag without quotes; of a file, the MD5 of its content."),
+    text("etag", "The etag without quotes; of a file, its size and time of change."),
 )
 _SIZE = count("size_bytes", "The size of the object as listed.", "bytes")
 _LAST_MODIFIED = instant("last_modified", "When this version was written.")

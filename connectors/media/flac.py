@@ -3,6 +3,7 @@
 Source: RFC 9639, sections 8 (file) and 9 (frame).
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -120,3 +121,23 @@ def _crc8_of(byte: int) -> int:
 
 
 _CRC8 = bytes(_crc8_of(byte) for byte in range(256))
+
+
+def last_sample(tail: bytes, block_size: int) -> int | None:
+    """Where the last frame that begins in these last bytes of a stream ends, in samples; None where none is found.
+
+    block_size is STREAMINFO's least, which is that of all frames but the last one where they are numbered by frames.
+    """
+    headers = []
+    place = 0
+    while 0 <= (place := min((at for sync in _SYNCS if (at := tail.find(sync, place)) >= 0), default=-1)) <= len(tail) - MAX_HEADER_BYTES:
+        if (header := _header(tail[place : place + MAX_HEADER_BYTES])) is not None:
+            headers.append(header)
+        place += 1
+    kinds = Counter(header.kind for header in headers)
+    if not kinds:
+        return None
+    usual = kinds.most_common(1)[0][0]  # what only looks like a header is of another kind, mostly
+    last = max(header.number for header in headers if header.kind == usual)
+    is_numbered_by_frames = usual[0] == _SYNCS[0][1]
+    return (last + 1) * block_size if is_numbered_by_frames else last + block_size

@@ -1,7 +1,8 @@
 """S3 for everyone: one way to make a client, one type for an address, and one sentence for each thing that goes wrong."""
 
 from connectors.s3.address import S3Uri
+from connectors.s3.caller import S3Caller
 from connectors.s3.client import S3Settings, s3_client
 from connectors.s3.failures import S3_ERRORS, explain
 
-__all__ = ["S3_ERRORS", "S3Settings", "S3Uri", "explain", "s3_client"]
+__all__ = ["S3_ERRORS", "S3Caller", "S3Settings", "S3Uri", "explain", "s3_client"]

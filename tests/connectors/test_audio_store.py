@@ -5,14 +5,15 @@ import gc
 import threading
 from collections.abc import Iterator
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from connectors.audio_store import READ_BYTES, RESUMES, S3AudioStore
+from connectors.catalogue import S3Listing
 from connectors.local_s3 import LocalS3
-from connectors.s3 import S3Settings, S3Uri, s3_client
+from connectors.s3 import S3Caller, S3Settings, S3Uri, s3_client
 from moderation.catalogue import AudioObject
 from moderation.errors import ConfigurationError, SourceChanged, SourceError, SourceGone, UnreachableError
 
@@ -61,42 +62,51 @@ async def whole(store: S3AudioStore, item: AudioObject) -> bytes:
     return b"".join([piece async for piece in store.stream(item)])
 
 
-# -- listing ----------------------------------------------------------------------------------------------------------------------------
+# -- finding and listing ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_listing_a_prefix(store, client):
+async def listed(client, prefix):
+    async with S3Caller(client, threads=2) as caller:
+        source = S3Listing(caller, [S3Uri(BUCKET, prefix)])
+        return [item for piece in (await source.outline()).pieces async for page in source.pages(piece) for item in page.items]
+
+
+async def test_an_object_is_found_as_it_is_listed(store, client):
     put(client, "list/b ü+.wav", b"12345", StorageClass="GLACIER")
     put(client, "list/a.wav", b"123")
     put(client, "lists.wav")
-    (page,) = [page async for page in store.pages(S3Uri(BUCKET, "list/"))]
-    first, second = page
+    first, second = await listed(client, "list/")
     assert (first.bucket, first.key, first.size_bytes, first.version_id) == (BUCKET, "list/a.wav", 3, None)
     assert (second.key, second.size_bytes, second.storage_class) == ("list/b ü+.wav", 5, "GLACIER")
     assert first.etag == "202cb962ac59075b964b07152d234b70"  # the MD5 of 123, without quotes
-    assert first.last_modified.utcoffset() is not None
+    for item in (first, second):
+        found = await store.find(BUCKET, item.key)
+        assert (found.object_id, found.size_bytes, found.version_id) == (item.object_id, item.size_bytes, None)
+        assert abs(found.last_modified - item.last_modified) < timedelta(seconds=1)  # HEAD knows whole seconds
 
 
-async def test_listing_page_by_page(store, client):
-    keys = [put(client, f"pages/{number}.wav").key for number in range(5)]
-    client.meta.events.register("before-parameter-build.s3.ListObjectsV2", two_a_page)
+async def test_an_object_that_is_not_there_is_not_found(store):
+    with pytest.raises(SourceGone, match=r"looking for s3://catalogue/nothing\.wav failed"):
+        await store.find(BUCKET, "nothing.wav")
+
+
+async def test_a_version_is_found_and_remembered(store, client):
+    client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
     try:
-        pages = [[item.key for item in page] async for page in store.pages(S3Uri(BUCKET, "pages/"))]
+        item = put(client, "found.wav", b"old")
+        put(client, "found.wav", b"new one")
+        found = await store.find(BUCKET, "found.wav", item.version_id)
     finally:
-        client.meta.events.unregister("before-parameter-build.s3.ListObjectsV2", two_a_page)
-    assert pages == [keys[:2], keys[2:4], keys[4:]]
+        client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Suspended"})
+    assert (found.object_id, found.version_id, found.size_bytes) == (item.object_id, item.version_id, 3)
 
 
-def two_a_page(params, **_) -> None:
-    params["MaxKeys"] = 2
-
-
-async def test_listing_nothing(store):
-    assert [item async for page in store.pages(S3Uri(BUCKET, "nothing/")) for item in page] == []
-
-
-async def test_listing_a_bucket_that_is_missing(store):
-    with pytest.raises(ConfigurationError, match="listing s3://no-such-bucket/x failed: bucket no-such-bucket does not exist"):
-        [page async for page in store.pages(S3Uri("no-such-bucket", "x"))]
+async def test_a_bucket_that_is_missing(store, client):
+    with pytest.raises(ConfigurationError, match="looking for s3://no-such-bucket/x failed: bucket no-such-bucket does not exist"):
+        await store.find("no-such-bucket", "x")
+    async with S3Caller(client, threads=2) as caller:
+        with pytest.raises(ConfigurationError, match="listing s3://no-such-bucket/x failed: bucket no-such-bucket does not exist"):
+            await S3Listing(caller, [S3Uri("no-such-bucket", "x")]).outline()
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------------------------

@@ -9,20 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moderation.catalogue import (
-    NOMINAL_BYTES_PER_SECOND,
     AudioObject,
     NotStreamable,
     ParameterRule,
     ShardRules,
-    estimate_ms,
+    disagreement,
     parameters_reason,
     plan_shards,
     resolve_parameters,
-    skip_reason,
     stated_parameters,
 )
 from moderation.errors import BadParameters
-from moderation.formats import CONTAINERS, RAW_FORMATS, SAMPLE_RATES, AudioFormat, StreamParameters
+from moderation.formats import CONTAINERS, RAW_FORMATS, AudioFormat, StreamParameters
 from moderation.identity import object_id, object_key_id
 from moderation.outcomes import QUARANTINED, SKIPPED, Reason
 from moderation.sniffing import NOT_MEDIA, UNSUPPORTED_AUDIO, Content
@@ -74,30 +72,6 @@ def test_an_overwritten_object_is_another_one_in_the_same_place():
 )
 def test_the_extension_is_that_of_the_name_in_lower_case(key, extension):
     assert named(key).extension == extension
-
-
-@pytest.mark.parametrize(
-    ("item", "reason"),
-    [
-        (named("a/"), Reason.FOLDER_MARKER),
-        (named("a/", size_bytes=0), Reason.FOLDER_MARKER),
-        (named("call.pcm.json"), Reason.SIDECAR),
-        (named("call.pcm.json", size_bytes=0), Reason.SIDECAR),
-        (named("orphan.pcm.json"), None),
-        (named("a.mp3", size_bytes=0), Reason.EMPTY),
-        (named("a.mp3", size_bytes=0, storage_class="GLACIER"), Reason.EMPTY),
-        (named("a.mp3", storage_class="GLACIER"), Reason.ARCHIVED),
-        (named("a.mp3", storage_class="DEEP_ARCHIVE"), Reason.ARCHIVED),
-        (named("a.mp3", storage_class="GLACIER_IR"), None),
-        (named("a.mp3", storage_class="STANDARD_IA"), None),
-        (named("a.mp3"), None),
-        (named("notes.txt"), None),
-    ],
-    ids=lambda value: getattr(value, "key", value),
-)
-def test_a_listing_alone_tells_what_is_no_audio(item, reason):
-    assert skip_reason(item, {"call.pcm", "a.mp3"}) is reason
-    assert reason is None or reason in SKIPPED
 
 
 def test_rules_match_the_whole_key_case_and_all():
@@ -246,13 +220,30 @@ def test_shards_are_bounded_by_default():
     assert [len(shard) for shard in plan_shards([3_600_000] * 41, ShardRules())] == [20, 20, 1]
 
 
-@given(st.sampled_from(sorted(RAW_FORMATS)), st.sampled_from(SAMPLE_RATES), st.integers(1, 8), st.integers(0, 36_000))
-def test_the_duration_of_raw_audio_is_exact(audio_format, rate, channels, seconds):
-    parameters = StreamParameters(audio_format, rate, channels)
-    assert estimate_ms(parameters.bytes_per_second * seconds, parameters) == (seconds * 1000, "bytes")
-
-
-@pytest.mark.parametrize("audio_format", sorted(CONTAINERS))
-def test_the_duration_of_a_container_is_a_guess_that_says_so(audio_format):
-    size = NOMINAL_BYTES_PER_SECOND[audio_format] * 60
-    assert estimate_ms(size, StreamParameters(audio_format)) == (60_000, "default")
+@pytest.mark.parametrize(
+    ("key", "content", "stated", "said"),
+    [
+        ("a.mp3", AudioFormat.MP3, None, None),
+        ("A.MP3", AudioFormat.MP3, None, None),
+        ("a.mp3", AudioFormat.OGG, None, "named .mp3, but its bytes are ogg"),
+        ("a.opus", AudioFormat.OGG, None, None),
+        ("a.aif", AudioFormat.AIFF, None, None),
+        ("a.m4a", Content.MP4, None, None),
+        ("a.mp4", AudioFormat.WAV, None, "named .mp4, but its bytes are wav"),
+        ("a.wav", Content.PICTURE, None, "named .wav, but its bytes are picture"),
+        ("a.wav", Content.UNKNOWN, None, None),
+        ("a.pcm", AudioFormat.FLAC, None, "named .pcm, but its bytes are flac"),
+        ("a.pcm", Content.TEXT, None, None),
+        ("a", AudioFormat.FLAC, None, None),
+        ("a.xyz", AudioFormat.FLAC, None, None),
+        (
+            "a.pcm",
+            AudioFormat.FLAC,
+            "its sidecar says that it is raw audio",
+            "its sidecar says that it is raw audio, but its bytes are flac",
+        ),
+        ("a.pcm", Content.TEXT, "its sidecar says that it is raw audio", None),
+    ],
+)
+def test_what_an_object_is_called_is_held_against_its_bytes(key, content, stated, said):
+    assert disagreement(named(key), content, stated) == said

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from connectors.lake.packages import write_package, write_rows
-from connectors.lake.query import connect, done_objects, quarantined_now
+from connectors.lake.query import connect, done_objects, measured_speed, places_done, quarantined_now
 from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore, open_store
 from connectors.s3 import S3Settings, s3_client
@@ -204,10 +204,43 @@ def test_planning_asks_what_is_done_and_what_is_held(store, ask, session, reques
     ask("FROM runs", [session(1), session(11, key=session(1).summary["key"]), session(2, outcome="failed", quarantined=True)])
     client = None if isinstance(store, FolderStore) else request.getfixturevalue("s3")
     with connect(store.url, client) as connection:
-        assert done_objects(connection, "music").to_pylist() == [{"object_id": session(1).object_id, "params_hash": "p1"}]
+        place = session(1).summary["object_key_id"]
+        done = {"object_id": session(1).object_id, "object_key_id": place, "params_hash": "p1"}
+        assert done_objects(connection, "music").to_pylist() == [done]
         assert done_objects(connection, "ai_music").num_rows == 0
         held = {"object_id": session(2).object_id, "endpoint": "music", "params_hash": "p1", "reason": "undecodable"}
         assert quarantined_now(connection).to_pylist() == [held]
+
+
+def test_planning_asks_what_is_done_below_prefixes_that_are_taken_literally(ask, session, store, request):
+    keys = ["a/one.mp3", "a/two.mp3", "b/100%_.mp3", "b/1000.mp3"]
+    sessions = [session(number, key=key) for number, key in enumerate(keys)]
+    ask("FROM runs", sessions)
+    places = {ended.summary["object_key_id"]: key for key, ended in zip(keys, sessions, strict=True)}
+    client = None if isinstance(store, FolderStore) else request.getfixturevalue("s3")
+    with connect(store.url, client) as connection:
+
+        def below(*prefixes):
+            return sorted(places[row["object_key_id"]] for row in places_done(connection, "music", prefixes).to_pylist())
+
+        assert below(("audio", "")) == sorted(keys)
+        assert below(("audio", "a/o"), ("audio", "b/100%_")) == ["a/one.mp3", "b/100%_.mp3"]
+        assert below(("another", "")) == below() == []
+        assert places_done(connection, "ai_music", [("audio", "")]).num_rows == 0
+
+
+def test_the_speed_of_a_session_is_that_of_the_newest_runs_that_had_results(lake, session):
+    def ran(run, number, audio_ms, outcome="done"):
+        ended = session(number, outcome=outcome)
+        return {**ended.attempt, "run_id": run, "audio_sent_ms": audio_ms}
+
+    rows = [ran("r1", 1, 9_000), ran("r2", 2, 60_000), ran("r2", 3, 30_000), ran("r2", 4, 900_000, "failed"), ran("r3", 5, 0)]
+    for row in rows:
+        write_rows(lake, "attempts", row["run_id"], DAY, str(row["session_id"]), [row])
+    with connect(lake.url) as connection:
+        assert measured_speed(connection, "music", runs=1) == 15
+        assert measured_speed(connection, "music", runs=5) == 11
+        assert measured_speed(connection, "ai_music", runs=5) is None
 
 
 def test_unfinished_and_hidden_files_are_not_read(lake, session):

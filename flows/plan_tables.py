@@ -1,0 +1,100 @@
+"""A plan on a terminal: tables of objects and of hours, and what they cost."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from flows.console import stdout
+from flows.plan import PlanReport
+from flows.report import hours
+from moderation.budget import ms_to_hours
+from tasks.forecast import Place
+
+NAMED_PLACES = 10
+"""Objects of a kind that are named."""
+GIB = 1 << 30
+MINUTES_AN_HOUR = 60
+
+
+def print_plan(report: PlanReport) -> None:
+    """The plan as tables for people."""
+    forecast = report.forecast
+    stdout.print(_objects_table(report))
+    stdout.print(_hours_table(report))
+    for line in _lines(report):
+        stdout.print(Text(line), soft_wrap=True)
+    _print_places("Truncated: their bytes fall short of what their headers declare", forecast.truncated, forecast.truncated_places)
+    _print_places("Not what they are called: their bytes win", forecast.misnamed, forecast.disagreements)
+
+
+def _objects_table(report: PlanReport) -> Table:
+    """Objects by what becomes of them, and what has changed since the last results."""
+    endpoints = report.forecast.endpoints
+    table = Table(title=f"plan {report.run_id}: {report.forecast.listed} objects below {report.source}", title_justify="left")
+    table.add_column("objects")
+    for each in endpoints:
+        table.add_column(each.endpoint, justify="right")
+    for end in sorted({end for each in endpoints for end in each.objects}, key=lambda end: (end not in {"stream", "done"}, end)):
+        table.add_row("to stream" if end == "stream" else end, *(str(each.objects.get(end, 0)) for each in endpoints))
+    table.add_section()
+    for name in ("new", "changed", "unchanged", "deleted"):
+        table.add_row(name, *(str(getattr(each.changes, name)) for each in endpoints))
+    return table
+
+
+def _hours_table(report: PlanReport) -> Table:
+    """Hours by endpoint, and how each was known."""
+    table = Table(title="audio to stream", title_justify="left")
+    table.add_column("endpoint")
+    table.add_column("known by")
+    for name in ("objects", "hours", "+-", "GiB", "shards"):
+        table.add_column(name, justify="right")
+    for each in report.forecast.endpoints:
+        for source, known in each.hours.items():
+            table.add_row(each.endpoint, source.value, str(known.objects), *_figures(known.ms, known.error_ms), "", "")
+        read = f"{each.size_bytes / GIB:.2f}"
+        table.add_row(each.endpoint, "all", str(each.sessions), *_figures(each.ms, each.error_ms), read, str(each.shards), end_section=True)
+    return table
+
+
+def _lines(report: PlanReport) -> Iterator[str]:
+    known, error = _figures(report.ms, report.error_ms)
+    yield f"In all {known} +- {error} audio-hours."
+    if unsupported := max((each.decodable_ms for each in report.forecast.endpoints), default=0):
+        yield f"Not among them: {hours(unsupported)} hours of formats that the service does not take."
+    if report.price is not None:
+        yield f"Price: {report.price:,.2f} {report.currency or ''}".rstrip()
+    left = "no cap is set" if report.left_ms is None else f"{hours(report.left_ms)} hours"
+    yield f"Left of this month's budget: {left}."
+    if report.left_ms is not None and report.ms > report.left_ms:
+        yield "That is less than the plan: what does not fit stays pending."
+    if report.eta_s is None:
+        yield "Time: not known before a first run has shown how fast a session is."
+    else:
+        speeds = ", ".join(
+            f"{report.connections[name]} x {speed:.1f} ({name})" for name, speed in report.speeds.items() if speed is not None
+        )
+        yield f"Time: about {_duration(report.eta_s)}, at connections x speed of {speeds or 'nothing'}."
+
+
+def _print_places(title: str, count: int, places: Sequence[Place]) -> None:
+    if not count:
+        return
+    stdout.print(f"{title}: {count}", highlight=False)
+    for place in places[:NAMED_PLACES]:
+        stdout.print(Text(f"  {repr(place.key)[1:-1]}: {place.detail}"), soft_wrap=True)
+    if count > NAMED_PLACES:
+        stdout.print(f"  ... and {count - NAMED_PLACES} more", highlight=False)
+
+
+def _figures(ms: int, error_ms: int) -> tuple[str, str]:
+    return f"{ms_to_hours(ms):.3f}", f"{ms_to_hours(error_ms):.3f}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds for people: the two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= MINUTES_AN_HOUR:
+        return f"{minutes // MINUTES_AN_HOUR} h {minutes % MINUTES_AN_HOUR} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,95 @@
+"""A listing against what earlier runs left in the lake: what is done, what was given up, what has changed. No object is asked."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+from duckdb import DuckDBPyConnection
+from duckdb import Error as DuckDBError
+from pyarrow import ArrowException
+
+from connectors.lake.query import done_objects, places_done, quarantined_now
+from connectors.s3 import S3Uri
+from moderation.endpoints import Endpoint
+from moderation.errors import ConfigurationError
+from moderation.outcomes import Reason
+
+LOOK = "look"
+"""The decision about an object that has to be looked at first: no row of a plan has it."""
+DECISIONS = pl.Enum([LOOK, "stream", "done", "quarantined", "skip"])
+REASONS = pl.Enum([reason.value for reason in Reason])
+IDENTITY = ["object_id", "params_hash"]
+"""What a result is known by, beside its endpoint: never a date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of every listed object at one endpoint: ends has (position, decision, reason, changed) in the order of the listing.
+
+    changed tells that there are results of the object's key, but none of this version with these parameters. deleted counts keys with
+    results below the sources that are listed no more.
+    """
+
+    ends: pl.DataFrame
+    deleted: int
+
+    @property
+    def left(self) -> pl.DataFrame:
+        """The (position) of what has to be looked at."""
+        return self.ends.filter(pl.col("decision") == LOOK).select("position")
+
+
+def read_known(
+    open_lake: Callable[[], DuckDBPyConnection], listing: pl.DataFrame, endpoints: Sequence[Endpoint], sources: Sequence[S3Uri]
+) -> dict[str, Known]:
+    """By the name of each endpoint. sources are the prefixes that are listed completely.
+
+    Raises ConfigurationError where files of the lake cannot be read.
+    """
+    below = [(source.bucket, source.prefix) for source in sources]
+    try:
+        with open_lake() as lake:
+            held = _frame(quarantined_now(lake))
+            # one endpoint after the other: no more than the results of one are held
+            return {endpoint.name: _known(lake, listing, held, endpoint.name, below) for endpoint in endpoints}
+    except (DuckDBError, ArrowException, OSError) as error:
+        said = str(error).partition("\n")[0]
+        raise ConfigurationError(f"the results of earlier runs cannot be read: {said}. Remove or repair that file") from error
+
+
+def _known(lake: DuckDBPyConnection, listing: pl.DataFrame, held: pl.DataFrame, endpoint: str, below: Sequence[tuple[str, str]]) -> Known:
+    done = _frame(done_objects(lake, endpoint))
+    gone = _frame(places_done(lake, endpoint, below)).join(listing, on="object_key_id", how="anti").height
+    given_up = held.filter(pl.col("endpoint") == endpoint).select(*IDENTITY, pl.col("reason").cast(REASONS)).unique(IDENTITY)
+    return Known(_ends(listing, done, given_up), gone)
+
+
+def _ends(listing: pl.DataFrame, done: pl.DataFrame, given_up: pl.DataFrame) -> pl.DataFrame:
+    objects = listing.select("position", *IDENTITY, "object_key_id", "skip")
+    # a key may have results of several versions and parameters: positions are told apart, never multiplied
+    has_result = objects.join(done, on="object_key_id", how="semi").select("position", pl.lit(value=True).alias("changed"))
+    is_done = objects.join(done, on=IDENTITY, how="semi").select("position", pl.lit(value=True).alias("done"))
+    joined = objects.join(given_up, on=IDENTITY, how="left").select("position", "skip", "reason")
+    joined = joined.join(is_done, on="position", how="left").join(has_result, on="position", how="left")
+    decision = (
+        pl.when(pl.col("skip").is_not_null())
+        .then(pl.lit("skip"))
+        .when(pl.col("reason").is_not_null())
+        .then(pl.lit("quarantined"))
+        .when(pl.col("done"))
+        .then(pl.lit("done"))
+        .otherwise(pl.lit(LOOK))
+    )
+    ends = joined.select(
+        "position",
+        decision.cast(DECISIONS).alias("decision"),
+        pl.coalesce("skip", "reason").alias("reason"),
+        pl.col("changed").fill_null(value=False),
+    )
+    return ends.sort("position")
+
+
+def _frame(table: object) -> pl.DataFrame:
+    frame = pl.from_arrow(table)  # type: ignore[arg-type]
+    assert isinstance(frame, pl.DataFrame), "a table has columns"
+    return frame

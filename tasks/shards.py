@@ -1,0 +1,84 @@
+"""The shards of a plan: cut from its estimates, and loaded again by whoever streams them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+import polars as pl
+
+from connectors.lake.store import ResultStore
+from moderation.catalogue import ShardRules, plan_shards
+from moderation.endpoints import ENDPOINTS
+from moderation.estimates import Estimate, EstimateSource
+from moderation.formats import StreamParameters
+from tasks.listed import item_of, read_frame
+from tasks.records import PlannedObject
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A part of a plan that one task streams: its number within the run, its endpoint, how much it is. first goes before all others."""
+
+    number: int
+    endpoint: str
+    objects: int
+    estimate_ms: int
+    first: bool = False
+
+
+def cut_shards(streamed: pl.DataFrame, rules: ShardRules) -> tuple[pl.DataFrame, list[Shard]]:
+    """The (position, endpoint, shard) of what is streamed, and the shards, the first ones first.
+
+    streamed has (position, endpoint, object_id, estimate_ms). Of every endpoint the shortest object goes alone and before all others
+    (rules.md, 'Preflight').
+    """
+    shards: list[Shard] = []
+    numbered = [streamed.select("position", "endpoint", pl.lit(None, pl.Int64).alias("shard")).clear()]
+    for endpoint in streamed["endpoint"].unique(maintain_order=True):
+        rows = streamed.filter(pl.col("endpoint") == endpoint)
+        for places in _parts(rows, rules):
+            number = len(shards)
+            is_first = all(shard.endpoint != endpoint for shard in shards)
+            part = rows[places]
+            shards.append(Shard(number, endpoint, part.height, int(part["estimate_ms"].sum()), is_first))
+            numbered.append(part.select("position", "endpoint", pl.lit(number, pl.Int64).alias("shard")))
+    return pl.concat(numbered), sorted(shards, key=lambda shard: (not shard.first, shard.number))
+
+
+def _parts(rows: pl.DataFrame, rules: ShardRules) -> Iterator[list[int]]:
+    """The places of each shard of one endpoint among its rows."""
+    places = rows.select("object_id", "estimate_ms").with_row_index("place")
+    shortest = places.filter(pl.col("estimate_ms") == pl.col("estimate_ms").min()).sort("object_id")["place"][0]
+    yield [shortest]
+    rest = places.filter(pl.col("place") != shortest)["place"].to_list()
+    for part in plan_shards(rows["estimate_ms"][rest], rules):
+        yield [rest[place] for place in part]
+
+
+def load_shard(results: ResultStore, run_id: str, shard: int) -> list[PlannedObject]:
+    """The objects of one shard, from the plan and the manifest in the lake: whoever streams it needs no more than these two numbers."""
+    with _LOADING:
+        streamed = _streamed(results, run_id)  # type: ignore[arg-type] # a store is known by identity
+    rows = streamed.filter(pl.col("shard") == shard)
+    return [_planned(row) for row in rows.sort("estimate_ms", "position", descending=[True, False]).iter_rows(named=True)]
+
+
+_LOADING = Lock()
+"""Shards are loaded side by side, and from the same two files."""
+
+
+@lru_cache(maxsize=1)
+def _streamed(results: ResultStore, run_id: str) -> pl.DataFrame:
+    """What a run streams. Its manifest and plan never change, and a run has thousands of shards: they are read once."""
+    plan = read_frame(results, run_id, "plan").filter(pl.col("shard").is_not_null())
+    manifest = read_frame(results, run_id, "manifest").unique("object_id", keep="first", maintain_order=True).with_row_index("position")
+    return plan.join(manifest, on="object_id", how="inner")
+
+
+def _planned(row: dict[str, Any]) -> PlannedObject:
+    parameters = StreamParameters.of(row["audio_format"], row["sample_rate"], row["num_channels"])
+    estimate = Estimate(row["estimate_ms"], EstimateSource(row["estimate_source"]))
+    exact = estimate.ms if estimate.is_exact else None
+    return PlannedObject(item_of(row), ENDPOINTS[row["endpoint"]], parameters, row["params_hash"], estimate.ms, exact)
