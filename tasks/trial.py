@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from connectors.audio_store import READ_BYTES
 from moderation.admission import Claim, Grant, SessionKind
 from moderation.budget import month_of
 from moderation.errors import (
@@ -98,22 +99,33 @@ class Trial:
     async def run(self) -> GiveUp | RetryAfter | None:
         """None when it is done, else what follows. Raises NotAdmitted or LeaseLost."""
         counts = self.streaming.progress.of(self.planned.endpoint.name)
-        async with self.streaming.admission.slot(self.claim) as grant:
-            self.started_at = self.streaming.now()
-            counts.sessions += 1
-            counts.live += 1
-            try:
-                return await self._analyse(grant)
-            finally:
-                counts.live -= 1
+        first = asyncio.create_task(self._first_piece())
+        try:
+            async with self.streaming.admission.slot(self.claim) as grant:
+                self.started_at = self.streaming.now()
+                counts.sessions += 1
+                counts.live += 1
+                try:
+                    return await self._analyse(grant, first)
+                finally:
+                    counts.live -= 1
+        finally:
+            first.cancel()
 
-    async def _analyse(self, grant: Grant) -> GiveUp | RetryAfter | None:
+    async def _first_piece(self) -> bytes:
+        """How the object begins, read while it waits for its slot: no slot idles until S3 answers. What goes wrong is met in the session."""
+        try:
+            return await self.streaming.store.head(self.planned.item, READ_BYTES)
+        except (SourceError, UnreachableError, AccessDeniedError):
+            return b""
+
+    async def _analyse(self, grant: Grant, first: Awaitable[bytes]) -> GiveUp | RetryAfter | None:
         planned = self.planned
         try:
             result = await self.streaming.client.analyse(
                 planned.endpoint,
                 planned.parameters,
-                self._audio(),
+                self._audio(first),
                 expected_ms=planned.expected_ms,
                 chunk_bytes=self.chunk_bytes,
                 session_id=self.session_id,
@@ -151,9 +163,12 @@ class Trial:
     def _as_session_error(self, detail: str) -> SessionError:
         return SessionError(detail, phase=self._phase())
 
-    async def _audio(self) -> AsyncGenerator[bytes, None]:
+    async def _audio(self, first: Awaitable[bytes]) -> AsyncGenerator[bytes, None]:
         """The object's bytes; a session that outlives its estimate reserves more before it sends on."""
-        async with aclosing(self.streaming.store.stream(self.planned.item)) as pieces:
+        piece = await first
+        if piece:
+            yield piece
+        async with aclosing(self.streaming.store.stream(self.planned.item, len(piece))) as pieces:
             async for piece in pieces:
                 if self.session is not None and self.session.audio_sent_ms >= self.reserved_ms:
                     await self._reserve_more()

@@ -2,13 +2,16 @@
 
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.loaders import Loader, create_loader
 
 from connectors.s3.address import shown
 from connectors.s3.failures import explain
@@ -78,9 +81,21 @@ def _client(settings: S3Settings) -> "S3Client":
         user_agent_extra="soundcheck",
     )
     try:
-        return boto3.session.Session().client("s3", endpoint_url=settings.endpoint_url, config=config)
+        return boto3.session.Session(botocore_session=_session()).client("s3", endpoint_url=settings.endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
         raise explain(error, "setting up S3") from error
+
+
+def _session() -> botocore.session.Session:
+    """What finds credentials and region, anew each time, over descriptions of AWS that are read once: they are megabytes of JSON."""
+    session = botocore.session.Session()
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    return session
+
+
+@cache
+def _loader(data_path: str | None) -> Loader:
+    return create_loader(data_path)
 
 
 def _addressing_style(settings: S3Settings) -> Literal["path", "auto"]:
