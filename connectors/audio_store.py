@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -124,7 +124,10 @@ class FolderAudioStore:
         return {}
 
     async def stream(self, item: AudioObject, offset: int = 0) -> AsyncGenerator[bytes, None]:
-        """The file as listed, from `offset` on. Raises SourceChanged as soon as it is another one, SourceGone, AccessDeniedError or SourceError."""
+        """The file as listed, from `offset` on.
+
+        Raises SourceChanged as soon as it is another one, SourceGone, AccessDeniedError or SourceError.
+        """
         file = await asyncio.to_thread(self._open, item.bucket, item.key)
         try:
             received = offset
@@ -153,6 +156,33 @@ class FolderAudioStore:
         if bucket != str(self._root):
             raise SourceGone(f"{bucket} is not the folder {self._root}")
         return open_file(self._root, key)
+
+
+class AudioStores:
+    """Audio objects in S3 and in some folders of this machine, told apart by their bucket: that of a file is its folder."""
+
+    def __init__(self, s3: S3AudioStore, folders: Iterable[Path]) -> None:
+        self._s3 = s3
+        self._folders = {str(folder.resolve()): FolderAudioStore(folder) for folder in folders}
+
+    def _of(self, bucket: str) -> AudioStore:
+        return self._folders.get(bucket, self._s3)
+
+    async def find(self, bucket: str, key: str, version_id: str | None = None) -> AudioObject:
+        """The object in a place. Raises SourceGone."""
+        return await self._of(bucket).find(bucket, key, version_id)
+
+    async def head(self, item: AudioObject, size: int, offset: int = 0) -> bytes:
+        """At most `size` bytes from `offset`."""
+        return await self._of(item.bucket).head(item, size, offset)
+
+    async def metadata(self, item: AudioObject) -> Mapping[str, str]:
+        """The user metadata of an object."""
+        return await self._of(item.bucket).metadata(item)
+
+    def stream(self, item: AudioObject, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """The object as listed, from `offset` on."""
+        return self._of(item.bucket).stream(item, offset)
 
 
 def _read(item: AudioObject, file: int, size: int, offset: int) -> bytes:

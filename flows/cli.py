@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from flows.ledger_cli import ledger, pause, resume, status
-from flows.plan_cli import plan
+from flows.scan_cli import plan, scan
 from flows.serve_options import FAULTS_HELP, ServeOptions
 from moderation.errors import SoundcheckError
 from moderation.outcomes import ExitCode
@@ -70,83 +70,6 @@ def demo(
         print_summary(shown.report)
         print_demonstration(shown)
     return shown.exit_code
-
-
-@app.command
-def scan(
-    source: str,
-    *,
-    org: str | None = None,
-    results: str | None = None,
-    endpoint: list[str] | None = None,
-    velma_url: str | None = None,
-    connections: int | None = None,
-    monthly_hours: float | None = None,
-    direct: Annotated[bool, Parameter(negative="")] = False,
-    json: Json = False,
-) -> int:
-    """Scan the audio below an S3 prefix, and publish what the service finds as Parquet.
-
-    What is done is never streamed again. Settings come from SOUNDCHECK_* variables, .env and soundcheck.toml; the key from
-    SOUNDCHECK_API_KEY, a file or a Prefect Secret block; S3 from the usual AWS variables.
-
-    Examples:
-
-        soundcheck scan s3://music-uploads/2026/ --results s3://moderation-results/velma
-
-        soundcheck scan s3://music-uploads/ --results out --endpoint music --direct --json
-
-        soundcheck scan s3://acme-uploads/2026/ --org acme
-
-    Parameters
-    ----------
-    source
-        s3://bucket/prefix; the prefix is taken literally.
-    org
-        The organisation that pays, where the settings have several: its own key, limits, budgets and roots count.
-    results
-        A folder, or s3://bucket/prefix.
-    endpoint
-        music or ai_music; may be given twice. Both by default.
-    velma_url
-        One host for every endpoint, such as ws://127.0.0.1:8765 for a local server.
-    connections
-        The most sessions at once on each endpoint.
-    monthly_hours
-        The most audio-hours this calendar month (UTC), over all endpoints.
-    direct
-        Run the same functions without Prefect, for small on-demand work.
-    json
-        Print one JSON object on standard output, and nothing else there.
-    """
-    from flows.console import say_json  # noqa: PLC0415
-    from flows.launch import prefect_server, scan_as_flow, scan_directly  # noqa: PLC0415
-    from flows.logs import logging_to  # noqa: PLC0415
-    from flows.report import Report  # noqa: PLC0415
-    from flows.run_settings import run_settings  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
-    from flows.terminal import print_summary  # noqa: PLC0415
-    from flows.watch import Watch  # noqa: PLC0415
-    from flows.wiring import check_before_start, state_of  # noqa: PLC0415
-
-    flags = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url}
-    settings = run_settings(load_settings(**flags, connections=connections, monthly_hours=monthly_hours), source)
-
-    async def run() -> Report:
-        if direct:
-            return await scan_directly(settings, source, Watch())
-        async with prefect_server(settings) as ready:
-            await ready()
-            return await scan_as_flow(settings, source, Watch())
-
-    asyncio.run(check_before_start(settings, source))
-    with logging_to(state_of(settings), settings.log_level):
-        report = asyncio.run(run())
-    if json:
-        say_json(report.counts())
-    else:
-        print_summary(report)
-    return report.exit_code
 
 
 @app.command(help_epilogue=FAULTS_HELP)
@@ -264,6 +187,7 @@ def doctor(
     return worst(findings)
 
 
+app.command(scan)
 app.command(plan)
 app.command(status)
 app.command(pause)

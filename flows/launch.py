@@ -6,9 +6,9 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from connectors.s3 import S3Uri
 from flows.embedded_prefect import check_api, embedded_prefect
 from flows.report import Report
+from flows.request import Request
 from flows.run import run_scan
 from flows.run_settings import run_settings
 from flows.settings import Settings
@@ -21,26 +21,26 @@ from moderation.errors import SoundcheckError, UnreachableError
 logger = logging.getLogger("soundcheck.launch")
 
 
-async def scan_directly(settings: Settings, source: str, watch: Watch) -> Report:
-    """Run the steps in this process without Prefect."""
-    uri, settings = S3Uri.parse(source), run_settings(settings, source)
-    async with wired(settings) as parts, stoppable(watch, settings.grace_seconds), progress_shown(watch):
-        return await run_scan(parts, uri, watch)
+async def scan_directly(settings: Settings, wanted: str | Request, watch: Watch) -> Report:
+    """Run the steps in this process without Prefect: for all of one source, or for a request."""
+    request = Request.of(wanted)
+    own = run_settings(settings, request.sources)
+    async with wired(settings, request) as parts, stoppable(watch, own.grace_seconds), progress_shown(watch):
+        return await run_scan(parts, request, watch)
 
 
-async def scan_as_flow(settings: Settings, source: str, watch: Watch) -> Report:
+async def scan_as_flow(settings: Settings, wanted: str | Request, watch: Watch) -> Report:
     """Run the Prefect flow in this process, on the server that Prefect's settings name by now. Raises the error that ended it."""
     from prefect.exceptions import PrefectSignal  # noqa: PLC0415
 
     from flows.scan import WATCH, scan_catalogue  # noqa: PLC0415 - importing Prefect takes seconds, and only flows need it
 
-    watch.settings = settings
+    request, watch.settings = Request.of(wanted), settings
     token = WATCH.set(watch)
     try:
         async with progress_shown(watch):
-            state = await scan_catalogue(
-                source, results=settings.results, endpoints=settings.endpoints, org=settings.org, return_state=True
-            )
+            given = {"results": settings.results, "endpoints": settings.endpoints, "org": settings.org}
+            state = await scan_catalogue(list(request.sources), portion=request.portion, **given, return_state=True)
             ended = f"the flow run ended as {state.name} without a report: {state.message}"
     except (Exception, PrefectSignal) as error:
         if isinstance(error, SoundcheckError):

@@ -5,23 +5,25 @@ so that no view takes its listing for a scan's, nor a quarantine.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from connectors.lake.query import measured_speed
-from connectors.s3 import S3Uri
 from flows.report import hours
+from flows.request import Request
 from flows.setting_types import hours_ms
 from flows.settings import Settings
+from flows.sources import prefixes_of
 from flows.wiring import WiredToPlan, wired_to_plan
 from moderation.admission import EVERY_ENDPOINT
 from moderation.budget import MS_PER_HOUR, Allowance, month_of
 from moderation.forecasts import Load, eta_s
 from moderation.identity import run_id
+from moderation.selection import LeftOut
 from moderation.usage import Usage
-from tasks.cut import Cut
 from tasks.forecast import EndpointForecast, Forecast
 from tasks.list_catalogue import list_catalogue
 from tasks.plan import Plan, PlanRules, make_plan
@@ -45,6 +47,7 @@ class PlanReport:
     source: str
     results: str
     forecast: Forecast
+    left_out: Mapping[str, int]
     left_ms: int | None
     speeds: Mapping[str, float | None]
     connections: Mapping[str, int]
@@ -78,6 +81,7 @@ class PlanReport:
             "source": self.source,
             "results": self.results,
             "objects": forecast.listed,
+            "left_out": dict(self.left_out),
             "endpoints": {each.endpoint: self._endpoint(each) for each in forecast.endpoints},
             "audio_hours": hours(self.ms),
             "audio_hours_error": hours(self.error_ms),
@@ -115,29 +119,31 @@ class PlanReport:
         }
 
 
-async def plan_scan(settings: Settings, source: str, cut: Cut | None = None) -> PlanReport:
-    """Plan a scan of everything below a prefix, without a key and without a session."""
-    uri = S3Uri.parse(source)
-    async with wired_to_plan(settings) as wired:
+async def plan_scan(settings: Settings, wanted: str | Request) -> PlanReport:
+    """Plan a scan of all of one source, or of what a request asks for, without a key and without a session."""
+    request = Request.of(wanted)
+    async with wired_to_plan(settings, request) as wired:
         started_at = wired.now()
-        run = Run(run_id(started_at, wired.entropy(3)), settings.org, started_at)
+        run = Run(run_id(started_at, wired.entropy(3)), wired.settings.org, started_at)
         progress = Progress()
-        await list_catalogue(wired.source(uri), wired.results, run, progress)
-        rules = PlanRules([raw.rule() for raw in settings.raw_rules], settings.max_session_hours, cut=cut or Cut())
-        plan = await make_plan(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, sources=[uri], dry=True)
-        return await _reported(wired, run, uri, plan)
+        await list_catalogue(wired.source, wired.results, run, progress, wired.selection)
+        rules = PlanRules([raw.rule() for raw in settings.raw_rules], settings.max_session_hours, cut=request.portion.cut)
+        listed = [] if request.portion.is_filtered else prefixes_of(request.sources)
+        plan = await make_plan(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, sources=listed, dry=True)
+        return await _reported(wired, run, request, plan, progress.left_out)
 
 
-async def _reported(wired: WiredToPlan, run: Run, uri: S3Uri, plan: Plan) -> PlanReport:
+async def _reported(wired: WiredToPlan, run: Run, request: Request, plan: Plan, left_out: Counter[LeftOut]) -> PlanReport:
     settings = wired.settings
     usages = {usage.endpoint: usage for usage in await wired.ledger.usage(run.org, month_of(run.started_at))}
     speeds = await asyncio.to_thread(_speeds, wired)
     connections = {each.name: _connections(settings, usages.get(each.name)) for each in wired.endpoints}
     return PlanReport(
         run.run_id,
-        str(uri),
+        str(request),
         wired.results.url,
         plan.forecast,
+        {why.value: count for why, count in sorted(left_out.items())},
         _left_ms(settings, usages.get(EVERY_ENDPOINT)),
         speeds,
         connections,

@@ -61,6 +61,8 @@ def _hours_table(report: PlanReport) -> Table:
 def _lines(report: PlanReport) -> Iterator[str]:
     known, error = _figures(report.ms, report.error_ms)
     yield f"In all {known} +- {error} audio-hours."
+    if report.left_out:
+        yield f"Left out of the catalogue: {', '.join(f'{count} {why}' for why, count in report.left_out.items())}."
     if unsupported := max((each.decodable_ms for each in report.forecast.endpoints), default=0):
         yield f"Not among them: {hours(unsupported)} hours of formats that the service does not take."
     if report.price is not None:

@@ -34,6 +34,7 @@ class Report:
             "state": self.state,
             "source": self.source,
             "objects": progress.listed,
+            "left_out": {why.value: count for why, count in sorted(progress.left_out.items())},
             **{standing.value: count for standing, count in progress.objects().items()},
             "sessions": progress.sessions,
             "audio_hours": hours(progress.audio_ms),

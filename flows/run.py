@@ -9,9 +9,9 @@ from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
 from connectors.lake.packages import write_rows
-from connectors.s3 import S3Uri
 from flows.notifying import Notifier
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
+from flows.request import Request
 from flows.setting_types import hours_ms, micros, text_patterns
 from flows.watch import Watch
 from flows.wiring import Wired
@@ -52,12 +52,12 @@ async def directly(name: str, step: Callable[[], Awaitable[T]]) -> T:
     return await step()
 
 
-async def run_scan(wired: Wired, source: S3Uri, watch: Watch, execute: Executor = directly, flow_run_id: str | None = None) -> Report:
-    """Scan everything below a prefix. Errors that concern the whole run are raised once its end is on record."""
+async def run_scan(wired: Wired, request: Request, watch: Watch, execute: Executor = directly, flow_run_id: str | None = None) -> Report:
+    """Scan what a request asks for. Errors that concern the whole run are raised once its end is on record."""
     started_at = wired.now()
     run = Run(run_id(started_at, wired.entropy(3)), wired.settings.org, started_at)
-    scan = _Scan(wired, source, run, watch, execute, flow_run_id)
-    logger.info("%s: scanning %s into %s", run.run_id, source, wired.results.url)
+    scan = _Scan(wired, request, run, watch, execute, flow_run_id)
+    logger.info("%s: scanning %s into %s", run.run_id, request, wired.results.url)
     async with scan.notifier.until_told():
         try:
             await scan.record(RUNNING)
@@ -67,7 +67,7 @@ async def run_scan(wired: Wired, source: S3Uri, watch: Watch, execute: Executor 
         except SoundcheckError as error:
             await scan.failed(error)
             raise
-        watch.report = Report(run.run_id, str(source), wired.results.url, state, code, watch.stop.message, watch.progress, recovered)
+        watch.report = Report(run.run_id, str(request), wired.results.url, state, code, watch.stop.message, watch.progress, recovered)
         await scan.tell(watch.report)
     return watch.report
 
@@ -75,9 +75,9 @@ async def run_scan(wired: Wired, source: S3Uri, watch: Watch, execute: Executor 
 class _Scan:
     """The steps of one scan."""
 
-    def __init__(self, wired: Wired, source: S3Uri, run: Run, watch: Watch, execute: Executor, flow_run_id: str | None) -> None:
+    def __init__(self, wired: Wired, request: Request, run: Run, watch: Watch, execute: Executor, flow_run_id: str | None) -> None:
         self.wired = wired
-        self.source = source
+        self.request = request
         self.run = run
         self.watch = watch
         self.execute = execute
@@ -104,12 +104,13 @@ class _Scan:
         await self._set_limits()
         progress.step = "recovering what earlier runs left"
         recovered = await wired.publisher.recover()
-        await self.execute("list", lambda: list_catalogue(wired.source(self.source), wired.results, run, progress))
+        await self.execute("list", lambda: list_catalogue(wired.source, wired.results, run, progress, wired.selection))
         if self.watch.stop:
             return recovered
         rules = PlanRules(
             parameter_rules=[raw.rule() for raw in wired.settings.raw_rules],
             max_session_hours=wired.settings.max_session_hours,
+            cut=self.request.portion.cut,
         )
         shards = await self.execute(
             "plan", lambda: plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
@@ -242,7 +243,7 @@ class _Scan:
             "run_id": self.run.run_id,
             "flow": "scan",
             "org": self.run.org,
-            "source": str(self.source),
+            "source": str(self.request),
             "parameters": json.dumps(parameters, sort_keys=True),
             "fingerprint": hashlib.blake2b(json.dumps(shaping, sort_keys=True).encode(), digest_size=8).hexdigest(),
             "code_version": version("soundcheck"),

@@ -1,20 +1,43 @@
-"""The settings of one run: those of the organisation that it names, which holds the source, and nothing of any other."""
+"""The settings of one run: those of the organisation that it names, which holds the sources, and nothing of any other."""
+
+from collections.abc import Callable, Sequence
 
 from connectors.s3 import S3Uri
 from flows.organisation import KEY_REFERENCES
 from flows.settings import Settings
+from flows.sources import prefixes_of
 from moderation.errors import AccessDeniedError, ConfigurationError
 
 
-def run_settings(settings: Settings, source: str, *, needs_key: bool = True) -> Settings:
-    """What counts for a run over a source, s3://bucket/prefix.
+def run_settings(settings: Settings, sources: Sequence[str], *, needs_key: bool = True) -> Settings:
+    """What counts for a run over some sources (flows.sources).
 
     Raises ConfigurationError for an organisation that is not named or not known, and for a source that is not its own;
     AccessDeniedError for one without a key, where the run needs one.
     """
     own = organisation_of(settings, needs_key=needs_key)
-    check_source(settings, S3Uri.parse(source))
+    for prefix in prefixes_of(sources):
+        check_source(settings, prefix)
     return own
+
+
+def ownership(settings: Settings) -> Callable[[str, str], bool] | None:
+    """Whether what lies at a bucket and key is the named organisation's own; None where nobody has roots.
+
+    It belongs to the innermost root that it lies in; what lies in none belongs to organisations without roots.
+    """
+    named = settings.organisations.get(settings.org)
+    own = [S3Uri.parse(root) for root in (settings.roots if named is None else named.roots)]
+    others = [S3Uri.parse(root) for name, each in settings.organisations.items() if name != settings.org for root in each.roots]
+    if not own and not others:
+        return None
+
+    def belongs(bucket: str, key: str) -> bool:
+        place = S3Uri(bucket, key)
+        mine, theirs = (max((len(root.prefix) for root in roots if _inside(place, root)), default=-1) for roots in (own, others))
+        return mine > theirs if own else theirs < 0
+
+    return belongs
 
 
 def organisation_of(settings: Settings, *, needs_key: bool = True) -> Settings:

@@ -14,9 +14,9 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
-from connectors.s3 import S3Uri
 from flows.mirror import Mirror
 from flows.report import COMPLETED, Report, state_name
+from flows.request import WHOLE, Portion, Request
 from flows.run import run_scan
 from flows.run_settings import run_settings
 from flows.settings import load_settings
@@ -38,28 +38,32 @@ WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 @flow(name="scan-catalogue", persist_result=False, log_prints=False)
 async def scan_catalogue(
-    source: str,
+    source: str | list[str],
     results: str | None = None,
     endpoints: list[str] | None = None,
     velma_url: str | None = None,
     org: str | None = None,
+    portion: Portion = WHOLE,
 ) -> State[dict[str, Any]]:
-    """Scan the audio below `source` (s3://bucket/prefix) and publish what the service finds.
+    """Scan the audio of `source` (s3://bucket/prefix, inventory:s3://..., keys:FILE or a folder) and publish what the service finds.
 
     What is not given comes from the settings of the process that runs this (SOUNDCHECK_*, soundcheck.toml).
     """
     watch = WATCH.get() or Watch()
     try:
-        settings = run_settings(watch.settings or load_settings(results=results, endpoints=endpoints, velma_url=velma_url, org=org), source)
-        grace_seconds = settings.grace_seconds if watch.settings is not None else min(settings.grace_seconds, RUNNER_GRACE_SECONDS)
+        request = Request((source,) if isinstance(source, str) else tuple(source), portion)
+        settings = watch.settings or load_settings(results=results, endpoints=endpoints, velma_url=velma_url, org=org)
+        grace_seconds = run_settings(settings, request.sources).grace_seconds
+        if watch.settings is None:
+            grace_seconds = min(grace_seconds, RUNNER_GRACE_SECONDS)
         async with (
             Mirror.open() as mirror,
             stoppable(watch, grace_seconds) as drain,
-            wired(settings) as parts,
+            wired(settings, request) as parts,
             _shown(mirror, watch.progress, drain, UUID(flow_run.id)),
         ):
-            report = await run_scan(parts, S3Uri.parse(source), watch, mirror.run_step, flow_run.id)
-            await mirror.tell(acreate_markdown_artifact(_markdown(report), key="scan-report", description=f"scan of {source}"))
+            report = await run_scan(parts, request, watch, mirror.run_step, flow_run.id)
+            await mirror.tell(acreate_markdown_artifact(_markdown(report), key="scan-report", description=f"scan of {request}"))
     except SoundcheckError as error:
         watch.error = error
         return state_of_error(error)

@@ -77,6 +77,9 @@ def print_summary(report: Report) -> None:
     stdout.print(f"{report.progress.sessions} sessions were streamed for {counts['objects']} objects.", highlight=False)
     if not report.progress.sessions:
         stdout.print("Nothing was paid.", highlight=False)
+    if counts["left_out"]:
+        reasons = ", ".join(f"{count} {why}" for why, count in counts["left_out"].items())
+        stdout.print(f"Left out of the catalogue: {reasons}.", highlight=False)
     stdout.print(Text(f"Results: {report.results}"), soft_wrap=True)
     if report.message:
         stderr.print(Text(f"soundcheck: {report.message}"), style="red", soft_wrap=True)

@@ -10,27 +10,33 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dotenv import dotenv_values
 from duckdb import DuckDBPyConnection
 
-from connectors.audio_store import AudioStore, S3AudioStore
-from connectors.catalogue import S3Listing, Source
+from connectors.audio_store import AudioStore, AudioStores, S3AudioStore
+from connectors.catalogue import Source
 from connectors.lake.query import connect
 from connectors.lake.store import ResultStore, open_store
 from connectors.ledger import Ledger
 from connectors.notices import Notices
-from connectors.s3 import S3Caller, S3Settings, S3Uri, s3_client
+from connectors.s3 import S3Caller, S3Settings, s3_client
 from connectors.spool import Spool
 from connectors.velma import ApiKey, VelmaClient, VelmaSettings
-from flows.run_settings import organisation_of
+from flows.request import Request
+from flows.run_settings import ownership, run_settings
 from flows.settings import ENV_FILE, Settings
+from flows.sources import folders_of, open_source
 from moderation.endpoints import ENDPOINTS, Endpoint
 from moderation.errors import AccessDeniedError, ConfigurationError, ResultsNotWritable, UnreachableError
 from moderation.identity import lake_id
 from moderation.pacing import Pace
+from moderation.selection import Selection
 from tasks.publish import Publisher
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 NO_KEY = (
     "no API key: set SOUNDCHECK_API_KEY, or api_key_file (SOUNDCHECK_API_KEY_FILE) to a file that holds it, "
@@ -51,7 +57,8 @@ class Wired:
     endpoints: tuple[Endpoint, ...]
     client: VelmaClient
     audio: AudioStore
-    source: Callable[[S3Uri], Source]
+    source: Source
+    selection: Selection
     results: ResultStore
     open_lake: Callable[[], DuckDBPyConnection]
     lake: str
@@ -80,7 +87,8 @@ class WiredToPlan:
     settings: Settings
     endpoints: tuple[Endpoint, ...]
     audio: AudioStore
-    source: Callable[[S3Uri], Source]
+    source: Source
+    selection: Selection
     results: ResultStore
     open_lake: Callable[[], DuckDBPyConnection]
     ledger: Ledger
@@ -89,65 +97,72 @@ class WiredToPlan:
 
 
 @asynccontextmanager
-async def wired_to_plan(settings: Settings) -> AsyncIterator[WiredToPlan]:
+async def wired_to_plan(settings: Settings, request: Request) -> AsyncIterator[WiredToPlan]:
     """The connectors of a plan for as long as the block runs. Raises as `wired`, but for the key and the service."""
-    results_url = results_of(settings)
+    own = run_settings(settings, request.sources, needs_key=False)
+    results_url = results_of(own)
     s3 = s3_client(S3Settings())
     results = open_store(results_url, s3)
     results.check_writable()
     async with AsyncExitStack() as stack:
-        caller = await stack.enter_async_context(S3Caller(s3))
+        audio, source = await _catalogue(stack, s3, request)
         yield WiredToPlan(
-            settings=settings,
-            endpoints=tuple(ENDPOINTS[name] for name in settings.endpoints),
-            audio=await stack.enter_async_context(S3AudioStore(s3)),
-            source=lambda uri: S3Listing(caller, [uri]),
+            settings=own,
+            endpoints=tuple(ENDPOINTS[name] for name in own.endpoints),
+            audio=audio,
+            source=source,
+            selection=request.portion.selection(ownership(settings)),
             results=results,
             open_lake=partial(connect, results_url, s3),
-            ledger=await stack.enter_async_context(open_ledger(settings)),
+            ledger=await stack.enter_async_context(open_ledger(own)),
         )
 
 
 @asynccontextmanager
-async def wired(settings: Settings) -> AsyncIterator[Wired]:
-    """The connectors for as long as the block runs.
+async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
+    """The connectors of a run for as long as the block runs.
 
     Raises ConfigurationError, AccessDeniedError or ResultsNotWritable before anything is streamed.
     """
-    settings = organisation_of(settings)
-    key = await load_key(settings)
-    client = velma_client(settings, key)
-    results_url = results_of(settings)
+    own = run_settings(settings, request.sources)
+    key = await load_key(own)
+    client = velma_client(own, key)
+    results_url = results_of(own)
     s3 = s3_client(S3Settings())
     results = open_store(results_url, s3)
     results.check_writable()
     async with AsyncExitStack() as stack:
-        audio = await stack.enter_async_context(S3AudioStore(s3))
-        caller = await stack.enter_async_context(S3Caller(s3))
-        ledger = await stack.enter_async_context(open_ledger(settings))
+        audio, source = await _catalogue(stack, s3, request)
         yield Wired(
-            settings=settings,
-            endpoints=tuple(ENDPOINTS[name] for name in settings.endpoints),
+            settings=own,
+            endpoints=tuple(ENDPOINTS[name] for name in own.endpoints),
             client=client,
             audio=audio,
-            source=lambda uri: S3Listing(caller, [uri]),
+            source=source,
+            selection=request.portion.selection(ownership(settings)),
             results=results,
             open_lake=partial(connect, results_url, s3),
             lake=lake_id(results.url),
-            ledger=ledger,
-            spool=Spool(spool_of(settings)),
-            notices=Notices(settings.notify_url.get_secret_value() if settings.notify_url else None),
+            ledger=await stack.enter_async_context(open_ledger(own)),
+            spool=Spool(spool_of(own)),
+            notices=Notices(own.notify_url.get_secret_value() if own.notify_url else None),
             # in containers host and process id repeat: a successor must not renew what a dead one held
             worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
 
 
-async def check_before_start(settings: Settings, source: str) -> None:
-    """What can be wrong before anything is started: key, hosts, addresses. Raises what `wired` would, only sooner."""
+async def _catalogue(stack: AsyncExitStack, s3: "S3Client", request: Request) -> tuple[AudioStore, Source]:
+    """Where a run reads its audio, and where it learns what there is."""
+    caller = await stack.enter_async_context(S3Caller(s3))
+    audio = AudioStores(await stack.enter_async_context(S3AudioStore(s3)), folders_of(request.sources))
+    return audio, open_source(request.sources, request.portion, caller, audio)
+
+
+async def check_before_start(settings: Settings) -> None:
+    """What can be wrong before anything is started: key, hosts, results. Raises what `wired` would, only sooner."""
     key = await load_key(settings) if settings.api_key_block is None else ApiKey("in-a-block")
     velma_client(settings, key)
     results_of(settings)
-    S3Uri.parse(source)
 
 
 def velma_client(settings: Settings, key: ApiKey) -> VelmaClient:

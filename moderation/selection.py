@@ -1,6 +1,6 @@
 """Which objects of a source a run is about, and what becomes of the others: they are left out, each for one reason."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -27,6 +27,8 @@ class LeftOut(StrEnum):
     """A newer version lies in its place."""
     DELETE_MARKER = "delete_marker"
     """It was deleted: what an inventory of versions shows is the mark of that."""
+    FOREIGN = "foreign"
+    """It lies in what belongs to another organisation."""
     GONE = "gone"
     """A key list names it, and it is not there."""
     LINK = "link"
@@ -46,6 +48,7 @@ class Selection:
 
     Globs are those of fnmatch on the whole key, case and all: `*` also matches `/` and line ends. Sizes are in bytes, both ends
     included; modified_until is the first instant that is too late. all_versions also takes old versions, where a source shows them.
+    belongs tells by bucket and key whether an object is the organisation's own.
     """
 
     include: Sequence[str] = ()
@@ -56,19 +59,22 @@ class Selection:
     modified_until: datetime | None = None
     storage_classes: frozenset[str] = frozenset()
     all_versions: bool = False
+    belongs: Callable[[str, str], bool] | None = None
 
     def leaves_out(self, item: AudioObject) -> LeftOut | None:
         """The first filter that an object does not pass; None for one that passes."""
-        return self._key_leaves_out(item.key) or self._facts_leave_out(item)
+        return self._place_leaves_out(item.bucket, item.key) or self._facts_leave_out(item)
 
     def may_be_needed(self, item: AudioObject) -> bool:
         """Whether an object may be the sidecar of one that passes: its own size and times say nothing then.
 
         Whether there is such an object only the whole manifest tells; a plan asks `leaves_out` again for what is no sidecar after all.
         """
-        return item.key.endswith(SIDECAR_SUFFIX) and self._key_leaves_out(item.key.removesuffix(SIDECAR_SUFFIX)) is None
+        return item.key.endswith(SIDECAR_SUFFIX) and self._place_leaves_out(item.bucket, item.key.removesuffix(SIDECAR_SUFFIX)) is None
 
-    def _key_leaves_out(self, key: str) -> LeftOut | None:
+    def _place_leaves_out(self, bucket: str, key: str) -> LeftOut | None:
+        if self.belongs is not None and not self.belongs(bucket, key):
+            return LeftOut.FOREIGN
         if self.include and not any(fnmatchcase(key, glob) for glob in self.include):
             return LeftOut.NOT_INCLUDED
         return LeftOut.EXCLUDED if any(fnmatchcase(key, glob) for glob in self.exclude) else None

@@ -113,7 +113,7 @@ class Trial:
             first.cancel()
 
     async def _first_piece(self) -> bytes:
-        """How the object begins, read while it waits for its slot: no slot idles until S3 answers. What goes wrong is met in the session."""
+        """How the object begins, read while it waits for its slot: none idles until S3 answers. What goes wrong is met in the session."""
         try:
             return await self.streaming.store.head(self.planned.item, READ_BYTES)
         except (SourceError, UnreachableError, AccessDeniedError):

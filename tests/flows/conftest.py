@@ -15,6 +15,7 @@ from connectors.local_velma.server import LocalVelma, local_velma
 from connectors.s3 import S3Settings, s3_client
 from flows.launch import scan_directly
 from flows.report import Report
+from flows.request import Request
 from flows.settings import Settings, fixed_settings
 from flows.watch import Watch
 
@@ -46,8 +47,10 @@ class World:
     reports: list[Report] = field(default_factory=list)
 
     async def scan(self, prefix: str = "", watch: Watch | None = None, **changes: object) -> Report:
-        settings = self.settings.model_copy(update=changes)
-        return await scan_directly(settings, f"s3://{BUCKET}/{prefix}", watch or Watch())
+        return await self.scan_request(Request((f"s3://{BUCKET}/{prefix}",)), watch, **changes)
+
+    async def scan_request(self, request: Request, watch: Watch | None = None, **changes: object) -> Report:
+        return await scan_directly(self.settings.model_copy(update=changes), request, watch or Watch())
 
     def ask(self, query: str) -> list[tuple[object, ...]]:
         with connect(str(self.results)) as lake:

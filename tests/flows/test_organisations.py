@@ -22,6 +22,7 @@ from flows.doctor import Finding, examine, worst
 from flows.launch import scan_directly
 from flows.organisation import Organisation
 from flows.report import Report
+from flows.request import Request
 from flows.run_settings import check_source, organisation_of, run_settings
 from flows.settings import Settings, fixed_settings, load_settings
 from flows.watch import Watch
@@ -183,7 +184,7 @@ async def test_no_text_of_settings_or_errors_shows_a_key(installation):
     shown = []
     for org, prefix in (("acme", "globex/"), ("nobody", "acme/")):
         with pytest.raises(ConfigurationError) as raised:
-            run_settings(load_settings(org=org), f"s3://catalogue/{prefix}")
+            run_settings(load_settings(org=org), [f"s3://catalogue/{prefix}"])
         shown += surfaces(raised.value).values()
     for org in ("acme", "globex"):
         settings = organisation_of(load_settings(org=org))
@@ -195,7 +196,7 @@ async def test_no_text_of_settings_or_errors_shows_a_key(installation):
 async def test_a_run_has_nothing_of_the_others(installation, monkeypatch):
     monkeypatch.setenv("SOUNDCHECK_API_KEY", "canary-of-nobody-0")
     (installation / "globex.key").unlink()
-    async with wired(load_settings(org="acme", results="results")) as parts:
+    async with wired(load_settings(org="acme", results="results"), Request(("s3://catalogue/acme/",))) as parts:
         said = repr(parts.settings)
     assert "globex" not in said
     assert parts.settings.api_key is None
@@ -260,13 +261,13 @@ def test_all_organisations_share_a_ledger(tmp_path):
 )
 def test_a_run_names_one_of_them(installation, org, said):
     with pytest.raises(ConfigurationError, match=said) as raised:
-        run_settings(load_settings(org=org), "s3://catalogue/acme/")
+        run_settings(load_settings(org=org), ["s3://catalogue/acme/"])
     assert raised.value.exit_code is ExitCode.CONFIGURATION
 
 
 def test_the_name_may_also_stand_in_the_settings(installation, monkeypatch):
     monkeypatch.setenv("SOUNDCHECK_ORG", "globex")
-    assert run_settings(load_settings(), "s3://archive/2026/").org == "globex"
+    assert run_settings(load_settings(), ["s3://archive/2026/"]).org == "globex"
 
 
 def test_without_a_key_of_its_own_an_organisation_has_none(installation, monkeypatch):

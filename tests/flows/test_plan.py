@@ -12,11 +12,11 @@ from connectors.local_velma.server import local_velma
 from connectors.local_velma.switches import Switches
 from flows.launch import scan_directly
 from flows.plan import plan_scan
-from flows.plan_cli import plan as command
 from flows.plan_tables import print_plan
+from flows.request import Portion, Request
+from flows.scan_cli import plan as command
 from flows.settings import fixed_settings
 from flows.watch import Watch
-from tasks.cut import Cut
 
 BUCKET = "catalogue"
 KEY = "canary-5f0e9d1c7b"
@@ -66,7 +66,7 @@ async def test_after_a_scan_a_plan_knows_the_budget_the_speed_and_what_has_chang
 async def test_a_plan_can_be_cut(world, make_wav):
     for number in range(6):
         world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))
-    report = await plan_scan(world.settings, SOURCE, Cut(limit=2))
+    report = await plan_scan(world.settings, Request((SOURCE,), Portion(limit=2)))
     assert report.counts()["endpoints"]["music"]["objects"] == {"not_reached": 4, "stream": 2}
 
 
@@ -84,7 +84,7 @@ def test_the_command_needs_no_key_and_prints_one_json_object(aws, make_wav, tmp_
     monkeypatch.chdir(tmp_path)
     aws("one.wav", make_wav(3.6))
     aws("two.wav", make_wav(7.2))
-    assert command(SOURCE, results="out", endpoint=["music"], limit=1, json=True) == 0
+    assert command(SOURCE, portion=Portion(limit=1), results="out", endpoint=["music"], json=True) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["endpoints"]["music"]["objects"] == {"not_reached": 1, "stream": 1}
     assert (said["audio_hours"], said["exit_code"]) == (0.001, 0)

@@ -1,0 +1,98 @@
+"""What a run is asked for: where to look and what to take of it. Flags of commands and parameters of deployments alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Self
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from moderation.errors import ConfigurationError
+from moderation.selection import Selection
+from tasks.cut import Cut
+
+Several = Parameter(negative="", negative_iterable="")
+Count = Annotated[int | None, Parameter(validator=Number(gte=0))]
+Hours = Annotated[float | None, Parameter(validator=Number(gte=0))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portion:
+    """Which objects of its sources a run takes. What is not given takes all; what is left out is counted by reason."""
+
+    include: Annotated[tuple[str, ...], Several] = ()
+    """Only keys that match this glob (of the whole key; * also matches slashes); may be given several times."""
+    exclude: Annotated[tuple[str, ...], Several] = ()
+    """No keys that match this glob; may be given several times."""
+    min_bytes: Count = None
+    """Only objects of at least so many bytes."""
+    max_bytes: Count = None
+    """Only objects of at most so many bytes."""
+    modified_from: datetime | None = None
+    """Only objects written at this instant or later (UTC, such as 2026-11-01)."""
+    modified_until: datetime | None = None
+    """Only objects written before this instant."""
+    storage_class: Annotated[tuple[str, ...], Several] = ()
+    """Only objects of this storage class; may be given several times."""
+    all_versions: Annotated[bool, Parameter(negative="")] = False
+    """Also old versions, where an inventory shows them."""
+    bucket: str | None = None
+    """The bucket of keys whose list names none."""
+    sample: Count = None
+    """Only so many objects, some of every format and size."""
+    limit: Count = None
+    """Only the first so many objects that can be streamed."""
+    max_hours: Hours = None
+    """Only the first objects, up to so many audio-hours over all endpoints."""
+
+    def selection(self, belongs: Callable[[str, str], bool] | None = None) -> Selection:
+        """The filters; belongs tells whether an object is the organisation's own."""
+        return Selection(
+            include=tuple(self.include),
+            exclude=tuple(self.exclude),
+            min_bytes=self.min_bytes,
+            max_bytes=self.max_bytes,
+            modified_from=_utc(self.modified_from),
+            modified_until=_utc(self.modified_until),
+            storage_classes=frozenset(self.storage_class),
+            all_versions=self.all_versions,
+            belongs=belongs,
+        )
+
+    @property
+    def cut(self) -> Cut:
+        """The bounds of the plan."""
+        return Cut(self.sample, self.limit, self.max_hours)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a listing may leave out what its source shows."""
+        return self.selection() != Selection(all_versions=self.all_versions)
+
+
+WHOLE = Portion()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One run as somebody wants it. sources are addresses as `flows.sources` reads them."""
+
+    sources: tuple[str, ...]
+    portion: Portion = field(default=WHOLE)
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ConfigurationError("no source: give s3://bucket/prefix, inventory:s3://..., keys:FILE or a folder")
+
+    @classmethod
+    def of(cls, wanted: "str | Request") -> Self:
+        """The request for all of one source, or the request that it is."""
+        return wanted if isinstance(wanted, cls) else cls((str(wanted),))
+
+    def __str__(self) -> str:
+        return ", ".join(self.sources)
+
+
+def _utc(instant: datetime | None) -> datetime | None:
+    return instant.replace(tzinfo=UTC) if instant is not None and instant.tzinfo is None else instant

@@ -1,0 +1,178 @@
+"""The commands `soundcheck scan` and `soundcheck plan`, which `scan --dry-run` is, too."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from flows.request import WHOLE, Portion, Request
+from moderation.outcomes import ExitCode
+
+if TYPE_CHECKING:
+    from flows.report import Report
+    from flows.settings import Settings
+
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+Flag = Annotated[bool, Parameter(negative="")]
+Flat = Parameter(name="*")
+
+
+def scan(
+    *source: str,
+    portion: Annotated[Portion, Flat] = WHOLE,
+    org: str | None = None,
+    results: str | None = None,
+    endpoint: list[str] | None = None,
+    velma_url: str | None = None,
+    connections: int | None = None,
+    monthly_hours: float | None = None,
+    dry_run: Flag = False,
+    direct: Flag = False,
+    json: Json = False,
+) -> int:
+    """Scan the audio of some sources, and publish what the service finds as Parquet.
+
+    What is done is never streamed again. Settings come from SOUNDCHECK_* variables, .env and soundcheck.toml; the key from
+    SOUNDCHECK_API_KEY, a file or a Prefect Secret block; S3 from the usual AWS variables.
+
+    Examples:
+
+        soundcheck scan s3://music-uploads/2026/ --results s3://moderation-results/velma
+
+        soundcheck scan s3://music-uploads/ --results out --endpoint music --direct --json
+
+        soundcheck scan s3://music-uploads/ --exclude "*/previews/*" --modified-from 2026-11-01 --max-hours 20
+
+        soundcheck scan inventory:s3://inventories/music-uploads/daily/2026-11-20T01-00Z/manifest.json --results out
+
+        soundcheck scan s3://acme-uploads/2026/ --org acme
+
+        soundcheck scan keys:disputed.csv --bucket music-uploads
+
+    Parameters
+    ----------
+    source
+        s3://bucket/prefix (taken literally), inventory:s3://bucket/path/manifest.json, keys:FILE (CSV, Parquet or JSON lines, here or
+        in S3), or a folder of this machine. May be given several times.
+    portion
+        Which objects of the sources.
+    org
+        The organisation that pays, where the settings have several: its own key, limits, budgets and roots count.
+    results
+        A folder, or s3://bucket/prefix.
+    endpoint
+        music or ai_music; may be given twice. Both by default.
+    velma_url
+        One host for every endpoint, such as ws://127.0.0.1:8765 for a local server.
+    connections
+        The most sessions at once on each endpoint.
+    monthly_hours
+        The most audio-hours this calendar month (UTC), over all endpoints.
+    dry_run
+        Only say what a scan would stream, as `soundcheck plan` does.
+    direct
+        Run the same functions without Prefect, for small on-demand work.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.settings import load_settings  # noqa: PLC0415 - every command imports what it alone needs
+
+    flags = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url}
+    settings = load_settings(**flags, connections=connections, monthly_hours=monthly_hours)
+    request = Request(source, portion)
+    if dry_run:
+        return _show_plan(settings, request, json=json)
+    return _tell(_run(settings, request, direct=direct), json=json)
+
+
+def plan(
+    *source: str,
+    portion: Annotated[Portion, Flat] = WHOLE,
+    org: str | None = None,
+    results: str | None = None,
+    endpoint: list[str] | None = None,
+    connections: int | None = None,
+    monthly_hours: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
+    json: Json = False,
+) -> int:
+    """Say what a scan would stream, how many hours that is, what they cost and how long they take. Nothing is streamed, no key is needed.
+
+    Objects are listed, and a few KiB are read of those that are not done: their headers say how long they are. Manifest and plan lie in
+    the results, below _runs, for SQL.
+
+    Examples:
+
+        soundcheck plan s3://music-uploads/2026/ --results out
+
+        soundcheck plan s3://music-uploads/ --results s3://moderation-results/velma --sample 1000 --json
+
+    Parameters
+    ----------
+    source
+        As for `soundcheck scan`.
+    portion
+        Which objects of the sources.
+    org
+        The organisation that would pay, where the settings have several.
+    results
+        A folder, or s3://bucket/prefix.
+    endpoint
+        music or ai_music; may be given twice. Both by default.
+    connections
+        The most sessions at once on each endpoint.
+    monthly_hours
+        The most audio-hours this calendar month (UTC), over all endpoints.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.settings import load_settings  # noqa: PLC0415
+
+    flags: dict[str, Any] = {"org": org, "results": results, "endpoints": endpoint, "connections": connections}
+    return _show_plan(load_settings(**flags, monthly_hours=monthly_hours), Request(source, portion), json=json)
+
+
+def _run(settings: "Settings", request: Request, *, direct: bool) -> "Report":
+    """Run a request for somebody at a terminal, directly or as a flow run of Prefect."""
+    from flows.launch import prefect_server, scan_as_flow, scan_directly  # noqa: PLC0415
+    from flows.logs import logging_to  # noqa: PLC0415
+    from flows.run_settings import run_settings  # noqa: PLC0415
+    from flows.watch import Watch  # noqa: PLC0415
+    from flows.wiring import check_before_start, state_of  # noqa: PLC0415
+
+    own = run_settings(settings, request.sources)
+
+    async def run() -> "Report":
+        if direct:
+            return await scan_directly(settings, request, Watch())
+        async with prefect_server(own) as ready:
+            await ready()
+            return await scan_as_flow(settings, request, Watch())
+
+    asyncio.run(check_before_start(own))
+    with logging_to(state_of(own), own.log_level):
+        return asyncio.run(run())
+
+
+def _tell(report: "Report", *, json: bool) -> int:
+    from flows.console import say_json  # noqa: PLC0415
+    from flows.terminal import print_summary  # noqa: PLC0415
+
+    if json:
+        say_json(report.counts())
+    else:
+        print_summary(report)
+    return report.exit_code
+
+
+def _show_plan(settings: "Settings", request: Request, *, json: bool) -> int:
+    from flows.console import say_json  # noqa: PLC0415
+    from flows.plan import plan_scan  # noqa: PLC0415
+    from flows.plan_tables import print_plan  # noqa: PLC0415
+
+    report = asyncio.run(plan_scan(settings, request))
+    if json:
+        say_json(report.counts())
+    else:
+        print_plan(report)
+    return ExitCode.OK
