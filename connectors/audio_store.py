@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -159,14 +159,13 @@ class FolderAudioStore:
 
 
 class AudioStores:
-    """Audio objects in S3 and in some folders of this machine, told apart by their bucket: that of a file is its folder."""
+    """Audio objects in S3 and in folders of this machine, told apart by their bucket: that of a file is the path of its folder."""
 
-    def __init__(self, s3: S3AudioStore, folders: Iterable[Path]) -> None:
+    def __init__(self, s3: S3AudioStore) -> None:
         self._s3 = s3
-        self._folders = {str(folder.resolve()): FolderAudioStore(folder) for folder in folders}
 
     def _of(self, bucket: str) -> AudioStore:
-        return self._folders.get(bucket, self._s3)
+        return FolderAudioStore(Path(bucket)) if bucket.startswith("/") else self._s3
 
     async def find(self, bucket: str, key: str, version_id: str | None = None) -> AudioObject:
         """The object in a place. Raises SourceGone."""

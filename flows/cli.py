@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from flows.backfill_cli import backfill, retry
 from flows.ledger_cli import ledger, pause, resume, status
 from flows.scan_cli import plan, scan
 from flows.serve_options import FAULTS_HELP, ServeOptions
@@ -189,6 +190,8 @@ def doctor(
 
 app.command(scan)
 app.command(plan)
+app.command(backfill)
+app.command(retry)
 app.command(status)
 app.command(pause)
 app.command(resume)

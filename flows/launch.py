@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from flows.embedded_prefect import check_api, embedded_prefect
 from flows.report import Report
-from flows.request import Request
+from flows.request import FlowName, Request
 from flows.run import run_scan
 from flows.run_settings import run_settings
 from flows.settings import Settings
@@ -33,14 +33,24 @@ async def scan_as_flow(settings: Settings, wanted: str | Request, watch: Watch) 
     """Run the Prefect flow in this process, on the server that Prefect's settings name by now. Raises the error that ended it."""
     from prefect.exceptions import PrefectSignal  # noqa: PLC0415
 
-    from flows.scan import WATCH, scan_catalogue  # noqa: PLC0415 - importing Prefect takes seconds, and only flows need it
+    # importing Prefect takes seconds, and only flows need it
+    from flows.backfill import backfill_catalogue, retry_quarantined  # noqa: PLC0415
+    from flows.scan import WATCH, scan_catalogue  # noqa: PLC0415
 
-    request, watch.settings = Request.of(wanted), settings
+    request = Request.of(wanted)
+    watch.request, watch.settings = request, settings
     token = WATCH.set(watch)
     try:
         async with progress_shown(watch):
-            given = {"results": settings.results, "endpoints": settings.endpoints, "org": settings.org}
-            state = await scan_catalogue(list(request.sources), portion=request.portion, **given, return_state=True)
+            shown = {"results": settings.results, "endpoints": settings.endpoints, "org": settings.org, "portion": request.portion}
+            sources, resume = list(request.sources), request.begun and request.begun.run_id
+            match request.flow:
+                case FlowName.SCAN:
+                    state = await scan_catalogue(sources, **shown, return_state=True)
+                case FlowName.BACKFILL:
+                    state = await backfill_catalogue(sources, request.where, request.force, resume, **shown, return_state=True)
+                case FlowName.RETRY:
+                    state = await retry_quarantined(request.where or "", **shown, return_state=True)
             ended = f"the flow run ended as {state.name} without a report: {state.message}"
     except (Exception, PrefectSignal) as error:
         if isinstance(error, SoundcheckError):

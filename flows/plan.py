@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from connectors.lake.query import measured_speed
+from flows.choosing import source_of
 from flows.report import hours
 from flows.request import Request
 from flows.setting_types import hours_ms
@@ -126,9 +127,11 @@ async def plan_scan(settings: Settings, wanted: str | Request) -> PlanReport:
         started_at = wired.now()
         run = Run(run_id(started_at, wired.entropy(3)), wired.settings.org, started_at)
         progress = Progress()
-        await list_catalogue(wired.source, wired.results, run, progress, wired.selection)
-        rules = PlanRules([raw.rule() for raw in settings.raw_rules], settings.max_session_hours, cut=request.portion.cut)
-        listed = [] if request.portion.is_filtered else prefixes_of(request.sources)
+        await list_catalogue(await source_of(wired, request, run), wired.results, run, progress, wired.selection)
+        rules = PlanRules(
+            [raw.rule() for raw in settings.raw_rules], settings.max_session_hours, cut=request.portion.cut, force=request.force
+        )
+        listed = [] if request.portion.is_filtered or request.where else prefixes_of(request.sources)
         plan = await make_plan(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, sources=listed, dry=True)
         return await _reported(wired, run, request, plan, progress.left_out)
 

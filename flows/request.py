@@ -1,10 +1,12 @@
 """What a run is asked for: where to look and what to take of it. Flags of commands and parameters of deployments alike."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Annotated, Self
+from enum import StrEnum
+from typing import Annotated, Any, Self
 
+import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
@@ -74,16 +76,49 @@ class Portion:
 WHOLE = Portion()
 
 
+class FlowName(StrEnum):
+    """The kinds of runs, as the dataset `runs` names them."""
+
+    SCAN = "scan"
+    BACKFILL = "backfill"
+    RETRY = "retry"
+
+    @property
+    def urgency(self) -> int:
+        """What it adds to the priority of the settings: what somebody asked for by name goes ahead of what is scheduled."""
+        return 0 if self is FlowName.SCAN else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that is taken up again: its name, its start, and the fingerprint that it began with. anyway goes on under another one."""
+
+    run_id: str
+    started_at: datetime
+    fingerprint: str
+    anyway: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One run as somebody wants it. sources are addresses as `flows.sources` reads them."""
+    """One run as somebody wants it. sources are addresses as `flows.sources` reads them.
 
-    sources: tuple[str, ...]
+    where chooses objects by a predicate: of a backfill over earlier results, of a retry over what is quarantined; sources then are the
+    prefixes that they must lie in. force streams again what is done. begun is the run that this one goes on with.
+    """
+
+    sources: tuple[str, ...] = ()
     portion: Portion = field(default=WHOLE)
+    flow: FlowName = FlowName.SCAN
+    where: str | None = None
+    force: bool = False
+    begun: Begun | None = None
 
     def __post_init__(self) -> None:
-        if not self.sources:
+        if not self.sources and self.where is None:
             raise ConfigurationError("no source: give s3://bucket/prefix, inventory:s3://..., keys:FILE or a folder")
+        if self.where is not None and not all(source.startswith("s3://") for source in self.sources):
+            raise ConfigurationError("--where chooses among earlier results: besides it, only s3://bucket/prefix can be given")
 
     @classmethod
     def of(cls, wanted: "str | Request") -> Self:
@@ -91,7 +126,18 @@ class Request:
         return wanted if isinstance(wanted, cls) else cls((str(wanted),))
 
     def __str__(self) -> str:
-        return ", ".join(self.sources)
+        chosen = () if self.where is None else (f"where {self.where}",)
+        return ", ".join((*self.sources, *chosen))
+
+    def as_json(self) -> dict[str, Any]:
+        """What was asked for, for the record; `from_json` reads it."""
+        told: dict[str, Any] = msgspec.to_builtins(replace(self, begun=None))
+        return told
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any], begun: Begun) -> Self:
+        """The same again, as the continuation of a run."""
+        return replace(msgspec.convert(told, cls), begun=begun)
 
 
 def _utc(instant: datetime | None) -> datetime | None:

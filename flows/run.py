@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
 from connectors.lake.packages import write_rows
+from flows.choosing import source_of
 from flows.notifying import Notifier
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
@@ -17,7 +18,7 @@ from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
 from moderation.budget import month_of
-from moderation.errors import SoundcheckError, first_of_group
+from moderation.errors import ConfigurationError, SoundcheckError, first_of_group
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode
 from moderation.retry import RetryBudget
@@ -26,7 +27,8 @@ from tasks.leases import Leases
 from tasks.list_catalogue import list_catalogue
 from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
-from tasks.records import Run
+from tasks.records import PlannedObject, Run
+from tasks.resume import has_manifest, has_plan, rest_of_plan
 from tasks.shards import Shard, load_shard
 from tasks.stream import Streaming, stream_shard
 
@@ -35,6 +37,8 @@ SHARDS_AT_ONCE = 4
 ALARM_SHARE = 0.2
 ALARM_OBJECTS = 20
 """A run of at least so many objects with more than this share newly quarantined ends with 65: something general is wrong (rules.md)."""
+SHAPING = ("endpoints", "raw_rules", "max_session_hours")
+"""Settings by which a plan would be another one."""
 T = TypeVar("T")
 logger = logging.getLogger("soundcheck.run")
 
@@ -54,12 +58,13 @@ async def directly(name: str, step: Callable[[], Awaitable[T]]) -> T:
 
 async def run_scan(wired: Wired, request: Request, watch: Watch, execute: Executor = directly, flow_run_id: str | None = None) -> Report:
     """Scan what a request asks for. Errors that concern the whole run are raised once its end is on record."""
-    started_at = wired.now()
-    run = Run(run_id(started_at, wired.entropy(3)), wired.settings.org, started_at)
+    begun, now = request.begun, wired.now()
+    run = Run(begun.run_id, wired.settings.org, begun.started_at) if begun else Run(run_id(now, wired.entropy(3)), wired.settings.org, now)
     scan = _Scan(wired, request, run, watch, execute, flow_run_id)
     logger.info("%s: scanning %s into %s", run.run_id, request, wired.results.url)
     async with scan.notifier.until_told():
         try:
+            scan.check_begun()
             await scan.record(RUNNING)
             recovered = await scan.steps_or_stop()
             state, code = scan.verdict()
@@ -82,7 +87,23 @@ class _Scan:
         self.watch = watch
         self.execute = execute
         self.flow_run_id = flow_run_id
+        self.left: frozenset[tuple[str, str]] | None = None
+        """Of a plan that is taken up again, the (endpoint, object_id) that it still has to stream."""
         self.notifier = Notifier(wired.ledger, wired.notices, run.org, run.run_id, wired.settings.warn_share)
+
+    def fingerprint(self) -> str:
+        """What shapes the run, hashed: what it was asked for, and the settings by which a plan would be another one."""
+        settings = self.wired.settings.model_dump(mode="json", include=set(SHAPING))
+        told = json.dumps({"request": self.request.as_json(), **settings}, sort_keys=True)
+        return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+
+    def check_begun(self) -> None:
+        """Refuse to go on with a run under settings that would have made another plan."""
+        begun = self.request.begun
+        if begun and not begun.anyway and begun.fingerprint != self.fingerprint():
+            raise ConfigurationError(
+                f"run {begun.run_id} was planned under other settings ({', '.join(SHAPING)}): restore them, or go on with --anyway"
+            )
 
     async def steps_or_stop(self) -> int:
         """The steps, of which listing and planning can be broken off; any error comes by itself, and not in a group."""
@@ -104,17 +125,10 @@ class _Scan:
         await self._set_limits()
         progress.step = "recovering what earlier runs left"
         recovered = await wired.publisher.recover()
-        await self.execute("list", lambda: list_catalogue(wired.source, wired.results, run, progress, wired.selection))
+        await self.execute("list", self._list)
         if self.watch.stop:
             return recovered
-        rules = PlanRules(
-            parameter_rules=[raw.rule() for raw in wired.settings.raw_rules],
-            max_session_hours=wired.settings.max_session_hours,
-            cut=self.request.portion.cut,
-        )
-        shards = await self.execute(
-            "plan", lambda: plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
-        )
+        shards = await self.execute("plan", self._plan)
         try:
             if shards:
                 progress.step = "streaming"
@@ -125,6 +139,31 @@ class _Scan:
         progress.step = "finished"
         logger.info("%s: %s", run.run_id, progress.line())
         return recovered
+
+    async def _list(self) -> None:
+        """Write the manifest, unless the run that is taken up again has."""
+        wired, run, progress = self.wired, self.run, self.watch.progress
+        if not (self.request.begun and has_manifest(wired.results, run.run_id)):
+            source = await source_of(wired, self.request, run)
+            await list_catalogue(source, wired.results, run, progress, wired.selection)
+
+    async def _plan(self) -> list[Shard]:
+        """Make the plan, or take up the one that was made."""
+        wired, run, progress = self.wired, self.run, self.watch.progress
+        if self.request.begun and has_plan(wired.results, run.run_id):
+            progress.step = "taking up the plan"
+            rest = await asyncio.to_thread(
+                rest_of_plan, wired.results, wired.open_lake, run.run_id, wired.endpoints, progress, force=self.request.force
+            )
+            self.left = rest.left
+            return rest.shards
+        rules = PlanRules(
+            parameter_rules=[raw.rule() for raw in wired.settings.raw_rules],
+            max_session_hours=wired.settings.max_session_hours,
+            cut=self.request.portion.cut,
+            force=self.request.force,
+        )
+        return await plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
 
     async def _set_limits(self) -> None:
         """Write the ceilings, caps and prices of the settings into the ledger, where every process keeps them."""
@@ -166,7 +205,8 @@ class _Scan:
             entropy=wired.entropy,
             places=max({wired.settings.connections, *wired.settings.endpoint_connections.values()}),
             renewed_client=wired.renewed_client,
-            priority=wired.settings.priority,
+            priority=wired.settings.priority + self.request.flow.urgency,
+            force=self.request.force,
             texts=text_patterns(wired.settings.refusal_texts),
             retries=wired.settings.retries,
             retried=RetryBudget(self.watch.progress.planned_ms),
@@ -190,7 +230,7 @@ class _Scan:
         async def stream(shard: Shard) -> None:
             async def step() -> int:
                 objects = await asyncio.to_thread(load_shard, self.wired.results, self.run.run_id, shard.number)
-                return len(await stream_shard(streaming, shard.number, objects))
+                return len(await stream_shard(streaming, shard.number, [planned for planned in objects if self._is_left(planned)]))
 
             async with places[shard.endpoint]:
                 await self.execute(f"stream {shard.endpoint} shard {shard.number}", step)
@@ -198,6 +238,9 @@ class _Scan:
         async with asyncio.TaskGroup() as group:
             for shard in shards:
                 group.create_task(stream(shard))
+
+    def _is_left(self, planned: PlannedObject) -> bool:
+        return self.left is None or (planned.endpoint.name, planned.item.object_id) in self.left
 
     def verdict(self) -> tuple[str, ExitCode]:
         """The name of the final state and the exit code (rules.md)."""
@@ -236,16 +279,15 @@ class _Scan:
 
     def _row(self, state: str, exit_code: ExitCode | None, message: str) -> dict[str, Any]:
         progress, settings = self.watch.progress, self.wired.settings
-        parameters = settings.model_dump(mode="json", exclude={"api_key", "proxy"})
-        shaping = {name: parameters[name] for name in ("endpoints", "raw_rules", "max_session_hours")}
+        parameters = settings.model_dump(mode="json", exclude={"api_key", "proxy"}) | {"request": self.request.as_json()}
         objects = progress.objects()
         return {
             "run_id": self.run.run_id,
-            "flow": "scan",
+            "flow": self.request.flow.value,
             "org": self.run.org,
             "source": str(self.request),
             "parameters": json.dumps(parameters, sort_keys=True),
-            "fingerprint": hashlib.blake2b(json.dumps(shaping, sort_keys=True).encode(), digest_size=8).hexdigest(),
+            "fingerprint": self.fingerprint(),
             "code_version": version("soundcheck"),
             "prefect_flow_run_id": self.flow_run_id,
             "started_at": self.run.started_at,

@@ -1,7 +1,7 @@
 """The scan as a Prefect flow: the same steps as `flows.run`, each shown as a task, and the stop's name as the flow run's state."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -19,7 +19,7 @@ from flows.report import COMPLETED, Report, state_name
 from flows.request import WHOLE, Portion, Request
 from flows.run import run_scan
 from flows.run_settings import run_settings
-from flows.settings import load_settings
+from flows.settings import Settings, load_settings
 from flows.stopping import Drain, stoppable
 from flows.watch import Watch
 from flows.wiring import wired
@@ -49,10 +49,21 @@ async def scan_catalogue(
 
     What is not given comes from the settings of the process that runs this (SOUNDCHECK_*, soundcheck.toml).
     """
+    flags = {"results": results, "endpoints": endpoints, "velma_url": velma_url, "org": org}
+    return await run_request(flags, lambda _: Request(several(source), portion))
+
+
+def several(source: str | list[str]) -> tuple[str, ...]:
+    """One source, or some."""
+    return (source,) if isinstance(source, str) else tuple(source)
+
+
+async def run_request(flags: Mapping[str, Any], wanted: Callable[[Settings], Request]) -> State[dict[str, Any]]:
+    """Run what is wanted within a flow run: the request and the settings of whoever watches it, else those of the flow's parameters."""
     watch = WATCH.get() or Watch()
     try:
-        request = Request((source,) if isinstance(source, str) else tuple(source), portion)
-        settings = watch.settings or load_settings(results=results, endpoints=endpoints, velma_url=velma_url, org=org)
+        settings = watch.settings or load_settings(**flags)
+        request = watch.request or wanted(settings)
         grace_seconds = run_settings(settings, request.sources).grace_seconds
         if watch.settings is None:
             grace_seconds = min(grace_seconds, RUNNER_GRACE_SECONDS)
@@ -63,7 +74,8 @@ async def scan_catalogue(
             _shown(mirror, watch.progress, drain, UUID(flow_run.id)),
         ):
             report = await run_scan(parts, request, watch, mirror.run_step, flow_run.id)
-            await mirror.tell(acreate_markdown_artifact(_markdown(report), key="scan-report", description=f"scan of {request}"))
+            described = f"{request.flow} of {request}"
+            await mirror.tell(acreate_markdown_artifact(_markdown(report), key="scan-report", description=described))
     except SoundcheckError as error:
         watch.error = error
         return state_of_error(error)

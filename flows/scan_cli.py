@@ -1,21 +1,12 @@
 """The commands `soundcheck scan` and `soundcheck plan`, which `scan --dry-run` is, too."""
 
-import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from flows.request import WHOLE, Portion, Request
-from moderation.outcomes import ExitCode
-
-if TYPE_CHECKING:
-    from flows.report import Report
-    from flows.settings import Settings
-
-Json = Annotated[bool, Parameter(name="--json", negative="")]
-Flag = Annotated[bool, Parameter(negative="")]
-Flat = Parameter(name="*")
+from flows.run_commands import Flag, Flat, Json, run, show_plan
 
 
 def scan(
@@ -82,8 +73,8 @@ def scan(
     settings = load_settings(**flags, connections=connections, monthly_hours=monthly_hours)
     request = Request(source, portion)
     if dry_run:
-        return _show_plan(settings, request, json=json)
-    return _tell(_run(settings, request, direct=direct), json=json)
+        return show_plan(settings, request, json=json)
+    return run(settings, request, direct=direct, json=json)
 
 
 def plan(
@@ -129,50 +120,4 @@ def plan(
     from flows.settings import load_settings  # noqa: PLC0415
 
     flags: dict[str, Any] = {"org": org, "results": results, "endpoints": endpoint, "connections": connections}
-    return _show_plan(load_settings(**flags, monthly_hours=monthly_hours), Request(source, portion), json=json)
-
-
-def _run(settings: "Settings", request: Request, *, direct: bool) -> "Report":
-    """Run a request for somebody at a terminal, directly or as a flow run of Prefect."""
-    from flows.launch import prefect_server, scan_as_flow, scan_directly  # noqa: PLC0415
-    from flows.logs import logging_to  # noqa: PLC0415
-    from flows.run_settings import run_settings  # noqa: PLC0415
-    from flows.watch import Watch  # noqa: PLC0415
-    from flows.wiring import check_before_start, state_of  # noqa: PLC0415
-
-    own = run_settings(settings, request.sources)
-
-    async def run() -> "Report":
-        if direct:
-            return await scan_directly(settings, request, Watch())
-        async with prefect_server(own) as ready:
-            await ready()
-            return await scan_as_flow(settings, request, Watch())
-
-    asyncio.run(check_before_start(own))
-    with logging_to(state_of(own), own.log_level):
-        return asyncio.run(run())
-
-
-def _tell(report: "Report", *, json: bool) -> int:
-    from flows.console import say_json  # noqa: PLC0415
-    from flows.terminal import print_summary  # noqa: PLC0415
-
-    if json:
-        say_json(report.counts())
-    else:
-        print_summary(report)
-    return report.exit_code
-
-
-def _show_plan(settings: "Settings", request: Request, *, json: bool) -> int:
-    from flows.console import say_json  # noqa: PLC0415
-    from flows.plan import plan_scan  # noqa: PLC0415
-    from flows.plan_tables import print_plan  # noqa: PLC0415
-
-    report = asyncio.run(plan_scan(settings, request))
-    if json:
-        say_json(report.counts())
-    else:
-        print_plan(report)
-    return ExitCode.OK
+    return show_plan(load_settings(**flags, monthly_hours=monthly_hours), Request(source, portion), json=json)

@@ -47,21 +47,11 @@ class SourceAddress:
             raise ConfigurationError("an empty source: write s3://bucket/prefix, or . for this folder")
         return cls(SourceKind.FOLDER, text)
 
-    @property
-    def folder(self) -> Path | None:
-        """The folder, where it is one."""
-        return Path(self.address).expanduser() if self.kind is SourceKind.FOLDER else None
-
 
 def prefixes_of(sources: Sequence[str]) -> list[S3Uri]:
     """The prefixes of S3 among some sources."""
     parsed = [SourceAddress.parse(text) for text in sources]
     return [S3Uri.parse(each.address) for each in parsed if each.kind is SourceKind.PREFIX]
-
-
-def folders_of(sources: Sequence[str]) -> list[Path]:
-    """The folders among them."""
-    return [folder for text in sources if (folder := SourceAddress.parse(text).folder) is not None]
 
 
 def open_source(sources: Sequence[str], portion: Portion, caller: S3Caller, audio: AudioStore) -> Source:

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from flows.report import Report
+from flows.request import Request
 from flows.settings import Settings
 from moderation.errors import SoundcheckError
 from moderation.outcomes import Reason, StopCause
@@ -19,6 +20,8 @@ class Watch:
     stop: Stop = field(default_factory=Stop)
     settings: Settings | None = None
     """Settings that count instead of those that the flow would load."""
+    request: Request | None = None
+    """The same of what is asked for."""
     report: Report | None = None
     error: SoundcheckError | None = None
     admission: Admission | None = None

@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 from duckdb import DuckDBPyConnection
 
 from connectors.audio_store import AudioStore, AudioStores, S3AudioStore
-from connectors.catalogue import Source
+from connectors.catalogue import KeyList, Source
 from connectors.lake.query import connect
 from connectors.lake.store import ResultStore, open_store
 from connectors.ledger import Ledger
@@ -27,7 +27,7 @@ from connectors.velma import ApiKey, VelmaClient, VelmaSettings
 from flows.request import Request
 from flows.run_settings import ownership, run_settings
 from flows.settings import ENV_FILE, Settings
-from flows.sources import folders_of, open_source
+from flows.sources import open_source
 from moderation.endpoints import ENDPOINTS, Endpoint
 from moderation.errors import AccessDeniedError, ConfigurationError, ResultsNotWritable, UnreachableError
 from moderation.identity import lake_id
@@ -58,6 +58,7 @@ class Wired:
     client: VelmaClient
     audio: AudioStore
     source: Source
+    key_list: Callable[[str], Source]
     selection: Selection
     results: ResultStore
     open_lake: Callable[[], DuckDBPyConnection]
@@ -88,6 +89,7 @@ class WiredToPlan:
     endpoints: tuple[Endpoint, ...]
     audio: AudioStore
     source: Source
+    key_list: Callable[[str], Source]
     selection: Selection
     results: ResultStore
     open_lake: Callable[[], DuckDBPyConnection]
@@ -105,12 +107,13 @@ async def wired_to_plan(settings: Settings, request: Request) -> AsyncIterator[W
     results = open_store(results_url, s3)
     results.check_writable()
     async with AsyncExitStack() as stack:
-        audio, source = await _catalogue(stack, s3, request)
+        audio, source, key_list = await _catalogue(stack, s3, request)
         yield WiredToPlan(
             settings=own,
             endpoints=tuple(ENDPOINTS[name] for name in own.endpoints),
             audio=audio,
             source=source,
+            key_list=key_list,
             selection=request.portion.selection(ownership(settings)),
             results=results,
             open_lake=partial(connect, results_url, s3),
@@ -132,13 +135,14 @@ async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
     results = open_store(results_url, s3)
     results.check_writable()
     async with AsyncExitStack() as stack:
-        audio, source = await _catalogue(stack, s3, request)
+        audio, source, key_list = await _catalogue(stack, s3, request)
         yield Wired(
             settings=own,
             endpoints=tuple(ENDPOINTS[name] for name in own.endpoints),
             client=client,
             audio=audio,
             source=source,
+            key_list=key_list,
             selection=request.portion.selection(ownership(settings)),
             results=results,
             open_lake=partial(connect, results_url, s3),
@@ -151,11 +155,11 @@ async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
         )
 
 
-async def _catalogue(stack: AsyncExitStack, s3: "S3Client", request: Request) -> tuple[AudioStore, Source]:
-    """Where a run reads its audio, and where it learns what there is."""
+async def _catalogue(stack: AsyncExitStack, s3: "S3Client", request: Request) -> tuple[AudioStore, Source, Callable[[str], Source]]:
+    """Where a run reads its audio, where it learns what there is, and what opens a key list of its own making."""
     caller = await stack.enter_async_context(S3Caller(s3))
-    audio = AudioStores(await stack.enter_async_context(S3AudioStore(s3)), folders_of(request.sources))
-    return audio, open_source(request.sources, request.portion, caller, audio)
+    audio = AudioStores(await stack.enter_async_context(S3AudioStore(s3)))
+    return audio, open_source(request.sources, request.portion, caller, audio), partial(KeyList, caller, audio)
 
 
 async def check_before_start(settings: Settings) -> None:

@@ -40,9 +40,13 @@ class Known:
 
 
 def read_known(
-    open_lake: Callable[[], DuckDBPyConnection], listing: pl.DataFrame, endpoints: Sequence[Endpoint], sources: Sequence[S3Uri]
+    open_lake: Callable[[], DuckDBPyConnection],
+    listing: pl.DataFrame,
+    endpoints: Sequence[Endpoint],
+    sources: Sequence[S3Uri],
+    only_of: str | None = None,
 ) -> dict[str, Known]:
-    """By the name of each endpoint. sources are the prefixes that are listed completely.
+    """By the name of each endpoint. sources are the prefixes that are listed completely; only_of is the run whose results alone count.
 
     Raises ConfigurationError where files of the lake cannot be read.
     """
@@ -51,14 +55,21 @@ def read_known(
         with open_lake() as lake:
             held = _frame(quarantined_now(lake))
             # one endpoint after the other: no more than the results of one are held
-            return {endpoint.name: _known(lake, listing, held, endpoint.name, below) for endpoint in endpoints}
+            return {endpoint.name: _known(lake, listing, held, endpoint.name, below, only_of) for endpoint in endpoints}
     except (DuckDBError, ArrowException, OSError) as error:
         said = str(error).partition("\n")[0]
         raise ConfigurationError(f"the results of earlier runs cannot be read: {said}. Remove or repair that file") from error
 
 
-def _known(lake: DuckDBPyConnection, listing: pl.DataFrame, held: pl.DataFrame, endpoint: str, below: Sequence[tuple[str, str]]) -> Known:
-    done = _frame(done_objects(lake, endpoint))
+def _known(
+    lake: DuckDBPyConnection,
+    listing: pl.DataFrame,
+    held: pl.DataFrame,
+    endpoint: str,
+    below: Sequence[tuple[str, str]],
+    only_of: str | None,
+) -> Known:
+    done = _frame(done_objects(lake, endpoint, only_of))
     gone = _frame(places_done(lake, endpoint, below)).join(listing, on="object_key_id", how="anti").height
     given_up = held.filter(pl.col("endpoint") == endpoint).select(*IDENTITY, pl.col("reason").cast(REASONS)).unique(IDENTITY)
     return Known(_ends(listing, done, given_up), gone)

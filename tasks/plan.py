@@ -42,12 +42,16 @@ logger = logging.getLogger("soundcheck.plan")
 
 @dataclass(frozen=True, slots=True)
 class PlanRules:
-    """What shapes a plan: ordered rules for raw audio, the longest session in hours, the bounds of a shard, and what to take of it all."""
+    """What shapes a plan: ordered rules for raw audio, the longest session in hours, the bounds of a shard, and what to take of it all.
+
+    force plans again what is done.
+    """
 
     parameter_rules: Sequence[ParameterRule] = ()
     max_session_hours: float = 6.0
     shards: ShardRules = field(default_factory=ShardRules)
     cut: Cut = field(default_factory=Cut)
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ async def make_plan(
     progress.step = "planning"
     listing = await asyncio.to_thread(read_listing, results, run.run_id, rules.parameter_rules)
     progress.listed = listing.height
-    known = await asyncio.to_thread(read_known, open_lake, listing, endpoints, sources)
+    known = await asyncio.to_thread(read_known, open_lake, listing, endpoints, sources, run.run_id if rules.force else None)
     with first_of_group():
         findings = await _look(Examiner(audio, rules.parameter_rules), rules, listing, known)
 

@@ -63,6 +63,8 @@ class Streaming:
     renewed_client: Callable[[VelmaClient], Awaitable[VelmaClient | None]]
     """A client with the key as it is now; None where it has not changed."""
     priority: int = 0
+    force: bool = False
+    """Also objects that have a result are streamed."""
     retries: RetryRules = field(default_factory=RetryRules)
     texts: TextPatterns = ()
     """Texts of the service that the installation knows besides those of the table."""

@@ -94,6 +94,7 @@ class Trial:
             month=month_of(self.started_at),
             estimate_ms=planned.estimate_ms,
             priority=streaming.priority,
+            force=streaming.force,
         )
 
     async def run(self) -> GiveUp | RetryAfter | None:

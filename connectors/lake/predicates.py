@@ -38,6 +38,14 @@ class Predicate:
             raise self._refused(error) from error
         return table
 
+    def rows(self, lake: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> pa.Table:
+        """These columns of the rows that it holds for."""
+        try:
+            table: pa.Table = self._bound(lake).filter(self._expression()).select(*map(duckdb.ColumnExpression, columns)).to_arrow_table()
+        except duckdb.Error as error:
+            raise self._refused(error) from error
+        return table
+
     def object_ids(self, lake: duckdb.DuckDBPyConnection) -> pa.Table:
         """The objects that it holds for: distinct (object_id)."""
         try:

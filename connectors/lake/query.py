@@ -71,10 +71,11 @@ def _connected(store: ResultStore | None) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def done_objects(connection: duckdb.DuckDBPyConnection, endpoint: str) -> pa.Table:
-    """What an endpoint has results for: distinct (object_id, object_key_id, params_hash)."""
+def done_objects(connection: duckdb.DuckDBPyConnection, endpoint: str, run_id: str | None = None) -> pa.Table:
+    """What an endpoint has results for, of one run or of all: distinct (object_id, object_key_id, params_hash)."""
     summaries = ENDPOINT_DATASETS[endpoint].summaries.name
-    return _read(connection, f"SELECT DISTINCT object_id, object_key_id, params_hash FROM {summaries}")  # noqa: S608 - a name of ours
+    query = f"SELECT DISTINCT object_id, object_key_id, params_hash FROM {summaries} WHERE run_id = coalesce(?, run_id)"  # noqa: S608 - a name of ours
+    return _read(connection, query, [run_id])
 
 
 def places_done(connection: duckdb.DuckDBPyConnection, endpoint: str, below: Sequence[tuple[str, str]]) -> pa.Table:

@@ -40,6 +40,9 @@ class ResultStore(Protocol):
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
 
+    def address(self, name: str) -> str:
+        """Where a file is, for whoever reads it without the store: a path, or s3://bucket/key."""
+
     def list(self, prefix: str) -> Iterator[str]:
         """The names under a folder (`music_frames/`), sorted; unfinished files are passed over."""
 
@@ -78,6 +81,10 @@ class FolderStore:
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
         return self._path(name).is_file()
+
+    def address(self, name: str) -> str:
+        """The path of a file."""
+        return str(self._path(name))
 
     def list(self, prefix: str) -> Iterator[str]:
         """The names under a folder, sorted."""
@@ -140,6 +147,10 @@ class S3Store:
             self._raise_unless_absent(error)
             return False
         return True
+
+    def address(self, name: str) -> str:
+        """The S3 address of a file."""
+        return f"s3://{self.bucket}/{self._key(name)}"
 
     def list(self, prefix: str) -> Iterator[str]:
         """The names under a prefix, sorted by their UTF-8 bytes as S3 gives them."""

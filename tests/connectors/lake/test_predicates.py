@@ -52,7 +52,10 @@ def test_an_object_with_several_results_is_there_once(lake):
 
 def test_no_answer_is_neither_yes_nor_no(lake):
     rows = Predicate("music_summaries", "music_pct >= 10").judge(lake, ["key", "music_pct"]).to_pylist()
-    assert sorted((row["key"], row["music_pct"], row["holds"]) for row in rows if row["key"] != "b") == [("a", 5.0, False), ("c", None, None)]
+    assert sorted((row["key"], row["music_pct"], row["holds"]) for row in rows if row["key"] != "b") == [
+        ("a", 5.0, False),
+        ("c", None, None),
+    ]
     assert [row["holds"] for row in rows if row["key"] == "b"] == [True, True]
 
 
@@ -94,5 +97,5 @@ def test_what_only_shows_in_the_rows_is_refused_as_well(lake):
     predicate = Predicate("music_latest", "CAST(key AS INTEGER) > 3")
     predicate.check()
     for use in (lambda: predicate.object_ids(lake), lambda: predicate.judge(lake, ["key"])):
-        with pytest.raises(QueryError, match="the predicate 'CAST.* Could not convert string"):
+        with pytest.raises(QueryError, match=r"the predicate 'CAST.* Could not convert string"):
             use()

@@ -1,0 +1,129 @@
+"""The commands that stream exactly what somebody names: `soundcheck backfill` and `soundcheck retry`."""
+
+from typing import Annotated, Any
+
+from flows.request import WHOLE, FlowName, Portion, Request
+from flows.run_commands import Flag, Flat, Json, run, show_plan
+from moderation.errors import ConfigurationError
+
+
+def backfill(
+    *source: str,
+    where: str | None = None,
+    portion: Annotated[Portion, Flat] = WHOLE,
+    force: Flag = False,
+    resume: str | None = None,
+    anyway: Flag = False,
+    org: str | None = None,
+    results: str | None = None,
+    endpoint: list[str] | None = None,
+    velma_url: str | None = None,
+    connections: int | None = None,
+    monthly_hours: float | None = None,
+    dry_run: Flag = False,
+    direct: Flag = False,
+    json: Json = False,
+) -> int:
+    """Stream what is named: prefixes, dates, a key list, or the objects for whose earlier results a condition holds.
+
+    It goes ahead of scans that run at the same time, and shares the catalogue with them without paying twice. What it has planned is
+    frozen: --resume goes on with exactly that.
+
+    Examples:
+
+        soundcheck backfill s3://music-uploads/2025/ --modified-from 2025-06-01 --modified-until 2025-07-01 --results out
+
+        soundcheck backfill keys:disputed.csv --bucket music-uploads --force
+
+        soundcheck backfill --where "music_pct > 50 and scan_date < '2026-06-01'" --endpoint ai_music --dry-run
+
+        soundcheck backfill --resume 20261121T101500Z-3fa2c1
+
+    Parameters
+    ----------
+    source
+        As for `soundcheck scan`; besides --where, prefixes that the objects must lie in.
+    where
+        A condition in DuckDB's SQL over the latest results (views music_latest and ai_music_latest): of each endpoint that has its columns.
+    portion
+        Which objects of the sources.
+    force
+        Stream again what is done: it is paid again.
+    resume
+        The run_id of a backfill that did not come to its end.
+    anyway
+        Resume though settings that shape a plan have changed since.
+    org
+        The organisation that pays, where the settings have several.
+    results
+        A folder, or s3://bucket/prefix.
+    endpoint
+        music or ai_music; may be given twice. Both by default.
+    velma_url
+        One host for every endpoint, such as ws://127.0.0.1:8765 for a local server.
+    connections
+        The most sessions at once on each endpoint.
+    monthly_hours
+        The most audio-hours this calendar month (UTC), over all endpoints.
+    dry_run
+        Only say what would be streamed, how long that is and what it costs.
+    direct
+        Run the same functions without Prefect.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.resuming import request_of  # noqa: PLC0415 - every command imports what it alone needs
+    from flows.settings import load_settings  # noqa: PLC0415
+
+    flags: dict[str, Any] = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url, "connections": connections}
+    settings = load_settings(**flags, monthly_hours=monthly_hours)
+    if resume is not None:
+        if source or where or force or dry_run or portion != WHOLE:
+            raise ConfigurationError("--resume goes on with what that run was asked for: give nothing else of it")
+        return run(settings, request_of(settings, resume, anyway=anyway), direct=direct, json=json)
+    request = Request(source, portion, FlowName.BACKFILL, where, force)
+    return show_plan(settings, request, json=json) if dry_run else run(settings, request, direct=direct, json=json)
+
+
+def retry(
+    *,
+    where: str,
+    portion: Annotated[Portion, Flat] = WHOLE,
+    org: str | None = None,
+    results: str | None = None,
+    endpoint: list[str] | None = None,
+    velma_url: str | None = None,
+    direct: Flag = False,
+    json: Json = False,
+) -> int:
+    """Release quarantined objects for which a condition holds, and stream them at once.
+
+    Examples:
+
+        soundcheck retry --where "reason = 'undecodable'" --results out
+
+        soundcheck retry --where "reason = 'incomplete' and key like 'labels/%'" --endpoint music
+
+    Parameters
+    ----------
+    where
+        A condition in DuckDB's SQL over the view quarantined_now.
+    portion
+        Which of them.
+    org
+        The organisation that pays, where the settings have several.
+    results
+        A folder, or s3://bucket/prefix.
+    endpoint
+        music or ai_music; may be given twice. Both by default.
+    velma_url
+        One host for every endpoint, such as ws://127.0.0.1:8765 for a local server.
+    direct
+        Run the same functions without Prefect.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.settings import load_settings  # noqa: PLC0415
+
+    flags: dict[str, Any] = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url}
+    return run(load_settings(**flags), Request((), portion, FlowName.RETRY, where), direct=direct, json=json)

@@ -1,0 +1,32 @@
+"""Finds the run that is to be taken up again, as its own record in the lake has it."""
+
+import json
+
+from connectors.lake.query import connect
+from connectors.s3 import S3Settings, s3_client
+from flows.request import Begun, Request
+from flows.run_settings import organisation_of
+from flows.settings import Settings
+from flows.wiring import results_of
+from moderation.errors import ConfigurationError
+
+
+def request_of(settings: Settings, run_id: str, *, anyway: bool = False) -> Request:
+    """What an earlier run of the organisation was asked for, to go on with it.
+
+    Raises ConfigurationError for a run that is not there, or that is no longer to be taken up: it came to its end.
+    """
+    own = organisation_of(settings, needs_key=False)
+    url = results_of(own)
+    with connect(url, s3_client(S3Settings()) if "://" in url else None) as lake:
+        query = "SELECT started_at, fingerprint, parameters, exit_code FROM runs_latest WHERE run_id = ? AND org = ?"
+        found = lake.execute(query, [run_id, own.org]).fetchone()
+    if found is None:
+        raise ConfigurationError(f'there is no run {run_id} of {own.org} in {url}: ask `soundcheck sql "from runs_latest"`')
+    started_at, fingerprint, parameters, exit_code = found
+    told = json.loads(parameters).get("request")
+    if told is None:
+        raise ConfigurationError(f"run {run_id} is of an older soundcheck, which did not write down what it was asked for: start it anew")
+    if exit_code == 0:
+        raise ConfigurationError(f"run {run_id} came to its end: there is nothing left of it")
+    return Request.from_json(told, Begun(run_id, started_at, fingerprint, anyway))

@@ -1,0 +1,115 @@
+"""Takes a frozen plan up again: what it streams and what has ended of that since, without looking at anything anew."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+from duckdb import DuckDBPyConnection
+
+from connectors.lake.packages import RUNS_FOLDER
+from connectors.lake.query import done_objects, quarantined_now
+from connectors.lake.store import ResultStore
+from moderation.endpoints import Endpoint
+from tasks.history import DECISIONS, IDENTITY, LOOK, REASONS, Known
+from tasks.listed import read_frame
+from tasks.plan_counts import count_plan
+from tasks.progress import Progress
+from tasks.shards import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What is left of a frozen plan: its shards, and the (endpoint, object_id) of what in them still has to be streamed."""
+
+    shards: list[Shard]
+    left: frozenset[tuple[str, str]]
+
+
+def has_manifest(results: ResultStore, run_id: str) -> bool:
+    """Whether a run has listed its sources to their end."""
+    return results.exists(f"{RUNS_FOLDER}/{run_id}/manifest.parquet")
+
+
+def has_plan(results: ResultStore, run_id: str) -> bool:
+    """Whether a run has come as far as its plan."""
+    return results.exists(f"{RUNS_FOLDER}/{run_id}/plan.parquet")
+
+
+def rest_of_plan(
+    results: ResultStore,
+    open_lake: Callable[[], DuckDBPyConnection],
+    run_id: str,
+    endpoints: Sequence[Endpoint],
+    progress: Progress,
+    *,
+    force: bool,
+) -> Rest:
+    """What a run's plan streams and has not ended yet, counted in the progress with all that has.
+
+    A result of anybody ends it; of a run that streams anew (force), only its own.
+    """
+    listing = read_frame(results, run_id, "manifest").unique("object_id", keep="first", maintain_order=True).with_row_index("position")
+    progress.listed = listing.height
+    plan = read_frame(results, run_id, "plan").join(listing.select("position", "object_id"), on="object_id")
+    with open_lake() as lake:
+        held = _frame(quarantined_now(lake))
+        known = {
+            each.name: _known(
+                plan.filter(pl.col("endpoint") == each.name),
+                _frame(done_objects(lake, each.name, run_id if force else None)),
+                held.filter(pl.col("endpoint") == each.name),
+            )
+            for each in endpoints
+        }
+    left = pl.concat(
+        [each.left.join(plan.filter(pl.col("endpoint") == name), on="position", maintain_order="left") for name, each in known.items()]
+    )
+    shards = _shards(left)
+    findings = (
+        left.select("position")
+        .unique(maintain_order=True)
+        .with_columns(pl.lit(None, REASONS).alias("reason"), pl.lit(None, pl.String).alias("detail"))
+    )
+    count_plan(progress, listing, known, findings, shards)
+    return Rest(shards, frozenset(left.select("endpoint", "object_id").iter_rows()))
+
+
+def _known(plan: pl.DataFrame, done: pl.DataFrame, held: pl.DataFrame) -> Known:
+    """A plan's decisions of one endpoint as they stand by now."""
+    streamed = plan.filter(pl.col("decision") == "stream")
+    is_done = streamed.join(done, on=IDENTITY, how="semi")["position"].implode()
+    given_up = streamed.join(held.unique(IDENTITY).select(*IDENTITY, pl.col("reason").alias("why")), on=IDENTITY).select("position", "why")
+    place = pl.col("position")
+    decision = (
+        pl.when(pl.col("decision") != "stream")
+        .then("decision")
+        .when(place.is_in(is_done))
+        .then(pl.lit("done"))
+        .when(pl.col("why").is_not_null())
+        .then(pl.lit("quarantined"))
+        .otherwise(pl.lit(LOOK))
+    )
+    ends = plan.join(given_up, on="position", how="left").select(
+        "position",
+        decision.cast(DECISIONS).alias("decision"),
+        pl.when(place.is_in(is_done)).then(None).otherwise(pl.coalesce("reason", "why")).cast(REASONS).alias("reason"),
+        pl.lit(value=False).alias("changed"),
+    )
+    return Known(ends.sort("position"), 0)
+
+
+def _shards(left: pl.DataFrame) -> list[Shard]:
+    """The shards of what is left, each endpoint's lone first object before all others while it is still to come."""
+    parts = left.group_by("shard", "endpoint").agg(pl.len().alias("objects"), pl.col("estimate_ms").sum()).sort("shard")
+    lowest = dict(left.group_by("endpoint").agg(pl.col("shard").min()).iter_rows())
+    shards = [
+        Shard(number, endpoint, objects, estimate_ms, first=objects == 1 and lowest[endpoint] == number)
+        for number, endpoint, objects, estimate_ms in parts.iter_rows()
+    ]
+    return sorted(shards, key=lambda shard: (not shard.first, shard.number))
+
+
+def _frame(table: object) -> pl.DataFrame:
+    frame = pl.from_arrow(table)  # type: ignore[arg-type]
+    assert isinstance(frame, pl.DataFrame), "a table has columns"
+    return frame
