@@ -1,12 +1,12 @@
 """What a person does with the ledger, on any host: look into it, pause, correct what a month has cost, settle what dead workers left."""
 
-import getpass
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from connectors.ledger import Ledger
 from connectors.spool import Spool
+from flows.person import who
 from flows.settings import Settings
 from flows.status import OrganisationStatus
 from flows.wiring import open_ledger, spool_of
@@ -89,7 +89,7 @@ async def adjust(settings: Settings, correction: Correction, entropy: Callable[[
                 correction.month,
                 hours_to_ms(correction.spent_hours),
                 hours_to_ms(correction.possible_hours),
-                getpass.getuser(),
+                who(),
                 correction.reason,
             ),
         )

@@ -181,7 +181,7 @@ _QUARANTINE = Dataset(
         _PARAMS_HASH,
         text("event", "What happened.", "quarantined | released"),
         text("reason", "Why, from the closed list of rules.md."),
-        text("detail", "A sentence for people.", nullable=True),
+        text("detail", "A sentence for people; of a release, who released it and why.", nullable=True),
         _RUN_ID,
         instant("happened_at", "When."),
     ),
