@@ -3,6 +3,8 @@
 A release is an event in the same log: the plan of the next scan finds the object held no more, and streams it or holds it again.
 """
 
+from datetime import timedelta
+
 import polars as pl
 from duckdb import DuckDBPyConnection
 
@@ -13,6 +15,8 @@ from tasks.records import Run
 
 EVERYTHING = "true"
 """The predicate that holds for every row."""
+RESOLUTION = timedelta(microseconds=1)
+"""Of the instants in the lake."""
 _VIEW = "quarantined_now"
 _COLUMNS = (
     "org",
@@ -44,7 +48,8 @@ def held_now(lake: DuckDBPyConnection, org: str, where: str = EVERYTHING) -> pl.
 def release(results: ResultStore, held: pl.DataFrame, run: Run, who: str, why: str) -> None:
     """Put on record that somebody lets these rows of `held_now` be planned again; for the same run it may be repeated.
 
-    Raises what the store raises. No release is dated before what it releases, whatever the clocks of two hosts say.
+    Raises what the store raises. A release comes after what it releases, whatever the clocks of two hosts say; what the same run finds out
+    after that has its instant, too, and wins.
     """
     if held.is_empty():
         return
@@ -52,6 +57,6 @@ def release(results: ResultStore, held: pl.DataFrame, run: Run, who: str, why: s
         pl.lit("released").alias("event"),
         pl.lit(f"{who}: {why}").alias("detail"),
         pl.lit(run.run_id).alias("run_id"),
-        pl.max_horizontal("happened_at", pl.lit(run.started_at)).alias("happened_at"),
+        pl.max_horizontal(pl.col("happened_at") + RESOLUTION, pl.lit(run.started_at)).alias("happened_at"),
     )
     write_rows(results, "quarantine", run.run_id, run.scan_date, "release", rows.to_arrow())

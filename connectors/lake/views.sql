@@ -25,7 +25,7 @@ CREATE VIEW quarantined_now AS
 SELECT object_id, endpoint, params_hash, reason, detail, org, bucket, key, version_id, etag, run_id, happened_at
 FROM quarantine
 QUALIFY event = 'quarantined'
-    AND row_number() OVER (PARTITION BY object_id, endpoint, params_hash ORDER BY happened_at DESC, event DESC) = 1;
+    AND row_number() OVER (PARTITION BY object_id, endpoint, params_hash ORDER BY happened_at DESC, event) = 1;
 
 -- The objects with a music result and neither a result nor a quarantine of the AI-music endpoint; filter by music_pct.
 CREATE VIEW cascade_backlog AS
