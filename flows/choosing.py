@@ -2,18 +2,42 @@
 
 import asyncio
 
+import polars as pl
+
 from connectors.catalogue import Source
-from flows.request import Request
+from flows.person import who
+from flows.request import FlowName, Request
 from flows.sources import prefixes_of
 from flows.wiring import Wired, WiredToPlan
-from tasks.choose import choose, predicates
+from tasks.choose import chosen_results, freeze, frozen, predicates
+from tasks.quarantine import held_now, release
 from tasks.records import Run
+
+RELEASED = "released to be tried again"
 
 
 async def source_of(wired: Wired | WiredToPlan, request: Request, run: Run) -> Source:
-    """The source of a run. Raises QueryError for a predicate that cannot be asked, ConfigurationError where it chooses nothing."""
+    """The source of a run: what is chosen is frozen as a key list first, so that a run that is taken up again finds it as it was.
+
+    Raises QueryError for a predicate that cannot be asked, ConfigurationError where it chooses nothing.
+    """
     if request.where is None:
         return wired.source
-    asked = await asyncio.to_thread(predicates, request.where)
-    address = await asyncio.to_thread(choose, wired.open_lake, wired.results, run, asked, prefixes_of(request.sources))
-    return wired.key_list(address)
+    choose = _held if request.flow is FlowName.RETRY else _chosen
+    return wired.key_list(await asyncio.to_thread(choose, wired, request, run, request.where))
+
+
+def _chosen(wired: Wired | WiredToPlan, request: Request, run: Run, where: str) -> str:
+    asked = predicates(where)
+    address = frozen(wired.results, run)
+    return address or freeze(wired.results, run, chosen_results(wired.open_lake, run.org, asked, prefixes_of(request.sources)), where)
+
+
+def _held(wired: Wired | WiredToPlan, request: Request, run: Run, where: str) -> str:
+    """The quarantined objects, frozen before they are released: whoever goes on with the run finds those not released yet, too."""
+    del request
+    with wired.open_lake() as lake:
+        held = held_now(lake, run.org, where).filter(pl.col("endpoint").is_in([endpoint.name for endpoint in wired.endpoints]))
+    address = frozen(wired.results, run) or freeze(wired.results, run, held, where)
+    release(wired.results, held, run, who(), RELEASED)
+    return address

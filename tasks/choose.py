@@ -1,4 +1,4 @@
-"""Chooses objects by a predicate over earlier results, and leaves them as a key list under the run: what a backfill works from."""
+"""Chooses objects by a predicate, and leaves them as a key list under the run: what a backfill or a retry works from."""
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -38,25 +38,34 @@ def predicates(condition: str) -> list[Predicate]:
     return found
 
 
-def choose(
-    open_lake: Callable[[], DuckDBPyConnection], results: ResultStore, run: Run, asked: Sequence[Predicate], below: Sequence[S3Uri] = ()
-) -> str:
-    """The address of the key list of those that any predicate holds for; below are the prefixes that they must lie in, if any are given.
+def frozen(results: ResultStore, run: Run) -> str | None:
+    """The address of the key list that a run left when it began, None where it has none yet."""
+    name = _name(run)
+    return results.address(name) if results.exists(name) else None
 
-    A run that is taken up again finds its list as it was. Raises ConfigurationError where nothing is chosen, QueryError.
-    """
-    name = f"{RUNS_FOLDER}/{run.run_id}/chosen.parquet"
-    if not results.exists(name):
-        with open_lake() as lake:
-            chosen = pl.concat([_frame(predicate, lake, run.org) for predicate in asked])
-        if below:
-            chosen = chosen.filter(pl.any_horizontal(_lies_in(prefix) for prefix in below))
-        if chosen.is_empty():
-            raise ConfigurationError(f"no result satisfies {asked[0].condition!r}: ask with `soundcheck sql` what there is")
-        out = BytesIO()
-        chosen.unique(["bucket", "key", "etag"]).sort("bucket", "key", "etag").write_parquet(out)
-        results.put(name, out.getvalue())
-    return results.address(name)
+
+def freeze(results: ResultStore, run: Run, chosen: pl.DataFrame, condition: str) -> str:
+    """Write the key list of a run, and return its address. Raises ConfigurationError where the condition has chosen nothing."""
+    if chosen.is_empty():
+        raise ConfigurationError(f"nothing satisfies {condition!r}: ask with `soundcheck sql` what there is")
+    rows = chosen.select(name for name in FACTS if name in chosen.columns).unique(["bucket", "key", "etag"]).sort("bucket", "key", "etag")
+    out = BytesIO()
+    rows.write_parquet(out)
+    results.put(_name(run), out.getvalue())
+    return results.address(_name(run))
+
+
+def chosen_results(
+    open_lake: Callable[[], DuckDBPyConnection], org: str, asked: Sequence[Predicate], below: Sequence[S3Uri] = ()
+) -> pl.DataFrame:
+    """The FACTS of an organisation's results that any predicate holds for; below are prefixes that they must lie in, if any are given."""
+    with open_lake() as lake:
+        chosen = pl.concat([_frame(predicate, lake, org) for predicate in asked])
+    return chosen.filter(pl.any_horizontal(_lies_in(prefix) for prefix in below)) if below else chosen
+
+
+def _name(run: Run) -> str:
+    return f"{RUNS_FOLDER}/{run.run_id}/chosen.parquet"
 
 
 def _frame(predicate: Predicate, lake: DuckDBPyConnection, org: str) -> pl.DataFrame:

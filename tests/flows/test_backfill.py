@@ -99,7 +99,7 @@ async def test_what_cannot_be_gone_on_with_or_chosen_is_said(world, make_wav, tm
         request_of(world.settings, report.run_id)
     with pytest.raises(ConfigurationError, match="there is no run nobody"):
         request_of(world.settings, "nobody")
-    with pytest.raises(ConfigurationError, match="no result satisfies"):
+    with pytest.raises(ConfigurationError, match="nothing satisfies"):
         await world.scan_request(named(where="music_pct > 1000"))
     with pytest.raises(QueryError, match="columns of music_latest are"):
         await world.scan_request(named(where="no_such_column = 1"))
@@ -107,3 +107,21 @@ async def test_what_cannot_be_gone_on_with_or_chosen_is_said(world, make_wav, tm
         Request(("./here",), where="true")
     with pytest.raises(ConfigurationError, match="give nothing else"):
         backfill("s3://catalogue/", resume="x")
+
+
+async def test_a_retry_releases_what_it_names_and_streams_it(world, make_wav):
+    for key in ("one.flac", "two.flac"):
+        world.put(key, b"fLaC" + bytes(range(256)) * 8)
+    assert (await world.scan()).counts()["quarantined"] == 2
+    world.put("one.flac", make_wav(1.0))  # by another name, and mended: the next scan takes it as what it is
+    report = await world.scan_request(Request(flow=FlowName.RETRY, where="key = 'two.flac' and reason = 'undecodable'"))
+    assert (report.exit_code, report.counts()["objects"]) == (ExitCode.QUARANTINED, 1)
+    assert world.ask("SELECT key, event FROM quarantine WHERE endpoint = 'music' ORDER BY happened_at, event") == [
+        ("one.flac", "quarantined"),
+        ("two.flac", "quarantined"),
+        ("two.flac", "released"),
+        ("two.flac", "quarantined"),
+    ]
+    assert world.ask(f"SELECT flow FROM runs_latest WHERE run_id = '{report.run_id}'") == [("retry",)]
+    with pytest.raises(ConfigurationError, match="nothing satisfies"):
+        await world.scan_request(Request(flow=FlowName.RETRY, where="reason = 'too_long'"))
