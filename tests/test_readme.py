@@ -33,11 +33,12 @@ def test_every_make_target_it_names_exists():
     assert {"demo", "test", "setup", "check"} <= named <= targets
 
 
-def test_the_deployment_names_a_flow_by_its_dotted_path():
+def test_the_deployments_name_their_flows_by_dotted_paths():
     deployments = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    assert [deployment["entrypoint"] for deployment in deployments] == ["flows.scan.scan_catalogue"]
-    source = (ROOT / "flows" / "scan.py").read_text(encoding="utf-8")
-    assert "async def scan_catalogue(" in source
+    assert {deployment["name"] for deployment in deployments} == {"scan", "backfill", "retry"}
+    for deployment in deployments:
+        package, module, flow = deployment["entrypoint"].split(".")
+        assert f"async def {flow}(" in (ROOT / package / f"{module}.py").read_text(encoding="utf-8")
 
 
 def test_every_example_of_a_settings_file_is_one(tmp_path, monkeypatch):
