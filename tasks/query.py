@@ -16,11 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from connectors.lake.query import connect
+from connectors.lake.query import QueryError, connect, one_line
 from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore, open_store
 from moderation.errors import ConfigurationError
-from moderation.outcomes import ExitCode
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -28,12 +27,6 @@ if TYPE_CHECKING:
 TABLE_ROWS = 1000
 """Rows that a table on a terminal shows at most."""
 _FETCHED_ROWS = 10_000
-
-
-class QueryError(ConfigurationError):
-    """A query that cannot be answered: its SQL is wrong, or it is no single SELECT."""
-
-    exit_code = ExitCode.USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +59,7 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
             raise QueryError("The query must be a single SELECT: results are only read.")
         cursor = connection.execute(statements[0])
     except duckdb.Error as error:
-        raise QueryError(_one_line(error)) from error
+        raise QueryError(one_line(error)) from error
     return Answer(_distinct([column[0] for column in cursor.description or ()]), _rows(cursor))
 
 
@@ -109,12 +102,7 @@ def _rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         while rows := cursor.fetchmany(_FETCHED_ROWS):
             yield from rows
     except duckdb.Error as error:
-        raise QueryError(_one_line(error)) from error
-
-
-def _one_line(error: duckdb.Error) -> str:
-    """What DuckDB says, less the query that it repeats."""
-    return " ".join(str(error).partition("\nLINE ")[0].split())
+        raise QueryError(one_line(error)) from error
 
 
 def _distinct(names: list[str]) -> list[str]:

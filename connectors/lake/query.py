@@ -20,6 +20,8 @@ from connectors.lake.packages import RUNS_FOLDER, publishing_order
 from connectors.lake.schemas import ENDPOINT_DATASETS, PARTITION, datasets
 from connectors.lake.store import FolderStore, ResultStore, S3Store, open_store
 from connectors.lake.views import views_sql
+from moderation.errors import ConfigurationError
+from moderation.outcomes import ExitCode
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -33,6 +35,12 @@ _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
 _GLOB_CHARACTERS = re.compile(r"[*?\[\\]")
 
 
+class QueryError(ConfigurationError):
+    """A query that cannot be answered: its SQL is wrong, or it is not of the kind that is asked for."""
+
+    exit_code = ExitCode.USAGE
+
+
 def connect(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckDBPyConnection:
     """A connection over the results at a path or `s3://bucket/prefix`, closed to everything else; s3 as in `open_store`.
 
@@ -40,7 +48,15 @@ def connect(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckDBPyCo
     come later may show or not: connect anew. Times are shown in UTC. Raises ConfigurationError for a bad address, and what
     the store raises when it is listed.
     """
-    store = open_store(results_url, s3)
+    return _connected(open_store(results_url, s3))
+
+
+def connect_to_nothing() -> duckdb.DuckDBPyConnection:
+    """The same tables and views without a row, closed to every file: what a query can be checked against where no results can be read."""
+    return _connected(None)
+
+
+def _connected(store: ResultStore | None) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:", config=_CONFIGURATION)
     try:
         connection.execute("SET TimeZone = 'UTC'")
@@ -99,7 +115,12 @@ def _read(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequenc
     return table
 
 
-def _shut_in(connection: duckdb.DuckDBPyConnection, store: ResultStore) -> None:
+def one_line(error: duckdb.Error) -> str:
+    """What DuckDB says, less the query that it repeats."""
+    return " ".join(str(error).partition("\nLINE ")[0].split())
+
+
+def _shut_in(connection: duckdb.DuckDBPyConnection, store: ResultStore | None) -> None:
     """Leave DuckDB the results folder alone, and its settings unchangeable."""
     if isinstance(store, FolderStore):
         # a pattern is held against this list as it is written, a file by its name
@@ -115,8 +136,8 @@ def _listing_order() -> tuple[Dataset, ...]:
     return (*(dataset for dataset in datasets().values() if dataset not in published), *reversed(published))
 
 
-def _add_table(connection: duckdb.DuckDBPyConnection, store: ResultStore, dataset: Dataset) -> None:
-    names = _files(store, dataset)
+def _add_table(connection: duckdb.DuckDBPyConnection, store: ResultStore | None, dataset: Dataset) -> None:
+    names = _files(store, dataset) if store is not None else []
     if isinstance(store, S3Store) and names:
         connection.register(dataset.name, _s3_dataset(store, dataset, names))
         return

@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from connectors.lake.packages import write_rows
-from connectors.lake.query import connect
+from connectors.lake.query import QueryError, connect
 from connectors.lake.store import FolderStore
 from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode
-from tasks.query import TABLE_ROWS, QueryError, ask, open_results, render_table, to_csv, to_json
+from tasks.query import TABLE_ROWS, ask, open_results, render_table, to_csv, to_json
 
 VALUES = """
 SELECT 1 AS n, 2::HUGEINT << 70 AS huge, 0.5 AS share, 'nan'::DOUBLE AS nothing, '-inf'::DOUBLE AS endless, NULL AS missing,
