@@ -82,6 +82,7 @@ def scan(
     velma_url: str | None = None,
     connections: int | None = None,
     monthly_hours: float | None = None,
+    cascade: str | None = None,
     direct: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
@@ -97,6 +98,8 @@ def scan(
         soundcheck scan s3://music-uploads/ --results out --endpoint music --direct --json
 
         soundcheck scan s3://acme-uploads/2026/ --org acme
+
+        soundcheck scan s3://music-uploads/ --results out --cascade "music_pct >= 10"
 
     Parameters
     ----------
@@ -114,6 +117,8 @@ def scan(
         The most sessions at once on each endpoint.
     monthly_hours
         The most audio-hours this calendar month (UTC), over all endpoints.
+    cascade
+        What a music result must say for the AI-music endpoint to be asked, as SQL over the columns of music_summaries; "" asks always.
     direct
         Run the same functions without Prefect, for small on-demand work.
     json
@@ -130,7 +135,7 @@ def scan(
     from flows.wiring import check_before_start, state_of  # noqa: PLC0415
 
     flags = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url}
-    settings = run_settings(load_settings(**flags, connections=connections, monthly_hours=monthly_hours), source)
+    settings = run_settings(load_settings(**flags, connections=connections, monthly_hours=monthly_hours, cascade=cascade), source)
 
     async def run() -> Report:
         if direct:

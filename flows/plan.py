@@ -21,6 +21,7 @@ from moderation.budget import MS_PER_HOUR, Allowance, month_of
 from moderation.forecasts import Load, eta_s
 from moderation.identity import run_id
 from moderation.usage import Usage
+from tasks.cascade import SECOND
 from tasks.cut import Cut
 from tasks.forecast import EndpointForecast, Forecast
 from tasks.list_catalogue import list_catalogue
@@ -108,6 +109,8 @@ class PlanReport:
                 for source, known in each.hours.items()
             },
             "unsupported_hours": hours(each.decodable_ms),
+            "undecided": each.undecided.objects,
+            "undecided_hours": hours(each.undecided.ms),
             "bytes_to_read": each.size_bytes,
             "shards": each.shards,
             "connections": self.connections[each.endpoint],
@@ -123,7 +126,9 @@ async def plan_scan(settings: Settings, source: str, cut: Cut | None = None) -> 
         run = Run(run_id(started_at, wired.entropy(3)), settings.org, started_at)
         progress = Progress()
         await list_catalogue(wired.source(uri), wired.results, run, progress)
-        rules = PlanRules([raw.rule() for raw in settings.raw_rules], settings.max_session_hours, cut=cut or Cut())
+        rules = PlanRules(
+            [raw.rule() for raw in settings.raw_rules], settings.max_session_hours, cascade=settings.cascade, cut=cut or Cut()
+        )
         plan = await make_plan(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, sources=[uri], dry=True)
         return await _reported(wired, run, uri, plan)
 
@@ -141,7 +146,7 @@ async def _reported(wired: WiredToPlan, run: Run, uri: S3Uri, plan: Plan) -> Pla
         _left_ms(settings, usages.get(EVERY_ENDPOINT)),
         speeds,
         connections,
-        _eta_s(plan, speeds, connections, settings.total_connections),
+        _eta_s(plan, speeds, connections, settings),
         settings.prices,
         settings.currency,
     )
@@ -165,16 +170,17 @@ def _left_ms(settings: Settings, usage: Usage | None) -> int | None:
     return Allowance(cap, usage.hours.taken if usage else 0).left
 
 
-def _eta_s(plan: Plan, speeds: Mapping[str, float | None], connections: Mapping[str, int], total_connections: int | None) -> float | None:
-    loads = []
+def _eta_s(plan: Plan, speeds: Mapping[str, float | None], connections: Mapping[str, int], settings: Settings) -> float | None:
+    loads: dict[str, Load] = {}
     for each in plan.forecast.endpoints:
         speed = speeds[each.endpoint]
         if each.ms and not speed:
             return None
         if speed:
             first_ms = _first_ms(plan.shards, each.endpoint)
-            loads.append(Load(each.ms, each.longest_ms, first_ms, speed, connections[each.endpoint]))
-    return eta_s(loads, total_connections)
+            loads[each.endpoint] = Load(each.ms, each.longest_ms, first_ms, speed, connections[each.endpoint])
+    second = [loads.pop(SECOND)] if settings.cascade is not None and SECOND in loads else []
+    return eta_s(loads.values(), settings.total_connections) + eta_s(second, settings.total_connections)
 
 
 def _first_ms(shards: Sequence[Shard], endpoint: str) -> int:

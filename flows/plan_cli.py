@@ -24,6 +24,7 @@ def plan(
     max_hours: Hours = None,
     connections: int | None = None,
     monthly_hours: float | None = None,
+    cascade: str | None = None,
     json: Json = False,
 ) -> int:
     """Say what a scan would stream, how many hours that is, what they cost and how long they take. Nothing is streamed, no key is needed.
@@ -57,6 +58,8 @@ def plan(
         The most sessions at once on each endpoint.
     monthly_hours
         The most audio-hours this calendar month (UTC), over all endpoints.
+    cascade
+        What a music result must say for the AI-music endpoint to be asked, as SQL such as "music_pct >= 10".
     json
         Print one JSON object on standard output, and nothing else there.
     """
@@ -68,7 +71,7 @@ def plan(
     from tasks.cut import Cut  # noqa: PLC0415
 
     flags = {"org": org, "results": results, "endpoints": endpoint, "connections": connections, "monthly_hours": monthly_hours}
-    settings = run_settings(load_settings(**flags), source, needs_key=False)
+    settings = run_settings(load_settings(**flags, cascade=cascade), source, needs_key=False)
     report = asyncio.run(plan_scan(settings, source, Cut(sample, limit, max_hours)))
     if json:
         say_json(report.counts())

@@ -22,13 +22,14 @@ from moderation.identity import run_id
 from moderation.outcomes import ExitCode
 from moderation.retry import RetryBudget
 from tasks.admission import Admission
+from tasks.cascade import plan_second_stage
 from tasks.leases import Leases
 from tasks.list_catalogue import list_catalogue
 from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
 from tasks.records import Run
 from tasks.shards import Shard, load_shard
-from tasks.stream import Streaming, stream_shard
+from tasks.stream import Streaming, stream_claimed, stream_shard
 
 SHARDS_AT_ONCE = 4
 """Shards of one endpoint side by side: the long tail of one is filled by the next."""
@@ -110,20 +111,37 @@ class _Scan:
         rules = PlanRules(
             parameter_rules=[raw.rule() for raw in wired.settings.raw_rules],
             max_session_hours=wired.settings.max_session_hours,
+            cascade=wired.settings.cascade,
         )
         shards = await self.execute(
             "plan", lambda: plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
         )
+        await self._stream_and_publish(shards)
+        if rules.cascade is not None and not self.watch.stop:
+            await self._stream_and_publish(await self._second_stage(rules.cascade, rules))
+        progress.step = "finished"
+        logger.info("%s: %s", run.run_id, progress.line())
+        return recovered
+
+    async def _stream_and_publish(self, shards: Sequence[Shard]) -> None:
+        progress, run = self.watch.progress, self.run
         try:
             if shards:
                 progress.step = "streaming"
                 await self._stream(shards)
         finally:  # what was paid for is published, however the rest ended
             progress.step = "publishing"
-            await self.execute("publish", lambda: wired.publisher.publish_run(run.run_id, run.scan_date))
-        progress.step = "finished"
-        logger.info("%s: %s", run.run_id, progress.line())
-        return recovered
+            await self.execute("publish", lambda: self.wired.publisher.publish_run(run.run_id, run.scan_date))
+
+    async def _second_stage(self, condition: str, rules: PlanRules) -> list[Shard]:
+        """The shards of what a cascade left to the music results, which other runs at work may have brought, too."""
+        wired = self.wired
+
+        async def step() -> list[Shard]:
+            await wired.publisher.recover()
+            return await plan_second_stage(wired.results, wired.open_lake, self.run, condition, rules.shards, self.watch.progress)
+
+        return await self.execute("plan the second stage", step)
 
     async def _set_limits(self) -> None:
         """Write the ceilings, caps and prices of the settings into the ledger, where every process keeps them."""
@@ -144,6 +162,8 @@ class _Scan:
             leases = group.create_task(streaming.admission.leases.keep())
             await self._stream_all(streaming, [shard for shard in shards if shard.first])
             await self._stream_all(streaming, [shard for shard in shards if not shard.first])
+            if streaming.claimed:
+                await self.execute("wait for what others stream", lambda: stream_claimed(streaming))
             leases.cancel()
 
     def _streaming(self) -> Streaming:
@@ -236,7 +256,7 @@ class _Scan:
     def _row(self, state: str, exit_code: ExitCode | None, message: str) -> dict[str, Any]:
         progress, settings = self.watch.progress, self.wired.settings
         parameters = settings.model_dump(mode="json", exclude={"api_key", "proxy"})
-        shaping = {name: parameters[name] for name in ("endpoints", "raw_rules", "max_session_hours")}
+        shaping = {name: parameters[name] for name in ("endpoints", "raw_rules", "max_session_hours", "cascade")}
         objects = progress.objects()
         return {
             "run_id": self.run.run_id,
@@ -257,5 +277,5 @@ class _Scan:
             **{standing.value: objects[standing] for standing in Standing},
             "audio_ms_settled": progress.audio_ms,
             "audio_ms_at_risk": progress.at_risk_ms,
-            "audio_ms_saved": 0,
+            "audio_ms_saved": progress.saved_ms,
         }

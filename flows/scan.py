@@ -43,6 +43,7 @@ async def scan_catalogue(
     endpoints: list[str] | None = None,
     velma_url: str | None = None,
     org: str | None = None,
+    cascade: str | None = None,
 ) -> State[dict[str, Any]]:
     """Scan the audio below `source` (s3://bucket/prefix) and publish what the service finds.
 
@@ -50,7 +51,7 @@ async def scan_catalogue(
     """
     watch = WATCH.get() or Watch()
     try:
-        settings = run_settings(watch.settings or load_settings(results=results, endpoints=endpoints, velma_url=velma_url, org=org), source)
+        settings = run_settings(watch.settings or load_settings(results=results, endpoints=endpoints, velma_url=velma_url, org=org, cascade=cascade), source)
         grace_seconds = settings.grace_seconds if watch.settings is not None else min(settings.grace_seconds, RUNNER_GRACE_SECONDS)
         async with (
             Mirror.open() as mirror,
