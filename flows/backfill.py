@@ -21,6 +21,7 @@ async def backfill_catalogue(
     endpoints: list[str] | None = None,
     velma_url: str | None = None,
     org: str | None = None,
+    cascade: str | None = None,
     portion: Portion = WHOLE,
 ) -> State[dict[str, Any]]:
     """Stream what `source` names, or the objects for whose earlier results `where` holds; with force again what is done.
@@ -28,7 +29,7 @@ async def backfill_catalogue(
     resume is the name of a backfill to go on with, anyway goes on though settings that shape a plan have changed. What is not given comes
     from the settings of the process that runs this.
     """
-    flags = {"results": results, "endpoints": endpoints, "velma_url": velma_url, "org": org}
+    flags = {"results": results, "endpoints": endpoints, "velma_url": velma_url, "org": org, "cascade": cascade}
     if resume is not None:
         return await run_request(flags, lambda settings: request_of(settings, resume, anyway=anyway))
     return await run_request(flags, lambda _: Request(several(source or []), portion, FlowName.BACKFILL, where, force))
@@ -41,8 +42,9 @@ async def retry_quarantined(
     endpoints: list[str] | None = None,
     velma_url: str | None = None,
     org: str | None = None,
+    cascade: str | None = None,
     portion: Portion = WHOLE,
 ) -> State[dict[str, Any]]:
     """Release the quarantined objects for which `where` holds, and stream them."""
-    flags = {"results": results, "endpoints": endpoints, "velma_url": velma_url, "org": org}
+    flags = {"results": results, "endpoints": endpoints, "velma_url": velma_url, "org": org, "cascade": cascade}
     return await run_request(flags, lambda _: Request((), portion, FlowName.RETRY, where))

@@ -20,6 +20,7 @@ def backfill(
     velma_url: str | None = None,
     connections: int | None = None,
     monthly_hours: float | None = None,
+    cascade: str | None = None,
     dry_run: Flag = False,
     direct: Flag = False,
     json: Json = False,
@@ -65,6 +66,8 @@ def backfill(
         The most sessions at once on each endpoint.
     monthly_hours
         The most audio-hours this calendar month (UTC), over all endpoints.
+    cascade
+        What a music result must say for the AI-music endpoint to be asked, as SQL such as "music_pct >= 10".
     dry_run
         Only say what would be streamed, how long that is and what it costs.
     direct
@@ -76,7 +79,7 @@ def backfill(
     from flows.settings import load_settings  # noqa: PLC0415
 
     flags: dict[str, Any] = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url, "connections": connections}
-    settings = load_settings(**flags, monthly_hours=monthly_hours)
+    settings = load_settings(**flags, monthly_hours=monthly_hours, cascade=cascade)
     if resume is not None:
         if source or where or force or dry_run or portion != WHOLE:
             raise ConfigurationError("--resume goes on with what that run was asked for: give nothing else of it")

@@ -1,4 +1,4 @@
-"""What a run lists: its sources, or the objects that a predicate chooses."""
+"""What a run lists, its sources or the objects that a predicate chooses, and by which rules it plans them."""
 
 import asyncio
 
@@ -7,13 +7,26 @@ import polars as pl
 from connectors.catalogue import Source
 from flows.person import who
 from flows.request import FlowName, Request
+from flows.settings import Settings
 from flows.sources import prefixes_of
 from flows.wiring import Wired, WiredToPlan
 from tasks.choose import chosen_results, freeze, frozen, predicates
+from tasks.plan import PlanRules
 from tasks.quarantine import held_now, release
 from tasks.records import Run
 
 RELEASED = "released to be tried again"
+
+
+def plan_rules(settings: Settings, request: Request) -> PlanRules:
+    """What shapes the plan of a request."""
+    return PlanRules(
+        parameter_rules=[raw.rule() for raw in settings.raw_rules],
+        max_session_hours=settings.max_session_hours,
+        cascade=settings.cascade,
+        cut=request.portion.cut,
+        force=request.force,
+    )
 
 
 async def source_of(wired: Wired | WiredToPlan, request: Request, run: Run) -> Source:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from connectors.lake.query import measured_speed
-from flows.choosing import source_of
+from flows.choosing import plan_rules, source_of
 from flows.report import hours
 from flows.request import Request
 from flows.setting_types import hours_ms
@@ -25,9 +25,10 @@ from moderation.forecasts import Load, eta_s
 from moderation.identity import run_id
 from moderation.selection import LeftOut
 from moderation.usage import Usage
+from tasks.cascade import SECOND
 from tasks.forecast import EndpointForecast, Forecast
 from tasks.list_catalogue import list_catalogue
-from tasks.plan import Plan, PlanRules, make_plan
+from tasks.plan import Plan, make_plan
 from tasks.progress import Progress
 from tasks.records import Run
 from tasks.shards import Shard
@@ -113,6 +114,8 @@ class PlanReport:
                 for source, known in each.hours.items()
             },
             "unsupported_hours": hours(each.decodable_ms),
+            "undecided": each.undecided.objects,
+            "undecided_hours": hours(each.undecided.ms),
             "bytes_to_read": each.size_bytes,
             "shards": each.shards,
             "connections": self.connections[each.endpoint],
@@ -120,17 +123,15 @@ class PlanReport:
         }
 
 
-async def plan_scan(settings: Settings, wanted: str | Request) -> PlanReport:
+async def plan_scan(given: Settings, wanted: str | Request) -> PlanReport:
     """Plan a scan of all of one source, or of what a request asks for, without a key and without a session."""
     request = Request.of(wanted)
-    async with wired_to_plan(settings, request) as wired:
-        started_at = wired.now()
+    async with wired_to_plan(given, request) as wired:
+        settings, started_at = wired.settings, wired.now()
         run = Run(run_id(started_at, wired.entropy(3)), wired.settings.org, started_at)
         progress = Progress()
         await list_catalogue(await source_of(wired, request, run), wired.results, run, progress, wired.selection)
-        rules = PlanRules(
-            [raw.rule() for raw in settings.raw_rules], settings.max_session_hours, cut=request.portion.cut, force=request.force
-        )
+        rules = plan_rules(settings, request)
         listed = [] if request.portion.is_filtered or request.where else prefixes_of(request.sources)
         plan = await make_plan(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, sources=listed, dry=True)
         return await _reported(wired, run, request, plan, progress.left_out)
@@ -150,7 +151,7 @@ async def _reported(wired: WiredToPlan, run: Run, request: Request, plan: Plan, 
         _left_ms(settings, usages.get(EVERY_ENDPOINT)),
         speeds,
         connections,
-        _eta_s(plan, speeds, connections, settings.total_connections),
+        _eta_s(plan, speeds, connections, settings),
         settings.prices,
         settings.currency,
     )
@@ -174,16 +175,17 @@ def _left_ms(settings: Settings, usage: Usage | None) -> int | None:
     return Allowance(cap, usage.hours.taken if usage else 0).left
 
 
-def _eta_s(plan: Plan, speeds: Mapping[str, float | None], connections: Mapping[str, int], total_connections: int | None) -> float | None:
-    loads = []
+def _eta_s(plan: Plan, speeds: Mapping[str, float | None], connections: Mapping[str, int], settings: Settings) -> float | None:
+    loads: dict[str, Load] = {}
     for each in plan.forecast.endpoints:
         speed = speeds[each.endpoint]
         if each.ms and not speed:
             return None
         if speed:
             first_ms = _first_ms(plan.shards, each.endpoint)
-            loads.append(Load(each.ms, each.longest_ms, first_ms, speed, connections[each.endpoint]))
-    return eta_s(loads, total_connections)
+            loads[each.endpoint] = Load(each.ms, each.longest_ms, first_ms, speed, connections[each.endpoint])
+    second = [loads.pop(SECOND)] if settings.cascade is not None and SECOND in loads else []
+    return eta_s(loads.values(), settings.total_connections) + eta_s(second, settings.total_connections)
 
 
 def _first_ms(shards: Sequence[Shard], endpoint: str) -> int:

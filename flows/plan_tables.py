@@ -65,6 +65,12 @@ def _lines(report: PlanReport) -> Iterator[str]:
         yield f"Left out of the catalogue: {', '.join(f'{count} {why}' for why, count in report.left_out.items())}."
     if unsupported := max((each.decodable_ms for each in report.forecast.endpoints), default=0):
         yield f"Not among them: {hours(unsupported)} hours of formats that the service does not take."
+    for each in report.forecast.endpoints:
+        if each.undecided.objects:
+            yield (
+                f"At most: {each.undecided.objects} objects ({hours(each.undecided.ms)} hours) of {each.endpoint} have no music result yet, "
+                "and are streamed only where the cascade says so."
+            )
     if report.price is not None:
         yield f"Price: {report.price:,.2f} {report.currency or ''}".rstrip()
     left = "no cap is set" if report.left_ms is None else f"{hours(report.left_ms)} hours"

@@ -27,7 +27,10 @@ class Report:
     recovered: int = 0
 
     def counts(self) -> dict[str, Any]:
-        """The figures as JSON has them: every object counts once, its endpoints apart. at_risk_hours are possibly billed."""
+        """The figures as JSON has them: every object counts once, its endpoints apart. at_risk_hours are possibly billed.
+
+        saved_hours are what the cascade did not stream of objects with a music result: as long as those were.
+        """
         progress = self.progress
         return {
             "run_id": self.run_id,
@@ -39,6 +42,7 @@ class Report:
             "sessions": progress.sessions,
             "audio_hours": hours(progress.audio_ms),
             "at_risk_hours": hours(progress.at_risk_ms),
+            "saved_hours": hours(progress.saved_ms),
             "recovered_sessions": self.recovered,
             "endpoints": {
                 name: {

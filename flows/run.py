@@ -1,18 +1,17 @@
 """One run of the pipeline, whoever executes its steps: list, plan, stream, publish, and the run's own record (design.md section 3)."""
 
 import asyncio
-import hashlib
-import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from importlib.metadata import version
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 from connectors.lake.packages import write_rows
-from flows.choosing import source_of
+from flows.choosing import plan_rules, source_of
 from flows.notifying import Notifier
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
+from flows.run_record import SHAPING, Ended, fingerprint, run_row
 from flows.setting_types import hours_ms, micros, text_patterns
 from flows.watch import Watch
 from flows.wiring import Wired
@@ -23,22 +22,21 @@ from moderation.identity import run_id
 from moderation.outcomes import ExitCode
 from moderation.retry import RetryBudget
 from tasks.admission import Admission
+from tasks.cascade import plan_second_stage
 from tasks.leases import Leases
 from tasks.list_catalogue import list_catalogue
 from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
-from tasks.records import PlannedObject, Run
-from tasks.resume import has_manifest, has_plan, rest_of_plan
+from tasks.records import Run
+from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
 from tasks.shards import Shard, load_shard
-from tasks.stream import Streaming, stream_shard
+from tasks.stream import Streaming, stream_claimed, stream_shard
 
 SHARDS_AT_ONCE = 4
 """Shards of one endpoint side by side: the long tail of one is filled by the next."""
 ALARM_SHARE = 0.2
 ALARM_OBJECTS = 20
 """A run of at least so many objects with more than this share newly quarantined ends with 65: something general is wrong (rules.md)."""
-SHAPING = ("endpoints", "raw_rules", "max_session_hours")
-"""Settings by which a plan would be another one."""
 T = TypeVar("T")
 logger = logging.getLogger("soundcheck.run")
 
@@ -87,20 +85,13 @@ class _Scan:
         self.watch = watch
         self.execute = execute
         self.flow_run_id = flow_run_id
-        self.left: frozenset[tuple[str, str]] | None = None
-        """Of a plan that is taken up again, the (endpoint, object_id) that it still has to stream."""
+        self.rest = NO_REST
         self.notifier = Notifier(wired.ledger, wired.notices, run.org, run.run_id, wired.settings.warn_share)
-
-    def fingerprint(self) -> str:
-        """What shapes the run, hashed: what it was asked for, and the settings by which a plan would be another one."""
-        settings = self.wired.settings.model_dump(mode="json", include=set(SHAPING))
-        told = json.dumps({"request": self.request.as_json(), **settings}, sort_keys=True)
-        return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
     def check_begun(self) -> None:
         """Refuse to go on with a run under settings that would have made another plan."""
         begun = self.request.begun
-        if begun and not begun.anyway and begun.fingerprint != self.fingerprint():
+        if begun and not begun.anyway and begun.fingerprint != fingerprint(self.wired.settings, self.request):
             raise ConfigurationError(
                 f"run {begun.run_id} was planned under other settings ({', '.join(SHAPING)}): restore them, or go on with --anyway"
             )
@@ -128,17 +119,34 @@ class _Scan:
         await self.execute("list", self._list)
         if self.watch.stop:
             return recovered
-        shards = await self.execute("plan", self._plan)
+        rules = plan_rules(wired.settings, self.request)
+        await self._stream_and_publish(await self.execute("plan", lambda: self._plan(rules)))
+        if rules.cascade is not None and not self.watch.stop and not self.rest.has_second_stage:
+            await self._stream_and_publish(await self._second_stage(rules.cascade, rules))
+        progress.step = "finished"
+        logger.info("%s: %s", run.run_id, progress.line())
+        return recovered
+
+    async def _stream_and_publish(self, shards: Sequence[Shard]) -> None:
+        """Stream some shards, then publish all that the run has."""
+        progress, run = self.watch.progress, self.run
         try:
             if shards:
                 progress.step = "streaming"
                 await self._stream(shards)
         finally:  # what was paid for is published, however the rest ended
             progress.step = "publishing"
-            await self.execute("publish", lambda: wired.publisher.publish_run(run.run_id, run.scan_date))
-        progress.step = "finished"
-        logger.info("%s: %s", run.run_id, progress.line())
-        return recovered
+            await self.execute("publish", lambda: self.wired.publisher.publish_run(run.run_id, run.scan_date))
+
+    async def _second_stage(self, condition: str, rules: PlanRules) -> list[Shard]:
+        """The shards of what a cascade left to the music results, which other runs at work may have brought, too."""
+        wired = self.wired
+
+        async def step() -> list[Shard]:
+            await wired.publisher.recover()
+            return await plan_second_stage(wired.results, wired.open_lake, self.run, condition, rules.shards, self.watch.progress)
+
+        return await self.execute("plan the second stage", step)
 
     async def _list(self) -> None:
         """Write the manifest, unless the run that is taken up again has."""
@@ -147,22 +155,14 @@ class _Scan:
             source = await source_of(wired, self.request, run)
             await list_catalogue(source, wired.results, run, progress, wired.selection)
 
-    async def _plan(self) -> list[Shard]:
+    async def _plan(self, rules: PlanRules) -> list[Shard]:
         """Make the plan, or take up the one that was made."""
         wired, run, progress = self.wired, self.run, self.watch.progress
         if self.request.begun and has_plan(wired.results, run.run_id):
             progress.step = "taking up the plan"
-            rest = await asyncio.to_thread(
-                rest_of_plan, wired.results, wired.open_lake, run.run_id, wired.endpoints, progress, force=self.request.force
-            )
-            self.left = rest.left
-            return rest.shards
-        rules = PlanRules(
-            parameter_rules=[raw.rule() for raw in wired.settings.raw_rules],
-            max_session_hours=wired.settings.max_session_hours,
-            cut=self.request.portion.cut,
-            force=self.request.force,
-        )
+            rest = partial(rest_of_plan, wired.results, wired.open_lake, run.run_id, wired.endpoints, progress, force=rules.force)
+            self.rest = await asyncio.to_thread(rest)
+            return self.rest.shards
         return await plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
 
     async def _set_limits(self) -> None:
@@ -184,6 +184,8 @@ class _Scan:
             leases = group.create_task(streaming.admission.leases.keep())
             await self._stream_all(streaming, [shard for shard in shards if shard.first])
             await self._stream_all(streaming, [shard for shard in shards if not shard.first])
+            if streaming.claimed:
+                await self.execute("wait for what others stream", lambda: stream_claimed(streaming))
             leases.cancel()
 
     def _streaming(self) -> Streaming:
@@ -230,7 +232,7 @@ class _Scan:
         async def stream(shard: Shard) -> None:
             async def step() -> int:
                 objects = await asyncio.to_thread(load_shard, self.wired.results, self.run.run_id, shard.number)
-                return len(await stream_shard(streaming, shard.number, [planned for planned in objects if self._is_left(planned)]))
+                return len(await stream_shard(streaming, shard.number, [planned for planned in objects if self.rest.has(planned)]))
 
             async with places[shard.endpoint]:
                 await self.execute(f"stream {shard.endpoint} shard {shard.number}", step)
@@ -238,9 +240,6 @@ class _Scan:
         async with asyncio.TaskGroup() as group:
             for shard in shards:
                 group.create_task(stream(shard))
-
-    def _is_left(self, planned: PlannedObject) -> bool:
-        return self.left is None or (planned.endpoint.name, planned.item.object_id) in self.left
 
     def verdict(self) -> tuple[str, ExitCode]:
         """The name of the final state and the exit code (rules.md)."""
@@ -273,32 +272,8 @@ class _Scan:
 
     async def record(self, state: str, exit_code: ExitCode | None = None, message: str = "") -> None:
         """Write the run's row of its start, or of its end."""
-        name = "start" if exit_code is None else "end"
-        row = self._row(state, exit_code, message)
-        await asyncio.to_thread(write_rows, self.wired.results, "runs", self.run.run_id, self.run.scan_date, name, [row])
-
-    def _row(self, state: str, exit_code: ExitCode | None, message: str) -> dict[str, Any]:
-        progress, settings = self.watch.progress, self.wired.settings
-        parameters = settings.model_dump(mode="json", exclude={"api_key", "proxy"}) | {"request": self.request.as_json()}
-        objects = progress.objects()
-        return {
-            "run_id": self.run.run_id,
-            "flow": self.request.flow.value,
-            "org": self.run.org,
-            "source": str(self.request),
-            "parameters": json.dumps(parameters, sort_keys=True),
-            "fingerprint": self.fingerprint(),
-            "code_version": version("soundcheck"),
-            "prefect_flow_run_id": self.flow_run_id,
-            "started_at": self.run.started_at,
-            "finished_at": None if exit_code is None else self.wired.now(),
-            "state": state,
-            "exit_code": None if exit_code is None else int(exit_code),
-            "stop_cause": f"{state}: {message}" if message else None,
-            "objects_listed": progress.listed,
-            "planned": sum(counts.planned for counts in progress.endpoints.values()),
-            **{standing.value: objects[standing] for standing in Standing},
-            "audio_ms_settled": progress.audio_ms,
-            "audio_ms_at_risk": progress.at_risk_ms,
-            "audio_ms_saved": 0,
-        }
+        wired, run = self.wired, self.run
+        ended = None if exit_code is None else Ended(wired.now(), exit_code)
+        row = run_row(run, self.request, wired.settings, self.watch.progress, state, ended, message)
+        row["prefect_flow_run_id"] = self.flow_run_id
+        await asyncio.to_thread(write_rows, wired.results, "runs", run.run_id, run.scan_date, "start" if ended is None else "end", [row])

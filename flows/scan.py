@@ -43,13 +43,14 @@ async def scan_catalogue(
     endpoints: list[str] | None = None,
     velma_url: str | None = None,
     org: str | None = None,
+    cascade: str | None = None,
     portion: Portion = WHOLE,
 ) -> State[dict[str, Any]]:
     """Scan the audio of `source` (s3://bucket/prefix, inventory:s3://..., keys:FILE or a folder) and publish what the service finds.
 
     What is not given comes from the settings of the process that runs this (SOUNDCHECK_*, soundcheck.toml).
     """
-    flags = {"results": results, "endpoints": endpoints, "velma_url": velma_url, "org": org}
+    flags = {"results": results, "endpoints": endpoints, "velma_url": velma_url, "org": org, "cascade": cascade}
     return await run_request(flags, lambda _: Request(several(source), portion))
 
 

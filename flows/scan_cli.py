@@ -18,6 +18,7 @@ def scan(
     velma_url: str | None = None,
     connections: int | None = None,
     monthly_hours: float | None = None,
+    cascade: str | None = None,
     dry_run: Flag = False,
     direct: Flag = False,
     json: Json = False,
@@ -34,6 +35,8 @@ def scan(
         soundcheck scan s3://music-uploads/ --results out --endpoint music --direct --json
 
         soundcheck scan s3://music-uploads/ --exclude "*/previews/*" --modified-from 2026-11-01 --max-hours 20
+
+        soundcheck scan s3://music-uploads/ --results out --cascade "music_pct >= 10"
 
         soundcheck scan inventory:s3://inventories/music-uploads/daily/2026-11-20T01-00Z/manifest.json --results out
 
@@ -60,6 +63,8 @@ def scan(
         The most sessions at once on each endpoint.
     monthly_hours
         The most audio-hours this calendar month (UTC), over all endpoints.
+    cascade
+        What a music result must say for the AI-music endpoint to be asked, as SQL over the columns of music_summaries; "" asks always.
     dry_run
         Only say what a scan would stream, as `soundcheck plan` does.
     direct
@@ -70,7 +75,7 @@ def scan(
     from flows.settings import load_settings  # noqa: PLC0415 - every command imports what it alone needs
 
     flags = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url}
-    settings = load_settings(**flags, connections=connections, monthly_hours=monthly_hours)
+    settings = load_settings(**flags, connections=connections, monthly_hours=monthly_hours, cascade=cascade)
     request = Request(source, portion)
     if dry_run:
         return show_plan(settings, request, json=json)
@@ -85,6 +90,7 @@ def plan(
     endpoint: list[str] | None = None,
     connections: int | None = None,
     monthly_hours: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
+    cascade: str | None = None,
     json: Json = False,
 ) -> int:
     """Say what a scan would stream, how many hours that is, what they cost and how long they take. Nothing is streamed, no key is needed.
@@ -114,10 +120,12 @@ def plan(
         The most sessions at once on each endpoint.
     monthly_hours
         The most audio-hours this calendar month (UTC), over all endpoints.
+    cascade
+        What a music result must say for the AI-music endpoint to be asked, as SQL over the columns of music_summaries; "" asks always.
     json
         Print one JSON object on standard output, and nothing else there.
     """
     from flows.settings import load_settings  # noqa: PLC0415
 
     flags: dict[str, Any] = {"org": org, "results": results, "endpoints": endpoint, "connections": connections}
-    return show_plan(load_settings(**flags, monthly_hours=monthly_hours), Request(source, portion), json=json)
+    return show_plan(load_settings(**flags, monthly_hours=monthly_hours, cascade=cascade), Request(source, portion), json=json)

@@ -14,6 +14,10 @@ def check(settings: "Settings") -> None:
     for raw in settings.raw_rules:
         raw.rule()
     text_patterns(settings.refusal_texts)
+    if settings.cascade is not None:
+        from tasks.cascade import cascade_predicate  # noqa: PLC0415 - DuckDB and polars, for who has one
+
+        cascade_predicate(settings.cascade).check()
     for name, organisation in settings.organisations.items():
         if len(organisation.key_references) > 1:
             raise ConfigurationError(f"organisation {name} has its key in two places: {', '.join(organisation.key_references)}")

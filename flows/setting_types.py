@@ -50,6 +50,8 @@ VariableName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 Root: TypeAlias = Annotated[str, AfterValidator(_root)]
 """s3://bucket/prefix, where the prefix is a folder: the slash at its end is added."""
 PrivateUrl: TypeAlias = Annotated[SecretStr, AfterValidator(_private_url)]
+Condition: TypeAlias = Annotated[str | None, AfterValidator(lambda text: text if text and text.strip() else None)]
+"""SQL; blank is none, so that a flag can take back what a file says."""
 Connections: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
 TotalConnections: TypeAlias = Annotated[int, Field(ge=1)]
 Hours: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from flows.organisation import ITS_OWN, Organisation, without_details
 from flows.setting_checks import check
 from flows.setting_types import (
+    Condition,
     Connections,
     Currency,
     EndpointName,
@@ -105,6 +106,8 @@ class Settings(BaseSettings):
     """Raw audio at so many times real time; none is as fast as it is accepted."""
     max_session_hours: Annotated[float, Field(gt=0)] = 6.0
     raw_rules: list[RawRule] = []
+    cascade: Condition = None
+    """What a music result must say for the AI-music endpoint to be asked, as SQL such as "music_pct >= 10"; none means always."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Of soundcheck.log in the state folder, and of Prefect's log beside it."""
     deadlines: Deadlines = Deadlines()

@@ -12,6 +12,7 @@ from rich.text import Text
 from flows.console import stderr, stdout
 from flows.report import Report, hours
 from flows.watch import Watch
+from moderation.outcomes import Reason
 
 REFRESH_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
@@ -72,6 +73,9 @@ def print_summary(report: Report) -> None:
     _print_not_done(report)
     if report.progress.at_risk_ms:
         stdout.print(f"Possibly billed without a result: {hours(report.progress.at_risk_ms)} audio-hours.")
+    left_out = sum(figures["reasons"].get(Reason.SECOND_STAGE, 0) for figures in counts["endpoints"].values())
+    if left_out:
+        stdout.print(f"The cascade left out {left_out} objects: {hours(report.progress.saved_ms)} audio-hours saved.", highlight=False)
     if report.recovered:
         stdout.print(f"{report.recovered} sessions of earlier runs were published on the way.")
     stdout.print(f"{report.progress.sessions} sessions were streamed for {counts['objects']} objects.", highlight=False)

@@ -7,6 +7,7 @@ import polars as pl
 
 from moderation.estimates import EstimateSource
 from moderation.outcomes import Reason
+from tasks.cascade import FIRST
 from tasks.history import LOOK, Known
 from tasks.plan_rows import found_at
 from tasks.shards import Shard
@@ -54,6 +55,7 @@ class EndpointForecast:
 
     objects counts them by what becomes of them: stream, done, or the reason why neither; hours has what is to be streamed, size_bytes what
     is read of S3 for it, longest_ms its longest object. decodable_ms is the audio of objects that the service takes only transcoded.
+    undecided is what of it a cascade may still leave out: it is streamed only where the result of another endpoint, not there yet, says so.
     """
 
     endpoint: str
@@ -64,6 +66,7 @@ class EndpointForecast:
     longest_ms: int
     decodable_ms: int
     shards: int
+    undecided: Hours
 
     @property
     def ms(self) -> int:
@@ -97,14 +100,22 @@ class Forecast:
 
 
 def forecast(
-    listing: pl.DataFrame, known: Mapping[str, Known], findings: pl.DataFrame, streamed: pl.DataFrame, shards: Sequence[Shard]
+    listing: pl.DataFrame,
+    known: Mapping[str, Known],
+    findings: pl.DataFrame,
+    streamed: pl.DataFrame,
+    shards: Sequence[Shard],
+    second_stage: str | None = None,
 ) -> Forecast:
-    """Of what is known, what was found about the objects that were looked at, and what is streamed of it."""
+    """Of what is known, what was found about the objects that were looked at, and what is streamed of it.
+
+    second_stage is the endpoint at which the results of another one decide, in a cascade.
+    """
     cut_off = findings.filter(pl.col("truncated"))
     named = findings.filter(pl.col("disagreement").is_not_null())
     return Forecast(
         listing.height,
-        tuple(_of_endpoint(name, each, findings, streamed, shards) for name, each in known.items()),
+        tuple(_of_endpoint(name, each, findings, streamed, shards, is_second=name == second_stage) for name, each in known.items()),
         cut_off.height,
         _places(listing, cut_off.with_columns(pl.lit("its bytes fall short of what its header declares").alias("why")), "why"),
         named.height,
@@ -112,7 +123,9 @@ def forecast(
     )
 
 
-def _of_endpoint(endpoint: str, known: Known, findings: pl.DataFrame, streamed: pl.DataFrame, shards: Sequence[Shard]) -> EndpointForecast:
+def _of_endpoint(
+    endpoint: str, known: Known, findings: pl.DataFrame, streamed: pl.DataFrame, shards: Sequence[Shard], *, is_second: bool
+) -> EndpointForecast:
     found, rows = found_at(known, findings), streamed.filter(pl.col("endpoint") == endpoint)
     ends = pl.concat([frame.select("decision", "reason") for frame in (known.ends.filter(pl.col("decision") != LOOK), found)])
     objects = ends.group_by(pl.coalesce(pl.col("reason", "decision").cast(pl.String)).alias("end")).len().sort("end")
@@ -127,7 +140,15 @@ def _of_endpoint(endpoint: str, known: Known, findings: pl.DataFrame, streamed: 
         max(rows["estimate_ms"].to_list(), default=0),
         int(found.filter(pl.col("reason") == Reason.UNSUPPORTED_FORMAT.value)["estimate_ms"].sum()),
         sum(shard.endpoint == endpoint for shard in shards),
+        _undecided(rows, streamed) if is_second else Hours(0, 0, 0),
     )
+
+
+def _undecided(rows: pl.DataFrame, streamed: pl.DataFrame) -> Hours:
+    """Those rows of the second stage whose objects the first one streams as well: it has no result of them."""
+    first = streamed.filter(pl.col("endpoint").cast(pl.String) == FIRST)
+    waiting = rows.join(first, on="position", how="semi")
+    return Hours(waiting.height, int(waiting["estimate_ms"].sum()), int(waiting["error_ms"].sum()))
 
 
 def _changes(known: Known, found: pl.DataFrame) -> Changes:

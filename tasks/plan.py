@@ -22,6 +22,7 @@ from moderation.catalogue import NotStreamable, ParameterRule, ShardRules
 from moderation.endpoints import Endpoint
 from moderation.errors import first_of_group
 from moderation.outcomes import Reason
+from tasks.cascade import SECOND, leave_out, verdicts
 from tasks.cut import Cut, sampled
 from tasks.examine import Examiner, Finding
 from tasks.forecast import Forecast, forecast
@@ -50,6 +51,8 @@ class PlanRules:
     parameter_rules: Sequence[ParameterRule] = ()
     max_session_hours: float = 6.0
     shards: ShardRules = field(default_factory=ShardRules)
+    cascade: str | None = None
+    """The condition over music results without which the AI-music endpoint is not asked."""
     cut: Cut = field(default_factory=Cut)
     force: bool = False
 
@@ -99,19 +102,24 @@ async def make_plan(
     listing = await asyncio.to_thread(read_listing, results, run.run_id, rules.parameter_rules)
     progress.listed = listing.height
     known = await asyncio.to_thread(read_known, open_lake, listing, endpoints, sources, run.run_id if rules.force else None)
+    has_second_stage = rules.cascade is not None and SECOND in known
+    if rules.cascade is not None and has_second_stage:
+        judged = await asyncio.to_thread(verdicts, open_lake, rules.cascade)
+        known, progress.of(SECOND).saved_ms = leave_out(known, listing, judged)
     with first_of_group():
         findings = await _look(Examiner(audio, rules.parameter_rules), rules, listing, known)
 
     def settle() -> Plan:
         streamed = streamed_rows(listing, known, findings)
-        numbers, shards = cut_shards(streamed, rules.shards)
+        at_once = streamed.filter(pl.col("endpoint") != SECOND) if has_second_stage and not dry else streamed
+        numbers, shards = cut_shards(at_once, rules.shards)
         count_plan(progress, listing, known, findings, shards)
         with rows_sink(results, "plan", run.run_id, run.scan_date, "plan") as sink:
             for rows in plan_rows(listing, known, findings, numbers):
                 sink.write(rows.to_arrow())
         if not dry and (quarantines := list(_quarantines(run, listing, known, findings))):
             write_rows(results, "quarantine", run.run_id, run.scan_date, "plan", quarantines)
-        return Plan(shards, forecast(listing, known, findings, streamed, shards))
+        return Plan(shards, forecast(listing, known, findings, streamed, shards, SECOND if has_second_stage else None))
 
     return await asyncio.to_thread(settle)
 

@@ -19,17 +19,23 @@ def count_plan(
     progress: Progress, listing: pl.DataFrame, known: Mapping[str, Known], findings: pl.DataFrame, shards: Sequence[Shard]
 ) -> None:
     """Count every listed object at every endpoint, but for those that will be streamed: their ends are still to come."""
-    for shard in shards:
-        counts = progress.of(shard.endpoint)
-        counts.planned += shard.objects
-        counts.planned_ms += shard.estimate_ms
+    count_shards(progress, shards)
     is_cut = pl.col("reason").eq_missing(pl.lit(Reason.NOT_REACHED.value))
     cut, looked = findings.filter(is_cut).select("position"), findings.filter(~is_cut).select("position", "reason", "detail")
     keys = listing.select("position", "key")
     for endpoint, each in known.items():
+        progress.of(endpoint)  # an endpoint of which nothing is known yet has reached nothing
         _Counts(progress, keys, endpoint).count(each, cut, looked)
     progress.cut = cut.height
     progress.known.update(_standings(known, cut, looked))
+
+
+def count_shards(progress: Progress, shards: Sequence[Shard]) -> None:
+    """Count what will be streamed."""
+    for shard in shards:
+        counts = progress.of(shard.endpoint)
+        counts.planned += shard.objects
+        counts.planned_ms += shard.estimate_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,9 @@ class _Counts:
         not_done = ends.filter(pl.col("reason").is_not_null())
         # what was looked at for another endpoint is no known object: it has ends of both kinds
         self._name(not_done.join(looked, on="position", how="semi", maintain_order="left"), example=False)
-        self._name(not_done.join(looked, on="position", how="anti", maintain_order="left").head(EXAMPLES), example=True)
+        elsewhere = not_done.join(looked, on="position", how="anti", maintain_order="left")
+        # what the cascade leaves out is as it should be: nobody needs its names
+        self._name(elsewhere.filter(pl.col("reason") != Reason.SECOND_STAGE.value).head(EXAMPLES), example=True)
 
     def _name(self, ends: pl.DataFrame, *, example: bool) -> None:
         """Add outcomes that are in the counts already."""

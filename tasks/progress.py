@@ -61,6 +61,10 @@ class EndpointProgress:
     streamed_estimate_ms: int = 0
     """The estimates of what has ended, to compare with planned_ms."""
     refusals: int = 0
+    claimed: int = 0
+    """Objects that wait for another session that streams them."""
+    saved_ms: int = 0
+    """Audio, known by the results of the first stage, that the cascade leaves out."""
     standings: Counter[Standing] = field(default_factory=Counter)
     reasons: Counter[Reason] = field(default_factory=Counter)
 
@@ -150,6 +154,11 @@ class Progress:
         return sum(counts.at_risk_ms for counts in self.endpoints.values())
 
     @property
+    def saved_ms(self) -> int:
+        """Milliseconds of audio that the cascade leaves out, over all endpoints."""
+        return sum(counts.saved_ms for counts in self.endpoints.values())
+
+    @property
     def planned_ms(self) -> int:
         """Milliseconds of audio planned, an estimate."""
         return sum(counts.planned_ms for counts in self.endpoints.values())
@@ -164,8 +173,11 @@ class Progress:
         """The run in one line for people."""
         live = sum(counts.live for counts in self.endpoints.values())
         ended = sum(counts.standings.total() for counts in self.endpoints.values())
+        claimed = sum(counts.claimed for counts in self.endpoints.values())
         counts = f"{self.listed} objects listed, {ended} ended, {live} live, {ms_to_hours(self.audio_ms):.2f} audio-hours"
-        return "; ".join([f"{self.step}: {counts}", *(f"{endpoint} {waits}" for endpoint, waits in sorted(self.waits().items()))])
+        elsewhere = [f"{claimed} claimed elsewhere"] if claimed else []
+        waits = [f"{endpoint} {waits}" for endpoint, waits in sorted(self.waits().items())]
+        return "; ".join([f"{self.step}: {counts}", *elsewhere, *waits])
 
     def waits(self) -> dict[str, str]:
         """What nothing starts for, in words, by endpoint; without those that only wait for one of their own slots."""

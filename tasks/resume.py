@@ -10,19 +10,33 @@ from connectors.lake.packages import RUNS_FOLDER
 from connectors.lake.query import done_objects, quarantined_now
 from connectors.lake.store import ResultStore
 from moderation.endpoints import Endpoint
+from tasks.cascade import SECOND
 from tasks.history import DECISIONS, IDENTITY, LOOK, REASONS, Known
 from tasks.listed import read_frame
 from tasks.plan_counts import count_plan
 from tasks.progress import Progress
+from tasks.records import PlannedObject
 from tasks.shards import Shard
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What is left of a frozen plan: its shards, and the (endpoint, object_id) of what in them still has to be streamed."""
+    """What is left of a frozen plan: its shards, and the (endpoint, object_id) of what still has to be streamed; None where all has.
+
+    has_second_stage tells that the plan was made to its end: a cascade has decided about the music results already.
+    """
 
     shards: list[Shard]
-    left: frozenset[tuple[str, str]]
+    left: frozenset[tuple[str, str]] | None
+    has_second_stage: bool = False
+
+    def has(self, planned: PlannedObject) -> bool:
+        """Whether an object of the plan still has to be streamed."""
+        return self.left is None or (planned.endpoint.name, planned.item.object_id) in self.left
+
+
+NO_REST = Rest([], None)
+"""Of a run that is not taken up again, but made anew."""
 
 
 def has_manifest(results: ResultStore, run_id: str) -> bool:
@@ -64,14 +78,15 @@ def rest_of_plan(
     left = pl.concat(
         [each.left.join(plan.filter(pl.col("endpoint") == name), on="position", maintain_order="left") for name, each in known.items()]
     )
-    shards = _shards(left)
+    shards = _shards(left.filter(pl.col("shard").is_not_null()))
     findings = (
         left.select("position")
         .unique(maintain_order=True)
         .with_columns(pl.lit(None, REASONS).alias("reason"), pl.lit(None, pl.String).alias("detail"))
     )
     count_plan(progress, listing, known, findings, shards)
-    return Rest(shards, frozenset(left.select("endpoint", "object_id").iter_rows()))
+    has_second_stage = not plan.filter((pl.col("endpoint") == SECOND) & pl.col("shard").is_not_null()).is_empty()
+    return Rest(shards, frozenset(left.select("endpoint", "object_id").iter_rows()), has_second_stage)
 
 
 def _known(plan: pl.DataFrame, done: pl.DataFrame, held: pl.DataFrame) -> Known:

@@ -28,8 +28,8 @@ class Shard:
     first: bool = False
 
 
-def cut_shards(streamed: pl.DataFrame, rules: ShardRules) -> tuple[pl.DataFrame, list[Shard]]:
-    """The (position, endpoint, shard) of what is streamed, and the shards, the first ones first.
+def cut_shards(streamed: pl.DataFrame, rules: ShardRules, first_number: int = 0) -> tuple[pl.DataFrame, list[Shard]]:
+    """The (position, endpoint, shard) of what is streamed, and the shards, numbered on from first_number, the first ones first.
 
     streamed has (position, endpoint, object_id, estimate_ms). Of every endpoint the shortest object goes alone and before all others
     (rules.md, 'Preflight').
@@ -39,7 +39,7 @@ def cut_shards(streamed: pl.DataFrame, rules: ShardRules) -> tuple[pl.DataFrame,
     for endpoint in streamed["endpoint"].unique(maintain_order=True):
         rows = streamed.filter(pl.col("endpoint") == endpoint)
         for places in _parts(rows, rules):
-            number = len(shards)
+            number = first_number + len(shards)
             is_first = all(shard.endpoint != endpoint for shard in shards)
             part = rows[places]
             shards.append(Shard(number, endpoint, part.height, int(part["estimate_ms"].sum()), is_first))
@@ -59,9 +59,12 @@ def _parts(rows: pl.DataFrame, rules: ShardRules) -> Iterator[list[int]]:
 
 def load_shard(results: ResultStore, run_id: str, shard: int) -> list[PlannedObject]:
     """The objects of one shard, from the plan and the manifest in the lake: whoever streams it needs no more than these two numbers."""
+    is_wanted = pl.col("shard") == shard
     with _LOADING:
-        streamed = _streamed(results, run_id)  # type: ignore[arg-type] # a store is known by identity
-    rows = streamed.filter(pl.col("shard") == shard)
+        rows = _streamed(results, run_id).filter(is_wanted)  # type: ignore[arg-type] # a store is known by identity
+        if rows.is_empty():  # the second stage of a cascade has been planned since
+            _streamed.cache_clear()
+            rows = _streamed(results, run_id).filter(is_wanted)  # type: ignore[arg-type]
     return [_planned(row) for row in rows.sort("estimate_ms", "position", descending=[True, False]).iter_rows(named=True)]
 
 
@@ -71,7 +74,7 @@ _LOADING = Lock()
 
 @lru_cache(maxsize=1)
 def _streamed(results: ResultStore, run_id: str) -> pl.DataFrame:
-    """What a run streams. Its manifest and plan never change, and a run has thousands of shards: they are read once."""
+    """What a run streams. Its manifest never changes, its plan only gains shards, and there may be thousands of those: they are read once."""
     plan = read_frame(results, run_id, "plan").filter(pl.col("shard").is_not_null())
     manifest = read_frame(results, run_id, "manifest").unique("object_id", keep="first", maintain_order=True).with_row_index("position")
     return plan.join(manifest, on="object_id", how="inner")

@@ -5,7 +5,7 @@ One attempt is: a slot, a session, its record in the spool (durable), then its b
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,13 +28,22 @@ from tasks.trial import Trial
 
 logger = logging.getLogger("soundcheck.stream")
 CLAIM_PAUSE_S = 5.0
-"""The pause before an object is asked for again that another session claims: no longer than until its lease would run out."""
+"""The longest pause before an object is asked for again that another session claims; a quarter of a lease is enough."""
 DENIED: dict[Denial, Reason | None] = {
     Denial.DONE: None,
-    Denial.CLAIMED: Reason.NOT_REACHED,
     Denial.TOMBSTONE: Reason.FILTERED,
 }
 """What becomes of an object that is not admitted; None: somebody else has paid for its result."""
+
+
+@dataclass(slots=True)
+class Candidate:
+    """An object on its way to its outcome: its shard, the number of its next attempt, and its failures by what followed from them."""
+
+    shard: int
+    planned: PlannedObject
+    number: int = 1
+    tries: Counter[Action] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -72,6 +81,8 @@ class Streaming:
     retried: RetryBudget = field(default_factory=lambda: RetryBudget(0))
     chunk_bytes: int | None = None
     """Bytes of a message where the service takes none as large as the client's own."""
+    claimed: defaultdict[str, list[Candidate]] = field(default_factory=lambda: defaultdict(list))
+    """By endpoint, what other sessions stream, or did when it was asked for: it goes to the back of the run and holds no place."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def renew_key(self) -> None:
@@ -97,43 +108,77 @@ class Streaming:
 
 
 async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[PlannedObject]) -> list[Outcome]:
-    """Stream every object of a shard, as many at once as there are slots; each ends in exactly one outcome."""
-    waiting = iter(objects)
+    """Stream every object of a shard, as many at once as there are slots; each ends in exactly one outcome.
+
+    But for those that other sessions claim, of this or earlier shards: they are asked for once more at its end, and wait in `claimed`.
+    """
+    outcomes = await _stream_each(streaming, [Candidate(shard, planned) for planned in objects])
+    again = [candidate for endpoint in {planned.endpoint.name for planned in objects} for candidate in streaming.claimed.pop(endpoint, [])]
+    if again:
+        await settle_expired(streaming.ledger, streaming.spool)
+    return outcomes + await _stream_each(streaming, again)
+
+
+async def stream_claimed(streaming: Streaming) -> list[Outcome]:
+    """Wait for what other sessions claim, each object for as long as its claim lives: it is done then, or ours to stream."""
+    outcomes: list[Outcome] = []
+    pause_s = min(CLAIM_PAUSE_S, streaming.ledger.lease_ms / 4000)
+
+    async def wait_for(candidate: Candidate) -> None:
+        waits = streaming.progress.of(candidate.planned.endpoint.name)
+        waits.claimed += 1
+        while (outcome := await stream_object(streaming, candidate)) is None:
+            await streaming.pause(pause_s)
+            await settle_expired(streaming.ledger, streaming.spool)
+        waits.claimed -= 1
+        _count(streaming, candidate, outcome)
+        outcomes.append(outcome)
+
+    claimed = [candidate for candidates in streaming.claimed.values() for candidate in candidates]
+    streaming.claimed.clear()
+    async with asyncio.TaskGroup() as group:
+        for candidate in claimed:
+            group.create_task(wait_for(candidate))
+    return outcomes
+
+
+async def _stream_each(streaming: Streaming, candidates: Sequence[Candidate]) -> list[Outcome]:
+    """The outcomes of these, some at a time; what another session claims has none yet."""
+    waiting = iter(candidates)
     outcomes: list[Outcome] = []
 
     async def work() -> None:
-        for planned in waiting:
-            outcome = await stream_object(streaming, shard, planned)
-            streaming.progress.of(planned.endpoint.name).streamed_estimate_ms += planned.estimate_ms
-            streaming.progress.add(outcome)
-            outcomes.append(outcome)
+        for candidate in waiting:
+            outcome = await stream_object(streaming, candidate)
+            if outcome is None:
+                streaming.claimed[candidate.planned.endpoint.name].append(candidate)
+            else:
+                _count(streaming, candidate, outcome)
+                outcomes.append(outcome)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(streaming.places, len(objects))):
+        for _ in range(min(streaming.places, len(candidates))):
             group.create_task(work())
     return outcomes
 
 
-async def stream_object(streaming: Streaming, shard: int, planned: PlannedObject) -> Outcome:
-    """One object until its outcome: done, quarantined, skipped, or left pending when the run stops."""
+def _count(streaming: Streaming, candidate: Candidate, outcome: Outcome) -> None:
+    streaming.progress.of(outcome.endpoint).streamed_estimate_ms += candidate.planned.estimate_ms
+    streaming.progress.add(outcome)
+
+
+async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome | None:
+    """One object until its outcome: done, quarantined, skipped, or left pending when the run stops; None while another session claims it."""
+    planned = candidate.planned
     key, endpoint = planned.item.key, planned.endpoint.name
-    lease_s = streaming.ledger.lease_ms / 1000
-    claimed_s, number = 0.0, 1
-    tries: Counter[Action] = Counter()
     while True:
-        trial = Trial(streaming, shard, planned, number, tries)
+        trial = Trial(streaming, candidate.shard, planned, candidate.number, candidate.tries)
         try:
             ended = await trial.run()
         except NotAdmitted as refused:
-            pause = min(CLAIM_PAUSE_S, lease_s / 4)
-            if refused.denial is not Denial.CLAIMED or claimed_s > lease_s + pause:  # a dead worker's lease has run out by then
-                return _not_admitted(streaming, planned, refused.denial)
-            claimed_s += pause
-            await streaming.pause(pause)
-            await settle_expired(streaming.ledger, streaming.spool)
-            continue
+            return None if refused.denial is Denial.CLAIMED else _not_admitted(streaming, planned, refused.denial)
         except LeaseLost:
-            number += 1
+            candidate.number += 1
             continue
         if ended is None:
             streaming.repeats.done()
@@ -144,7 +189,7 @@ async def stream_object(streaming: Streaming, shard: int, planned: PlannedObject
             return Outcome(key, endpoint, ended.reason, trial.story, streamed=True, new=True)
         if trial.sent_ms and not streaming.retried.allows(planned.estimate_ms):
             return Outcome(key, endpoint, Reason.DEFERRED_RETRY, f"{trial.story}: the run has streamed enough audio twice", streamed=True)
-        number += 1
+        candidate.number += 1
         await streaming.pause(ended.seconds)
 
 

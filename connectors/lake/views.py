@@ -1,6 +1,7 @@
 """The views of the lake as SQL for DuckDB: the same four for every endpoint, and those of views.sql over all of them."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 
@@ -8,6 +9,15 @@ from connectors.lake.schemas import ENDPOINT_DATASETS
 
 _VIEWS = Template(Path(__file__).with_name("views.sql").read_text(encoding="utf-8"))
 _ENDPOINT_VIEWS = Template(Path(__file__).with_name("endpoint_views.sql").read_text(encoding="utf-8"))
+_RESULT = Template("SELECT endpoint, object_id, params_hash FROM $summaries")
+_OUTCOME = Template(
+    "coalesce(of_$endpoint.outcome, CASE WHEN listed.object_id IN (SELECT object_id FROM $summaries) THEN 'done' END) AS ${endpoint}_outcome, "
+    "of_$endpoint.reason AS ${endpoint}_reason"
+)
+_OUTCOME_JOIN = Template(
+    "LEFT JOIN known AS of_$endpoint "
+    "ON of_$endpoint.run_id = listed.run_id AND of_$endpoint.object_id = listed.object_id AND of_$endpoint.endpoint = '$endpoint'"
+)
 _VIEW = re.compile(r"^-- (?P<description>.+)\nCREATE VIEW (?P<name>\w+)", re.MULTILINE)
 
 
@@ -18,7 +28,19 @@ def views_sql() -> str:
         for endpoint, kind in ENDPOINT_DATASETS.items()
     ]
     rows = [f"SELECT started_at, org, endpoint, duration_ms, covered_ms FROM {kind.summaries.name}" for kind in ENDPOINT_DATASETS.values()]  # noqa: S608 - names of ours
-    return "\n".join([*ours, _VIEWS.substitute(every_summary=" UNION ALL ".join(rows))])
+    every = _VIEWS.substitute(
+        every_summary=" UNION ALL ".join(rows),
+        every_result=" UNION ALL ".join(_of_each(_RESULT)),
+        endpoint_outcomes=", ".join(_of_each(_OUTCOME)),
+        endpoint_joins=" ".join(_of_each(_OUTCOME_JOIN)),
+    )
+    return "\n".join([*ours, every])
+
+
+def _of_each(template: Template) -> Iterator[str]:
+    """The template filled in for every endpoint."""
+    for endpoint, kind in ENDPOINT_DATASETS.items():
+        yield template.substitute(endpoint=endpoint, summaries=kind.summaries.name)
 
 
 def descriptions() -> dict[str, str]:

@@ -29,6 +29,7 @@ VIEWS = {
     "frames_latest",
     "music_current",
     "music_latest",
+    "outcomes",
     "quarantined_now",
     "runs_latest",
     "spend_daily",
