@@ -36,8 +36,8 @@ class AudioStore(Protocol):
     async def metadata(self, item: AudioObject) -> Mapping[str, str]:
         """The user metadata of an object, names in lower case."""
 
-    def stream(self, item: AudioObject) -> AsyncGenerator[bytes, None]:
-        """The whole object, as listed."""
+    def stream(self, item: AudioObject, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """The whole object, as listed; or what lies behind `offset`."""
 
 
 class S3AudioStore:
@@ -77,12 +77,12 @@ class S3AudioStore:
         answer = await self._caller.call(_reading(item), lambda: self._client.head_object(**_as_listed(item)))
         return {name.lower(): value for name, value in answer["Metadata"].items()}
 
-    async def stream(self, item: AudioObject) -> AsyncGenerator[bytes, None]:
-        """The whole object as listed: If-Match holds its etag, a broken body is taken up again where it broke.
+    async def stream(self, item: AudioObject, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """The whole object as listed, or what lies behind `offset`: If-Match holds its etag, a broken body is taken up again.
 
         Raises SourceChanged when it was overwritten, SourceGone when deleted, SourceError when it cannot be read to its end.
         """
-        received, resumes = 0, 0
+        received, resumes = offset, 0
         while received < item.size_bytes:
             started_at = received
             body: Any = await self._caller.call(_reading(item), lambda at=received: self._get(item, Range=f"bytes={at}-"))  # type: ignore[misc]
@@ -123,11 +123,14 @@ class FolderAudioStore:
         del item
         return {}
 
-    async def stream(self, item: AudioObject) -> AsyncGenerator[bytes, None]:
-        """The whole file as listed. Raises SourceChanged as soon as it is another one, SourceGone, AccessDeniedError or SourceError."""
+    async def stream(self, item: AudioObject, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """The whole file as listed, or what lies behind `offset`.
+
+        Raises SourceChanged as soon as it is another one, SourceGone, AccessDeniedError or SourceError.
+        """
         file = await asyncio.to_thread(self._open, item.bucket, item.key)
         try:
-            received = 0
+            received = offset
             while received < item.size_bytes:
                 piece = await asyncio.to_thread(_read, item, file, READ_BYTES, received)
                 if not piece:

@@ -108,6 +108,7 @@ class PlanReport:
                 for source, known in each.hours.items()
             },
             "unsupported_hours": hours(each.decodable_ms),
+            "decoded_hours": hours(each.decoded_ms),
             "bytes_to_read": each.size_bytes,
             "shards": each.shards,
             "connections": self.connections[each.endpoint],
@@ -123,7 +124,9 @@ async def plan_scan(settings: Settings, source: str, cut: Cut | None = None) -> 
         run = Run(run_id(started_at, wired.entropy(3)), settings.org, started_at)
         progress = Progress()
         await list_catalogue(wired.source(uri), wired.results, run, progress)
-        rules = PlanRules([raw.rule() for raw in settings.raw_rules], settings.max_session_hours, cut=cut or Cut())
+        rules = PlanRules(
+            [raw.rule() for raw in settings.raw_rules], settings.max_session_hours, cut=cut or Cut(), transcode=settings.transcode
+        )
         plan = await make_plan(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, sources=[uri], dry=True)
         return await _reported(wired, run, uri, plan)
 

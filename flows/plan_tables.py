@@ -63,6 +63,8 @@ def _lines(report: PlanReport) -> Iterator[str]:
     yield f"In all {known} +- {error} audio-hours."
     if unsupported := max((each.decodable_ms for each in report.forecast.endpoints), default=0):
         yield f"Not among them: {hours(unsupported)} hours of formats that the service does not take."
+    if decoded := max((each.decoded_ms for each in report.forecast.endpoints), default=0):
+        yield f"Decoded here before they are streamed: {hours(decoded)} hours."
     if report.price is not None:
         yield f"Price: {report.price:,.2f} {report.currency or ''}".rstrip()
     left = "no cap is set" if report.left_ms is None else f"{hours(report.left_ms)} hours"

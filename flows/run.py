@@ -24,6 +24,7 @@ from moderation.retry import RetryBudget
 from tasks.admission import Admission
 from tasks.leases import Leases
 from tasks.list_catalogue import list_catalogue
+from tasks.outgoing import Outlet
 from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
 from tasks.records import Run
@@ -110,6 +111,7 @@ class _Scan:
         rules = PlanRules(
             parameter_rules=[raw.rule() for raw in wired.settings.raw_rules],
             max_session_hours=wired.settings.max_session_hours,
+            transcode=wired.settings.transcode,
         )
         shards = await self.execute(
             "plan", lambda: plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
@@ -154,7 +156,7 @@ class _Scan:
             lake=wired.lake,
             worker=wired.worker,
             client=wired.client,
-            store=wired.audio,
+            outlet=Outlet(wired.audio, wired.decoder, wired.settings.transcode, wired.settings.max_session_hours),
             ledger=wired.ledger,
             spool=wired.spool,
             admission=self._admission(),
@@ -236,7 +238,7 @@ class _Scan:
     def _row(self, state: str, exit_code: ExitCode | None, message: str) -> dict[str, Any]:
         progress, settings = self.watch.progress, self.wired.settings
         parameters = settings.model_dump(mode="json", exclude={"api_key", "proxy"})
-        shaping = {name: parameters[name] for name in ("endpoints", "raw_rules", "max_session_hours")}
+        shaping = {name: parameters[name] for name in ("endpoints", "raw_rules", "max_session_hours", "transcode")}
         objects = progress.objects()
         return {
             "run_id": self.run.run_id,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def check(settings: "Settings") -> None:
     """Raise ConfigurationError for what cannot stand together, of any organisation."""
     for raw in settings.raw_rules:
-        raw.rule()
+        raw.rule(settings.transcode)
     text_patterns(settings.refusal_texts)
     for name, organisation in settings.organisations.items():
         if len(organisation.key_references) > 1:

@@ -36,6 +36,7 @@ from moderation.limits import LimitRules
 from moderation.outcomes import StopCause
 from moderation.pacing import Deadlines
 from moderation.retry import RetryRules
+from moderation.transcoding import Transcode
 
 PREFIX = "SOUNDCHECK_"
 TOML_FILE = "soundcheck.toml"
@@ -105,6 +106,8 @@ class Settings(BaseSettings):
     """Raw audio at so many times real time; none is as fast as it is accepted."""
     max_session_hours: Annotated[float, Field(gt=0)] = 6.0
     raw_rules: list[RawRule] = []
+    transcode: Transcode = Transcode.AUTO
+    """What is decoded on this side and streamed as s16le; never is what the service takes alone."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Of soundcheck.log in the state folder, and of Prefect's log beside it."""
     deadlines: Deadlines = Deadlines()

@@ -20,6 +20,7 @@ from connectors.catalogue import S3Listing, Source
 from connectors.lake.query import connect
 from connectors.lake.store import ResultStore, open_store
 from connectors.ledger import Ledger
+from connectors.media.local_decoder import LocalDecoder
 from connectors.notices import Notices
 from connectors.s3 import S3Caller, S3Settings, S3Uri, s3_client
 from connectors.spool import Spool
@@ -51,6 +52,7 @@ class Wired:
     endpoints: tuple[Endpoint, ...]
     client: VelmaClient
     audio: AudioStore
+    decoder: LocalDecoder
     source: Callable[[S3Uri], Source]
     results: ResultStore
     open_lake: Callable[[], DuckDBPyConnection]
@@ -130,6 +132,7 @@ async def wired(settings: Settings) -> AsyncIterator[Wired]:
             endpoints=tuple(ENDPOINTS[name] for name in settings.endpoints),
             client=client,
             audio=audio,
+            decoder=await stack.enter_async_context(LocalDecoder()),
             source=lambda uri: S3Listing(caller, [uri]),
             results=results,
             open_lake=partial(connect, results_url, s3),
