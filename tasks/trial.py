@@ -79,7 +79,6 @@ class Trial:
         counts = self.streaming.progress.of(self.planned.endpoint.name)
         async with self.streaming.admission.slot(self.claim) as grant:
             self.started_at = self.streaming.now()
-            counts.sessions += 1
             counts.live += 1
             try:
                 return await self._analyse(grant)
@@ -103,6 +102,7 @@ class Trial:
 
     async def _session(self, grant: Grant, pieces: AsyncGenerator[bytes, None]) -> SessionResult:
         assert self.planned.parameters is not None, "they are known where there is audio"
+        self.streaming.progress.of(self.planned.endpoint.name).sessions += 1
         return await self.streaming.client.analyse(
             self.planned.endpoint,
             self.planned.parameters,

@@ -34,7 +34,7 @@ def put_raw(bench, key, rate, channels, audio_format="s16le"):
 
 
 def loaded(bench, planned):
-    run_id = planned.rows["run_id"][0] if "run_id" in planned.rows.columns else sorted((bench.results.root / "_runs").iterdir())[-1].name
+    run_id = max(path.name for path in (bench.results.root / "_runs").iterdir())
     return {item.item.key: item for shard in planned.plan.shards for item in load_shard(bench.results, run_id, shard.number)}
 
 
