@@ -4,6 +4,8 @@ import asyncio
 import io
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -29,7 +31,8 @@ from moderation.transcoding import SourceFormat
 from other_media import MEDIA, MP4, media_bytes, with_index_in_front
 
 HOUR = 3600.0
-AUDIO = Path(__file__).parents[3] / "shared" / "audio"
+ROOT = Path(__file__).parents[2]
+AUDIO = ROOT.parent / "shared" / "audio"
 PATIENCE_S = 30.0
 
 
@@ -452,3 +455,45 @@ async def test_whatever_a_child_that_is_taken_over_says_it_is_only_its_own_objec
 async def test_a_real_m4a_is_as_long_as_it_says(decoder):
     parameters, samples = await decoded(decoder, Content.MP4, (AUDIO / "speech-it-4.m4a").read_bytes())
     assert 1000 * len(samples) / parameters.sample_rate == pytest.approx(24_242, rel=0.01)
+
+
+KILLED = """
+import asyncio, os, signal
+from pathlib import Path
+from connectors.media.local_decoder import LocalDecoder
+from moderation.transcoding import SourceFormat
+
+async def zeros(offset):
+    while True:
+        yield bytes(1 << 16)
+
+async def main():
+    async with LocalDecoder() as decoder:
+        async with decoder.decode(SourceFormat.parse("s16le:16000:1"), 1 << 40, zeros, most_seconds=3600) as found:
+            await anext(found.pieces)
+            for entry in Path("/proc").iterdir():
+                if entry.name.isdigit() and int(entry.name) != decoder.pid and os.getpgid(int(entry.name)) == decoder.pid:
+                    os.kill(int(entry.name), signal.SIGSTOP)
+            print(decoder.pid, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.fault(63)
+async def test_nothing_outlives_a_killed_run_not_even_a_decoder_that_hangs():
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, stdout=subprocess.PIPE, cwd=ROOT)
+    out, _ = await process.communicate()
+    async with asyncio.timeout(PATIENCE_S):
+        while is_group(int(out)):
+            await asyncio.sleep(0.05)
+
+
+def is_group(pid: int) -> bool:
+    """Whether any process of the group is alive."""
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -158,6 +158,7 @@ RESULTS = """
 
 
 @pytest.mark.torture
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not (AUDIO / "catalogue.csv").is_file(), reason="the folder of real audio is not part of the project")
 def test_under_names_that_lie_the_results_are_the_same_and_every_unsupported_file_is_done(tmp_path):
     honest, lying = tmp_path / "honest", tmp_path / "lying"
