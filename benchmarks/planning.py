@@ -82,7 +82,7 @@ class WavesInMemory:
     async def metadata(self, item: AudioObject) -> Mapping[str, str]:
         raise NotImplementedError
 
-    def stream(self, item: AudioObject) -> AsyncGenerator[bytes, None]:
+    def stream(self, item: AudioObject, offset: int = 0) -> AsyncGenerator[bytes, None]:
         raise NotImplementedError
 
 
