@@ -24,6 +24,7 @@ def plan_rules(settings: Settings, request: Request) -> PlanRules:
         parameter_rules=[raw.rule() for raw in settings.raw_rules],
         max_session_hours=settings.max_session_hours,
         cascade=settings.cascade,
+        transcode=settings.transcode,
         cut=request.portion.cut,
         force=request.force,
     )

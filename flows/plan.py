@@ -116,6 +116,7 @@ class PlanReport:
             "unsupported_hours": hours(each.decodable_ms),
             "undecided": each.undecided.objects,
             "undecided_hours": hours(each.undecided.ms),
+            "decoded_hours": hours(each.decoded_ms),
             "bytes_to_read": each.size_bytes,
             "shards": each.shards,
             "connections": self.connections[each.endpoint],

@@ -71,6 +71,8 @@ def _lines(report: PlanReport) -> Iterator[str]:
                 f"At most: {each.undecided.objects} objects ({hours(each.undecided.ms)} hours) of {each.endpoint} have no music result yet, "
                 "and are streamed only where the cascade says so."
             )
+    if decoded := max((each.decoded_ms for each in report.forecast.endpoints), default=0):
+        yield f"Decoded here before they are streamed: {hours(decoded)} hours."
     if report.price is not None:
         yield f"Price: {report.price:,.2f} {report.currency or ''}".rstrip()
     left = "no cap is set" if report.left_ms is None else f"{hours(report.left_ms)} hours"

@@ -25,6 +25,7 @@ from tasks.admission import Admission
 from tasks.cascade import plan_second_stage
 from tasks.leases import Leases
 from tasks.list_catalogue import list_catalogue
+from tasks.outgoing import Outlet
 from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
 from tasks.records import Run
@@ -196,7 +197,7 @@ class _Scan:
             lake=wired.lake,
             worker=wired.worker,
             client=wired.client,
-            store=wired.audio,
+            outlet=Outlet(wired.audio, wired.decoder, wired.settings.transcode, wired.settings.max_session_hours),
             ledger=wired.ledger,
             spool=wired.spool,
             admission=self._admission(),

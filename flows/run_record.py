@@ -13,7 +13,7 @@ from moderation.outcomes import ExitCode
 from tasks.progress import Progress, Standing
 from tasks.records import Run
 
-SHAPING = ("endpoints", "raw_rules", "max_session_hours", "cascade")
+SHAPING = ("endpoints", "raw_rules", "max_session_hours", "cascade", "transcode")
 """Settings by which a plan would be another one."""
 
 

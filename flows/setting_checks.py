@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def check(settings: "Settings") -> None:
     """Raise ConfigurationError for what cannot stand together, of any organisation."""
     for raw in settings.raw_rules:
-        raw.rule()
+        raw.rule(settings.transcode)
     text_patterns(settings.refusal_texts)
     if settings.cascade is not None:
         from tasks.cascade import cascade_predicate  # noqa: PLC0415 - DuckDB and polars, for who has one

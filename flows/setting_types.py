@@ -13,6 +13,7 @@ from moderation.catalogue import ParameterRule
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import BadParameters, ConfigurationError
 from moderation.refusals import Meaning, TextPatterns, text_pattern
+from moderation.transcoding import Transcode, delivery
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -88,11 +89,11 @@ class RawRule(BaseModel):
     sample_rate: int
     num_channels: int
 
-    def rule(self) -> ParameterRule:
-        """The same for the core. Raises ConfigurationError for what the service does not take."""
+    def rule(self, transcode: Transcode = Transcode.AUTO) -> ParameterRule:
+        """The same for the core. Raises ConfigurationError for what could not be streamed, or only decoded where that may not be."""
         rule = ParameterRule(self.glob, self.audio_format, self.sample_rate, self.num_channels)
         try:
-            rule.parameters()
+            delivery(rule.source(), transcode)
         except BadParameters as error:
             raise ConfigurationError(f"setting raw_rules, {self.glob!r}: {error}") from error
         return rule

@@ -37,6 +37,7 @@ from moderation.limits import LimitRules
 from moderation.outcomes import StopCause
 from moderation.pacing import Deadlines
 from moderation.retry import RetryRules
+from moderation.transcoding import Transcode
 
 PREFIX = "SOUNDCHECK_"
 TOML_FILE = "soundcheck.toml"
@@ -108,6 +109,8 @@ class Settings(BaseSettings):
     raw_rules: list[RawRule] = []
     cascade: Condition = None
     """What a music result must say for the AI-music endpoint to be asked, as SQL such as "music_pct >= 10"; none means always."""
+    transcode: Transcode = Transcode.AUTO
+    """What is decoded on this side and streamed as s16le; never is what the service takes alone."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Of soundcheck.log in the state folder, and of Prefect's log beside it."""
     deadlines: Deadlines = Deadlines()

@@ -20,6 +20,7 @@ from connectors.catalogue import KeyList, Source
 from connectors.lake.query import connect
 from connectors.lake.store import ResultStore, open_store
 from connectors.ledger import Ledger
+from connectors.media.local_decoder import LocalDecoder
 from connectors.notices import Notices
 from connectors.s3 import S3Caller, S3Settings, s3_client
 from connectors.spool import Spool
@@ -57,6 +58,7 @@ class Wired:
     endpoints: tuple[Endpoint, ...]
     client: VelmaClient
     audio: AudioStore
+    decoder: LocalDecoder
     source: Source
     key_list: Callable[[str], Source]
     selection: Selection
@@ -141,6 +143,7 @@ async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
             endpoints=tuple(ENDPOINTS[name] for name in own.endpoints),
             client=client,
             audio=audio,
+            decoder=await stack.enter_async_context(LocalDecoder()),
             source=source,
             key_list=key_list,
             selection=request.portion.selection(ownership(settings)),

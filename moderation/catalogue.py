@@ -7,10 +7,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from moderation.errors import BadParameters
-from moderation.formats import CONTAINERS, AudioFormat, StreamParameters
+from moderation.formats import CONTAINERS, AudioFormat
 from moderation.identity import object_id, object_key_id
 from moderation.outcomes import Reason
 from moderation.sniffing import NOT_MEDIA, UNSUPPORTED_AUDIO, Content
+from moderation.transcoding import SourceFormat
 
 SIDECAR_SUFFIX = ".json"
 ARCHIVED_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
@@ -87,9 +88,9 @@ class ParameterRule:
         """Whether the key fits the glob, case and all."""
         return fnmatchcase(key, self.glob)
 
-    def parameters(self) -> StreamParameters:
+    def source(self) -> SourceFormat:
         """What the rule says. Raises BadParameters."""
-        return StreamParameters.of(self.audio_format, self.sample_rate, self.num_channels)
+        return SourceFormat.of(self.audio_format, self.sample_rate, self.num_channels)
 
 
 class NotStreamable(Exception):
@@ -101,9 +102,9 @@ class NotStreamable(Exception):
         self.detail = detail
 
 
-def stated_parameters(
+def stated_source(
     key: str, sidecar: Mapping[str, Any] | None, metadata: Mapping[str, str], rules: Sequence[ParameterRule]
-) -> StreamParameters | None:
+) -> SourceFormat | None:
     """What somebody wrote down about an object: its sidecar, else its S3 metadata, else the first rule that matches.
 
     None where nobody did. Raises BadParameters where it is wrong.
@@ -113,23 +114,21 @@ def stated_parameters(
     if any(name in metadata for name in _METADATA_NAMES.values()):
         return _stated({name: metadata.get(written) for name, written in _METADATA_NAMES.items()})
     rule = next((rule for rule in rules if rule.matches(key)), None)
-    return rule.parameters() if rule else None
+    return rule.source() if rule else None
 
 
-def _stated(words: Mapping[str, Any]) -> StreamParameters:
-    return StreamParameters.of(str(words.get("audio_format")), words.get("sample_rate"), words.get("num_channels"))
+def _stated(words: Mapping[str, Any]) -> SourceFormat:
+    return SourceFormat.of(str(words.get("audio_format")), words.get("sample_rate"), words.get("num_channels"))
 
 
-def resolve_parameters(item: AudioObject, content: AudioFormat | Content, stated: StreamParameters | None) -> StreamParameters:
-    """How to stream an object: what its bytes say, else what is written down about it. Raises NotStreamable.
+def resolve_source(item: AudioObject, content: AudioFormat | Content, stated: SourceFormat | None) -> SourceFormat:
+    """What an object is: what its bytes say, else what is written down about it. Raises NotStreamable for what is no audio.
 
     Bytes that are a container win over every name and word (service.md, decision 18); raw PCM has no mark of its own.
     """
-    if isinstance(content, AudioFormat):
-        return StreamParameters(content)
-    if content in UNSUPPORTED_AUDIO:
-        raise NotStreamable(Reason.UNSUPPORTED_FORMAT, f"{content} is not accepted by the service")
-    if stated is not None and stated.audio_format.is_raw:
+    if isinstance(content, AudioFormat) or content in UNSUPPORTED_AUDIO:
+        return SourceFormat(content)
+    if stated is not None and stated.is_raw:
         return stated
     if content in NOT_MEDIA:
         raise NotStreamable(Reason.NOT_AUDIO, f"the bytes are {content}")

@@ -8,6 +8,9 @@ Those of one connector or task stand beside what raises them; this is the whole 
     |  |- SourceChanged         object         it was overwritten since
     |  `- SourceGone            object         it was deleted since
     |- DecodeFailed             object         its bytes are no audio of the declared format
+    |  `- BeyondCaps            object         there is more audio than there may be
+    |- LocalDecodingFailed      object         it gives no audio here, or not all of it
+    |  `- DecoderDied           object         its decoder crashed, hung, or was ended by its limits
     |- ConfigurationError       config         a setting, URL, bucket or folder is wrong: nothing was streamed
     |  |- AccessDeniedError     key            a key or credential was refused
     |  `- QueryError            config         a query cannot be answered

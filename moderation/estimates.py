@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
 
-from moderation.formats import AudioFormat, StreamParameters
+from moderation.formats import AudioFormat
 from moderation.sniffing import Content
+from moderation.transcoding import SourceFormat
 
 
 class EstimateSource(StrEnum):
@@ -80,10 +81,10 @@ class Estimate:
         return replace(self, ms=self.ms * max(there, 0) // declared, source=EstimateSource.BITRATE, truncated=True)
 
 
-def raw_estimate(size_bytes: int, parameters: StreamParameters) -> Estimate:
+def raw_estimate(size_bytes: int, source: SourceFormat) -> Estimate:
     """Of raw PCM."""
-    assert parameters.bytes_per_second, "only raw audio has a fixed rate"
-    return Estimate(size_bytes * 1000 // parameters.bytes_per_second, EstimateSource.BYTES)
+    assert source.bytes_per_second, "only raw audio has a fixed rate"
+    return Estimate(size_bytes * 1000 // source.bytes_per_second, EstimateSource.BYTES)
 
 
 def default_estimate(size_bytes: int, kind: AudioFormat | Content) -> Estimate:

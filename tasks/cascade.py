@@ -68,7 +68,7 @@ def leave_out(known: Mapping[str, Known], listing: pl.DataFrame, judged: pl.Data
         pl.when("left_out").then(pl.lit(Reason.SECOND_STAGE.value, REASONS)).otherwise("reason").alias("reason"),
         "changed",
     )
-    return {**known, SECOND: Known(decided, second.deleted)}, saved_ms
+    return {**known, SECOND: Known(decided, second.deleted, second.decodable)}, saved_ms
 
 
 async def plan_second_stage(

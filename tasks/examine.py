@@ -13,14 +13,15 @@ from moderation.catalogue import (
     NotStreamable,
     ParameterRule,
     disagreement,
-    resolve_parameters,
-    stated_parameters,
+    resolve_source,
+    stated_source,
 )
 from moderation.errors import AccessDeniedError, BadParameters, SourceChanged, SourceError, SourceGone
 from moderation.estimates import Estimate, raw_estimate
-from moderation.formats import AudioFormat, StreamParameters
+from moderation.formats import AudioFormat
 from moderation.outcomes import Reason
 from moderation.sniffing import SNIFF_BYTES, UNSUPPORTED_AUDIO, Content, sniff, tag_length
+from moderation.transcoding import Delivery, SourceFormat, Transcode, delivery
 
 LOOKS_AT_ONCE = 32
 """Objects looked at side by side: as many as the S3 client has connections."""
@@ -37,7 +38,7 @@ class Finding:
     disagreement says where its name, or what is written about it, is not what its bytes are.
     """
 
-    parameters: StreamParameters | None
+    delivery: Delivery | None
     estimate: Estimate | None = None
     refusal: NotStreamable | None = None
     disagreement: str | None = None
@@ -46,9 +47,10 @@ class Finding:
 class Examiner:
     """Looks at objects, a few KiB of each. Errors that are not an object's own (access, network) are raised, the others are answers."""
 
-    def __init__(self, audio: AudioStore, rules: Sequence[ParameterRule]) -> None:
+    def __init__(self, audio: AudioStore, rules: Sequence[ParameterRule], transcode: Transcode = Transcode.AUTO) -> None:
         self._audio = audio
         self._rules = rules
+        self._transcode = transcode
 
     async def examine_all(self, objects: Sequence[tuple[AudioObject, AudioObject | None]]) -> list[Finding]:
         """A finding for each object, given with its sidecar. Raises AccessDeniedError where too many of them may not be read."""
@@ -87,7 +89,7 @@ class Examiner:
         if isinstance(content, AudioFormat) or content in UNSUPPORTED_AUDIO:
             return await self._found(item, sidecar, ranges, content)
         stated = await self._stated(item, sidecar, content)
-        return _resolved(item, content, stated, None, disagreement(item, content, None))
+        return self._resolved(item, content, stated, None, disagreement(item, content, None))
 
     async def _found(self, item: AudioObject, sidecar: AudioObject | None, ranges: Ranges, content: AudioFormat | Content) -> Finding:
         """Of what bears its own mark: nothing that is written about it counts, nor is it read."""
@@ -96,7 +98,7 @@ class Examiner:
             duration = await self._duration(item, ranges, content)
         except NoAudioTrack as error:
             return Finding(None, refusal=NotStreamable(Reason.NO_AUDIO_TRACK, str(error)), disagreement=called)
-        return _resolved(item, content, None, duration, called)
+        return self._resolved(item, content, None, duration, called)
 
     def _is_called(self, item: AudioObject, sidecar: AudioObject | None) -> str | None:
         """What is said of an object beside its name."""
@@ -130,23 +132,26 @@ class Examiner:
         except SourceError as error:
             raise NotStreamable(Reason.CHANGED, f"its sidecar changed meanwhile: {error}") from error
 
-    async def _stated(self, item: AudioObject, sidecar: AudioObject | None, content: Content) -> StreamParameters | None:
-        """The written parameters; the object is asked for its metadata only where nothing else decides."""
+    async def _stated(self, item: AudioObject, sidecar: AudioObject | None, content: Content) -> SourceFormat | None:
+        """What is written about it; the object is asked for its metadata only where nothing else decides."""
         if sidecar is not None:
             body = await self._read_sidecar(sidecar)
-            return stated_parameters(item.key, _sidecar(sidecar.key, body), {}, ())
+            return stated_source(item.key, _sidecar(sidecar.key, body), {}, ())
         metadata = await self._audio.metadata(item) if content in {Content.UNKNOWN, Content.TEXT} else {}
-        return stated_parameters(item.key, None, metadata, self._rules)
+        return stated_source(item.key, None, metadata, self._rules)
 
-
-def _resolved(
-    item: AudioObject, content: AudioFormat | Content, stated: StreamParameters | None, duration: Estimate | None, called: str | None
-) -> Finding:
-    try:
-        parameters = resolve_parameters(item, content, stated)
-    except NotStreamable as refusal:
-        return Finding(None, duration, refusal, called)
-    return Finding(parameters, duration or raw_estimate(item.size_bytes, parameters), disagreement=called)
+    def _resolved(
+        self, item: AudioObject, content: AudioFormat | Content, stated: SourceFormat | None, duration: Estimate | None, called: str | None
+    ) -> Finding:
+        try:
+            source = resolve_source(item, content, stated)
+        except NotStreamable as refusal:
+            return Finding(None, duration, refusal, called)
+        estimate = duration or raw_estimate(item.size_bytes, source)
+        try:
+            return Finding(delivery(source, self._transcode), estimate, disagreement=called)
+        except BadParameters as error:
+            return Finding(None, estimate, NotStreamable(error.reason, str(error)), called)
 
 
 def _whole(found: Sequence[Finding | None]) -> Iterator[Finding]:

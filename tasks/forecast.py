@@ -7,6 +7,7 @@ import polars as pl
 
 from moderation.estimates import EstimateSource
 from moderation.outcomes import Reason
+from moderation.transcoding import FOR_WANT_OF_DECODING
 from tasks.cascade import FIRST
 from tasks.history import LOOK, Known
 from tasks.plan_rows import found_at
@@ -54,8 +55,9 @@ class EndpointForecast:
     """The same for one endpoint.
 
     objects counts them by what becomes of them: stream, done, or the reason why neither; hours has what is to be streamed, size_bytes what
-    is read of S3 for it, longest_ms its longest object. decodable_ms is the audio of objects that the service takes only transcoded.
-    undecided is what of it a cascade may still leave out: it is streamed only where the result of another endpoint, not there yet, says so.
+    is read of S3 for it, longest_ms its longest object. decodable_ms is the audio of objects that the service takes only
+    decoded where that is not allowed, decoded_ms of those that are decoded here before they are streamed. undecided is what of it a
+    cascade may still leave out: it is streamed only where the result of another endpoint, not there yet, says so.
     """
 
     endpoint: str
@@ -65,6 +67,7 @@ class EndpointForecast:
     size_bytes: int
     longest_ms: int
     decodable_ms: int
+    decoded_ms: int
     shards: int
     undecided: Hours
 
@@ -138,7 +141,8 @@ def _of_endpoint(
         {source: hours[source] for source in EstimateSource if source in hours},
         int(rows["size_bytes"].sum()),
         max(rows["estimate_ms"].to_list(), default=0),
-        int(found.filter(pl.col("reason") == Reason.UNSUPPORTED_FORMAT.value)["estimate_ms"].sum()),
+        int(found.filter(pl.col("reason").is_in([reason.value for reason in FOR_WANT_OF_DECODING]))["estimate_ms"].sum()),
+        int(found.filter((pl.col("decision") == STREAM) & pl.col("transcoded_from").is_not_null())["estimate_ms"].sum()),
         sum(shard.endpoint == endpoint for shard in shards),
         _undecided(rows, streamed) if is_second else Hours(0, 0, 0),
     )

@@ -13,6 +13,7 @@ from connectors.s3 import S3Uri
 from moderation.endpoints import Endpoint
 from moderation.errors import ConfigurationError
 from moderation.outcomes import Reason
+from moderation.transcoding import FOR_WANT_OF_DECODING, Transcode
 
 LOOK = "look"
 """The decision about an object that has to be looked at first: no row of a plan has it."""
@@ -27,11 +28,13 @@ class Known:
     """What is known of every listed object at one endpoint: ends has (position, decision, reason, changed) in the order of the listing.
 
     changed tells that there are results of the object's key, but none of this version with these parameters. deleted counts keys with
-    results below the sources that are listed no more.
+    results below the sources that are listed no more. decodable has the (position, freed_from) of what earlier runs gave up only because
+    they decoded nothing, where this run may; freed_from is their reason.
     """
 
     ends: pl.DataFrame
     deleted: int
+    decodable: pl.DataFrame
 
     @property
     def left(self) -> pl.DataFrame:
@@ -44,6 +47,7 @@ def read_known(
     listing: pl.DataFrame,
     endpoints: Sequence[Endpoint],
     sources: Sequence[S3Uri],
+    transcode: Transcode = Transcode.AUTO,
     only_of: str | None = None,
 ) -> dict[str, Known]:
     """By the name of each endpoint. sources are the prefixes that are listed completely; only_of is the run whose results alone count.
@@ -55,7 +59,7 @@ def read_known(
         with open_lake() as lake:
             held = _frame(quarantined_now(lake))
             # one endpoint after the other: no more than the results of one are held
-            return {endpoint.name: _known(lake, listing, held, endpoint.name, below, only_of) for endpoint in endpoints}
+            return {endpoint.name: _known(lake, listing, held, endpoint.name, below, transcode, only_of) for endpoint in endpoints}
     except (DuckDBError, ArrowException, OSError) as error:
         said = str(error).partition("\n")[0]
         raise ConfigurationError(f"the results of earlier runs cannot be read: {said}. Remove or repair that file") from error
@@ -67,12 +71,16 @@ def _known(
     held: pl.DataFrame,
     endpoint: str,
     below: Sequence[tuple[str, str]],
+    transcode: Transcode,
     only_of: str | None,
 ) -> Known:
     done = _frame(done_objects(lake, endpoint, only_of))
     gone = _frame(places_done(lake, endpoint, below)).join(listing, on="object_key_id", how="anti").height
     given_up = held.filter(pl.col("endpoint") == endpoint).select(*IDENTITY, pl.col("reason").cast(REASONS)).unique(IDENTITY)
-    return Known(_ends(listing, done, given_up), gone)
+    reasons = [] if transcode is Transcode.NEVER else [reason.value for reason in FOR_WANT_OF_DECODING]
+    is_decodable = pl.col("reason").is_in(pl.Series(reasons, dtype=REASONS).implode())
+    freed = listing.select("position", *IDENTITY).join(given_up.filter(is_decodable), on=IDENTITY)
+    return Known(_ends(listing, done, given_up.filter(~is_decodable)), gone, freed.select("position", pl.col("reason").alias("freed_from")))
 
 
 def _ends(listing: pl.DataFrame, done: pl.DataFrame, given_up: pl.DataFrame) -> pl.DataFrame:

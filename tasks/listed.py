@@ -11,6 +11,7 @@ from connectors.lake.store import ResultStore
 from moderation.catalogue import ARCHIVED_CLASSES, SIDECAR_SUFFIX, AudioObject, ParameterRule
 from moderation.identity import params_hash
 from moderation.outcomes import Reason
+from moderation.transcoding import Transcode
 from tasks.history import REASONS
 
 ITEM_COLUMNS = ("bucket", "key", "etag", "size_bytes", "last_modified", "version_id", "storage_class")
@@ -19,21 +20,21 @@ _PLACE = ["bucket", "key"]
 _SIDECAR = "sidecar_"
 
 
-def read_listing(results: ResultStore, run_id: str, rules: Sequence[ParameterRule]) -> pl.DataFrame:
+def read_listing(results: ResultStore, run_id: str, rules: Sequence[ParameterRule], transcode: Transcode = Transcode.AUTO) -> pl.DataFrame:
     """A run's manifest, each object once and in its order, with more columns.
 
     position; sidecar_etag, of the object that describes it; skip, the reason why an object is no audio at all by its listing;
     params_hash, the identity of what changes a result of it.
     """
-    return listing_of(read_frame(results, run_id, "manifest"), rules)
+    return listing_of(read_frame(results, run_id, "manifest"), rules, transcode)
 
 
-def listing_of(manifest: pl.DataFrame, rules: Sequence[ParameterRule]) -> pl.DataFrame:
+def listing_of(manifest: pl.DataFrame, rules: Sequence[ParameterRule], transcode: Transcode = Transcode.AUTO) -> pl.DataFrame:
     """The same of a table of `manifests`."""
     listed = manifest.unique("object_id", keep="first", maintain_order=True).with_row_index("position")
     described = _described(listed)
     joined = listed.join(described.select(*_PLACE, f"{_SIDECAR}etag"), on=_PLACE, how="left", maintain_order="left")
-    return _with_identity(joined.with_columns(_skip_reason(joined).alias("skip")), rules)
+    return _with_identity(joined.with_columns(_skip_reason(joined).alias("skip")), rules, transcode)
 
 
 def read_frame(results: ResultStore, run_id: str, stem: str) -> pl.DataFrame:
@@ -91,16 +92,16 @@ def _first_rules(keys: pl.Series, rules: Sequence[ParameterRule]) -> list[int | 
     return [next((place for place, matches in matchers if matches(key)), None) for key in keys]
 
 
-def _with_identity(listed: pl.DataFrame, rules: Sequence[ParameterRule]) -> pl.DataFrame:
+def _with_identity(listed: pl.DataFrame, rules: Sequence[ParameterRule], transcode: Transcode) -> pl.DataFrame:
     """The hash of what changes a result: one for almost all, so each combination is hashed once."""
     parts = [f"{_SIDECAR}etag", "rule"]
     ruled = listed.with_columns(pl.Series("rule", _first_rules(listed["key"], rules), pl.Int32))
     distinct = ruled.select(parts).unique(maintain_order=True)
-    hashes = [_params_hash(etag, None if rule is None else rules[rule]) for etag, rule in distinct.iter_rows()]
+    hashes = [_params_hash(etag, None if rule is None else rules[rule], transcode) for etag, rule in distinct.iter_rows()]
     hashed = distinct.with_columns(pl.Series("params_hash", hashes, pl.String))
     return ruled.join(hashed, on=parts, how="left", nulls_equal=True, maintain_order="left").drop("rule")
 
 
-def _params_hash(sidecar_etag: str | None, rule: ParameterRule | None) -> str:
+def _params_hash(sidecar_etag: str | None, rule: ParameterRule | None, transcode: Transcode) -> str:
     words = rule and f"{rule.audio_format}:{rule.sample_rate}:{rule.num_channels}"
-    return params_hash(sidecar=sidecar_etag, rule=words, transcode="never")
+    return params_hash(sidecar=sidecar_etag, rule=words, transcode=transcode.identity)

@@ -22,6 +22,7 @@ from moderation.catalogue import NotStreamable, ParameterRule, ShardRules
 from moderation.endpoints import Endpoint
 from moderation.errors import first_of_group
 from moderation.outcomes import Reason
+from moderation.transcoding import Transcode
 from tasks.cascade import SECOND, leave_out, verdicts
 from tasks.cut import Cut, sampled
 from tasks.examine import Examiner, Finding
@@ -43,7 +44,7 @@ logger = logging.getLogger("soundcheck.plan")
 
 @dataclass(frozen=True, slots=True)
 class PlanRules:
-    """What shapes a plan: ordered rules for raw audio, the longest session in hours, the bounds of a shard, and what to take of it all.
+    """What shapes a plan: ordered rules for raw audio, the longest session in hours, bounds of a shard, what to take, what to decode.
 
     force plans again what is done.
     """
@@ -55,6 +56,7 @@ class PlanRules:
     """The condition over music results without which the AI-music endpoint is not asked."""
     cut: Cut = field(default_factory=Cut)
     force: bool = False
+    transcode: Transcode = Transcode.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +101,17 @@ async def make_plan(
     not listed was deleted. Raises AccessDeniedError or UnreachableError where objects cannot be looked at for a reason that is not theirs.
     """
     progress.step = "planning"
-    listing = await asyncio.to_thread(read_listing, results, run.run_id, rules.parameter_rules)
+    listing = await asyncio.to_thread(read_listing, results, run.run_id, rules.parameter_rules, rules.transcode)
     progress.listed = listing.height
-    known = await asyncio.to_thread(read_known, open_lake, listing, endpoints, sources, run.run_id if rules.force else None)
+    known = await asyncio.to_thread(
+        read_known, open_lake, listing, endpoints, sources, rules.transcode, run.run_id if rules.force else None
+    )
     has_second_stage = rules.cascade is not None and SECOND in known
     if rules.cascade is not None and has_second_stage:
         judged = await asyncio.to_thread(verdicts, open_lake, rules.cascade)
         known, progress.of(SECOND).saved_ms = leave_out(known, listing, judged)
     with first_of_group():
-        findings = await _look(Examiner(audio, rules.parameter_rules), rules, listing, known)
+        findings = await _look(Examiner(audio, rules.parameter_rules, rules.transcode), rules, listing, known)
 
     def settle() -> Plan:
         streamed = streamed_rows(listing, known, findings)
@@ -158,10 +162,15 @@ def _streamed_ms(finding: Finding) -> int | None:
 
 
 def _quarantines(run: Run, listing: pl.DataFrame, known: Mapping[str, Known], findings: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """Rows of `quarantine` for what cannot be streamed, dated by the run so that planning again writes the same."""
+    """Rows of `quarantine` for what cannot be streamed, and for what now can, dated by the run: planning again writes the same."""
     of_run = {"run_id": run.run_id, "org": run.org, "happened_at": run.started_at}
     refused = findings.filter(pl.col("decision") == "quarantined")
+    streamed = findings.filter(pl.col("decision") == "stream").select("position")
     for endpoint, each in known.items():
         rows = found_at(each, refused).join(listing, on="position", maintain_order="left")
         for row in rows.iter_rows(named=True):
             yield quarantine_row(item_of(row), endpoint, row["params_hash"], Reason(row["reason"]), detail=row["detail"], **of_run)
+        freed = each.decodable.join(found_at(each, streamed), on="position", how="semi").join(listing, on="position", maintain_order="left")
+        for row in freed.iter_rows(named=True):
+            why = {"event": "released", "detail": "it is decoded here now"}
+            yield quarantine_row(item_of(row), endpoint, row["params_hash"], Reason(row["freed_from"]), **why, **of_run)

@@ -22,27 +22,31 @@ FINDINGS: dict[str, Any] = {
     "audio_format": pl.Enum([kind.value for kind in AudioFormat]),
     "sample_rate": pl.Int64,
     "num_channels": pl.Int64,
+    "transcoded_from": pl.String,
     "estimate_ms": pl.Int64,
     "estimate_source": _SOURCES,
     "error_ms": pl.Int64,
     "truncated": pl.Boolean,
     "disagreement": pl.String,
 }
-_OF_PLAN = ("audio_format", "sample_rate", "num_channels", "estimate_ms", "estimate_source")
+_OF_PLAN = ("audio_format", "sample_rate", "num_channels", "transcoded_from", "estimate_ms", "estimate_source")
 
 
 def finding_row(position: int, finding: Finding) -> dict[str, Any]:
     """A finding as a row: decision is stream, quarantined or skip."""
-    refusal, parameters, estimate = finding.refusal, finding.parameters, finding.estimate
+    refusal, estimate = finding.refusal, finding.estimate
+    parameters, source = (finding.delivery.parameters, finding.delivery.transcoded_from) if finding.delivery else (None, None)
+    streamed_as = AudioFormat.S16LE if source else parameters and parameters.audio_format
     decision = "stream" if refusal is None else "quarantined" if refusal.reason in QUARANTINED else "skip"
     return {
         "position": position,
         "decision": decision,
         "reason": refusal and refusal.reason.value,
         "detail": refusal and refusal.detail,
-        "audio_format": parameters and parameters.audio_format.value,
+        "audio_format": streamed_as and streamed_as.value,
         "sample_rate": parameters and parameters.sample_rate,
         "num_channels": parameters and parameters.num_channels,
+        "transcoded_from": source and str(source),
         "estimate_ms": estimate.ms if estimate else 0,
         "estimate_source": (estimate.source if estimate else EstimateSource.NONE).value,
         "error_ms": estimate.error_ms if estimate else 0,

@@ -14,6 +14,7 @@ from moderation.outcomes import Reason
 from moderation.refusals import Cause
 from moderation.results import SessionResult
 from moderation.session import ClientSession
+from moderation.transcoding import SourceFormat
 
 THRESHOLD = 0.5
 """Probability from which an item counts in the recomputed percentages: the service does not publish its own (service.md, decision 23)."""
@@ -35,14 +36,19 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class PlannedObject:
-    """One object that a plan streams to one endpoint. estimate_ms is what a session of it reserves; expected_ms a trusted duration."""
+    """One object that a plan streams to one endpoint. estimate_ms is what a session of it reserves; expected_ms a trusted duration.
+
+    transcoded_from is what it is where it is decoded here first; parameters, which are those of the session, are None where only its
+    decoding tells them.
+    """
 
     item: AudioObject
     endpoint: Endpoint
-    parameters: StreamParameters
+    parameters: StreamParameters | None
     params_hash: str
     estimate_ms: int
     expected_ms: int | None = None
+    transcoded_from: SourceFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +121,8 @@ def lost_attempt_row(record: SessionRecord) -> dict[str, Any]:
 
 def summary_row(attempt: Attempt, result: SessionResult) -> dict[str, Any]:
     """A row of the endpoint's summaries, all but its package."""
-    planned, item = attempt.planned, attempt.planned.item
+    planned, item, parameters = attempt.planned, attempt.planned.item, attempt.planned.parameters
+    assert parameters is not None, "a session has them"
     return {
         "object_id": item.object_id,
         "object_key_id": item.object_key_id,
@@ -130,10 +137,10 @@ def summary_row(attempt: Attempt, result: SessionResult) -> dict[str, Any]:
         "etag": item.etag,
         "size_bytes": item.size_bytes,
         "last_modified": item.last_modified,
-        "audio_format": planned.parameters.audio_format.value,
-        "sample_rate": planned.parameters.sample_rate,
-        "num_channels": planned.parameters.num_channels,
-        "transcoded_from": None,
+        "audio_format": parameters.audio_format.value,
+        "sample_rate": parameters.sample_rate,
+        "num_channels": parameters.num_channels,
+        "transcoded_from": planned.transcoded_from and str(planned.transcoded_from),
         "host": attempt.host,
         "attempt": attempt.number,
         "started_at": attempt.started_at,
@@ -158,7 +165,7 @@ def _measured(result: SessionResult) -> dict[str, Any]:
 
 
 def quarantine_row(planned_item: AudioObject, endpoint: str, params_hash: str, reason: Reason, **more: Any) -> dict[str, Any]:
-    """A row of `quarantine`; `more` names detail, run_id, org and happened_at."""
+    """A row of `quarantine`; `more` names detail, run_id, org and happened_at, and event where it is a release."""
     return {
         "object_id": planned_item.object_id,
         "bucket": planned_item.bucket,

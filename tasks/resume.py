@@ -110,7 +110,7 @@ def _known(plan: pl.DataFrame, done: pl.DataFrame, held: pl.DataFrame) -> Known:
         pl.when(place.is_in(is_done)).then(None).otherwise(pl.coalesce("reason", "why")).cast(REASONS).alias("reason"),
         pl.lit(value=False).alias("changed"),
     )
-    return Known(ends.sort("position"), 0)
+    return Known(ends.sort("position"), 0, plan.clear().select("position", pl.lit(None, REASONS).alias("freed_from")))
 
 
 def _shards(left: pl.DataFrame) -> list[Shard]:

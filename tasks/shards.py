@@ -13,6 +13,7 @@ from moderation.catalogue import ShardRules, plan_shards
 from moderation.endpoints import ENDPOINTS
 from moderation.estimates import Estimate, EstimateSource
 from moderation.formats import StreamParameters
+from moderation.transcoding import SourceFormat
 from tasks.listed import item_of, read_frame
 from tasks.records import PlannedObject
 
@@ -81,7 +82,9 @@ def _streamed(results: ResultStore, run_id: str) -> pl.DataFrame:
 
 
 def _planned(row: dict[str, Any]) -> PlannedObject:
-    parameters = StreamParameters.of(row["audio_format"], row["sample_rate"], row["num_channels"])
+    source = row["transcoded_from"] and SourceFormat.parse(row["transcoded_from"])
+    is_known = source is None or row["sample_rate"] is not None
+    parameters = StreamParameters.of(row["audio_format"], row["sample_rate"], row["num_channels"]) if is_known else None
     estimate = Estimate(row["estimate_ms"], EstimateSource(row["estimate_source"]))
     exact = estimate.ms if estimate.is_exact else None
-    return PlannedObject(item_of(row), ENDPOINTS[row["endpoint"]], parameters, row["params_hash"], estimate.ms, exact)
+    return PlannedObject(item_of(row), ENDPOINTS[row["endpoint"]], parameters, row["params_hash"], estimate.ms, exact, source)

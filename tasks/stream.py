@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from connectors.audio_store import AudioStore
 from connectors.ledger import Ledger
 from connectors.spool import Spool
 from connectors.velma import VelmaClient
@@ -21,6 +20,7 @@ from moderation.refusals import Action, TextPatterns
 from moderation.repeats import Repeats
 from moderation.retry import GiveUp, RetryBudget, RetryRules
 from tasks.admission import Admission, NotAdmitted, Stop
+from tasks.outgoing import Outlet
 from tasks.progress import Outcome, Progress
 from tasks.publish import settle_expired
 from tasks.records import PlannedObject
@@ -59,7 +59,7 @@ class Streaming:
     lake: str
     worker: str
     client: VelmaClient
-    store: AudioStore
+    outlet: Outlet
     ledger: Ledger
     spool: Spool
     admission: Admission
@@ -190,6 +190,7 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
         if trial.sent_ms and not streaming.retried.allows(planned.estimate_ms):
             return Outcome(key, endpoint, Reason.DEFERRED_RETRY, f"{trial.story}: the run has streamed enough audio twice", streamed=True)
         candidate.number += 1
+        candidate.planned = planned = trial.planned_again
         await streaming.pause(ended.seconds)
 
 

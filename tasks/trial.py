@@ -8,29 +8,23 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from connectors.audio_store import READ_BYTES
 from moderation.admission import Claim, Grant, SessionKind
 from moderation.budget import month_of
 from moderation.errors import (
-    AccessDeniedError,
     ConfigurationError,
     Phase,
-    Scope,
     SessionError,
     SoundcheckError,
-    SourceChanged,
-    SourceError,
-    SourceGone,
-    UnreachableError,
 )
 from moderation.identity import session_id
 from moderation.judgement import Failure
-from moderation.outcomes import QUARANTINED, Reason, StopCause
+from moderation.outcomes import QUARANTINED, Reason
 from moderation.refusals import CANCELLED, TOO_BIG, Action, Cause, Tells, classify
 from moderation.repeats import OBJECTS
 from moderation.results import SessionResult, SpooledSession
-from moderation.retry import GiveUp, RetryAfter
+from moderation.retry import GiveUp, RetryAfter, Verdict
 from moderation.session import ClientSession
+from tasks.own_causes import OWN_ERRORS, BudgetReached, own_cause
 from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, summary_row
 
 if TYPE_CHECKING:
@@ -40,23 +34,6 @@ logger = logging.getLogger("soundcheck.stream")
 REPEATED = f"the service said the same to {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
 EXTENSION_MS = 60_000
 """The least that a session reserves anew when it outlives its estimate."""
-OUT_OF_BUDGET = Cause("budget", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED)
-UNREADABLE = Cause("source_error", Scope.OBJECT, Action.RETRY_THEN_QUARANTINE, Reason.SOURCE_ERROR)
-FORBIDDEN = Cause("source_forbidden", Scope.OBJECT, Action.QUARANTINE, Reason.SOURCE_ERROR)
-SILENT = Cause(
-    "source_unreachable",
-    Scope.NETWORK,
-    Action.RETRY,
-    Reason.DEFERRED_SERVICE,
-    StopCause.SERVICE_UNREACHABLE,
-    advice="check S3's endpoint and the network, then run again",
-)
-CHANGED = Cause("changed", Scope.OBJECT, Action.QUARANTINE, Reason.CHANGED)
-GONE = Cause("gone", Scope.OBJECT, Action.QUARANTINE, Reason.GONE)
-
-
-class BudgetReached(Exception):
-    """A session outlived its estimate and the month's cap does not hold more."""
 
 
 class Trial:
@@ -70,6 +47,7 @@ class Trial:
         self.tries = tries
         self.streaming = streaming
         self.planned = planned
+        self.planned_again = planned
         self.number = number
         self.started_at = streaming.now()
         self.session_id = session_id(self.started_at, streaming.entropy(10))
@@ -100,11 +78,10 @@ class Trial:
     async def run(self) -> GiveUp | RetryAfter | None:
         """None when it is done, else what follows. Raises NotAdmitted or LeaseLost."""
         counts = self.streaming.progress.of(self.planned.endpoint.name)
-        first = asyncio.create_task(self._first_piece())
+        first = asyncio.create_task(self.streaming.outlet.beginning(self.planned))  # no slot idles until S3 answers
         try:
             async with self.streaming.admission.slot(self.claim) as grant:
                 self.started_at = self.streaming.now()
-                counts.sessions += 1
                 counts.live += 1
                 try:
                     return await self._analyse(grant, first)
@@ -113,37 +90,35 @@ class Trial:
         finally:
             first.cancel()
 
-    async def _first_piece(self) -> bytes:
-        """How the object begins, read while it waits for its slot: none idles until S3 answers. What goes wrong is met in the session."""
-        try:
-            return await self.streaming.store.head(self.planned.item, READ_BYTES)
-        except (SourceError, UnreachableError, AccessDeniedError):
-            return b""
-
     async def _analyse(self, grant: Grant, first: Awaitable[bytes]) -> GiveUp | RetryAfter | None:
-        planned = self.planned
         try:
-            result = await self.streaming.client.analyse(
-                planned.endpoint,
-                planned.parameters,
-                self._audio(first),
-                expected_ms=planned.expected_ms,
-                chunk_bytes=self.chunk_bytes,
-                session_id=self.session_id,
-                cautious=grant.kind is SessionKind.PROBE,
-                on_session=self._note_session,
-                on_result=self._tell,
-            )
+            async with self.streaming.outlet.audio(self.planned, first) as (self.planned, pieces):
+                result = await self._session(grant, pieces)
         except SessionError as error:
             return await self._failed(error, classify(error, self.streaming.texts))
-        except (SourceError, UnreachableError, AccessDeniedError, BudgetReached) as error:
-            return await self._failed(self._as_session_error(str(error)), _source_cause(error))
+        except OWN_ERRORS as error:
+            return await self._failed(self._as_session_error(str(error)), own_cause(error))
         except (asyncio.CancelledError, ConfigurationError) as error:
             told = SessionError("cancelled" if isinstance(error, asyncio.CancelledError) else str(error), phase=self._phase())
             await asyncio.shield(self._failed(told, CANCELLED))
             raise
         await asyncio.shield(self._done(result))
         return None
+
+    async def _session(self, grant: Grant, pieces: AsyncGenerator[bytes, None]) -> SessionResult:
+        assert self.planned.parameters is not None, "they are known where there is audio"
+        self.streaming.progress.of(self.planned.endpoint.name).sessions += 1
+        return await self.streaming.client.analyse(
+            self.planned.endpoint,
+            self.planned.parameters,
+            self._audio(pieces),
+            expected_ms=self.planned.expected_ms,
+            chunk_bytes=self.chunk_bytes,
+            session_id=self.session_id,
+            cautious=grant.kind is SessionKind.PROBE,
+            on_session=self._note_session,
+            on_result=self._tell,
+        )
 
     def _tell(self) -> None:
         """Let the ledger know of the first result while the session goes on: the next one may start for it."""
@@ -164,12 +139,9 @@ class Trial:
     def _as_session_error(self, detail: str) -> SessionError:
         return SessionError(detail, phase=self._phase())
 
-    async def _audio(self, first: Awaitable[bytes]) -> AsyncGenerator[bytes, None]:
-        """The object's bytes; a session that outlives its estimate reserves more before it sends on."""
-        piece = await first
-        if piece:
-            yield piece
-        async with aclosing(self.streaming.store.stream(self.planned.item, len(piece))) as pieces:
+    async def _audio(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """What goes out; a session that outlives its estimate reserves more before it sends on."""
+        async with aclosing(pieces):
             async for piece in pieces:
                 if self.session is not None and self.session.audio_sent_ms >= self.reserved_ms:
                     await self._reserve_more()
@@ -200,7 +172,9 @@ class Trial:
         refused = error.http_status is not None or error.text is not None
         outcome = "cancelled" if said is CANCELLED else "refused" if refused else "failed"
         self.tries[said.action] += 1
-        own = streaming.retries.verdict(said, self.tries[said.action], streaming.chance()) if said.spends_attempt else None
+        own: Verdict | None = self._decoded_here(said)
+        if own is None and said.spends_attempt:
+            own = streaming.retries.verdict(said, self.tries[said.action], streaming.chance())
         self.story = str(error)
         if said.tells is Tells.KEY:
             await streaming.renew_key()
@@ -244,6 +218,14 @@ class Trial:
         """Wait until the ledger has heard of the first result: its end comes after that."""
         if self._telling is not None:
             await self._telling
+
+    def _decoded_here(self, cause: Cause) -> RetryAfter | None:
+        """Once more, decoded on this side, where the service could not decode it (rules.md, 4002)."""
+        again = self.streaming.outlet.decoded_here(self.planned, cause)
+        if again is None:
+            return None
+        self.planned_again = again
+        return RetryAfter(0.0)
 
     def _halved(self, cause: Cause) -> RetryAfter | None:
         """Once more, with half the chunk, where the service takes no larger messages (rules.md, 1009): and so for the rest of the run."""
@@ -295,19 +277,3 @@ class Trial:
         planned, streaming = self.planned, self.streaming
         names = {"detail": self.story, "run_id": streaming.run_id, "org": streaming.org, "happened_at": happened_at}
         return quarantine_row(planned.item, planned.endpoint.name, planned.params_hash, verdict.reason, **names)
-
-
-def _source_cause(error: SourceError | UnreachableError | AccessDeniedError | BudgetReached) -> Cause:
-    match error:
-        case BudgetReached():
-            return OUT_OF_BUDGET
-        case UnreachableError():
-            return SILENT
-        case AccessDeniedError():
-            return FORBIDDEN
-        case SourceChanged():
-            return CHANGED
-        case SourceGone():
-            return GONE
-        case _:
-            return UNREADABLE

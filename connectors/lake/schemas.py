@@ -242,6 +242,7 @@ _PLAN = Dataset(
         text("audio_format", "The format that will be streamed.", nullable=True),
         count("sample_rate", "Of raw audio.", "Hz", nullable=True),
         count("num_channels", "Of raw audio.", nullable=True),
+        text("transcoded_from", "The source's format where it is decoded locally first.", nullable=True),
         ms("estimate_ms", "The audio that it is expected to cost."),
         text("estimate_source", "Where the estimate comes from."),
         count("shard", "The shard that streams it, from 0.", "ordinal", nullable=True),

@@ -92,6 +92,7 @@ def _entry(dotted: str) -> Any:
 def _end_children() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
+    os.killpg(0, signal.SIGCONT)  # one that was stopped would never hear of it
     with contextlib.suppress(ChildProcessError):  # raised when the last one has ended, since nothing is left to wait for
         while True:
             os.wait()

@@ -13,6 +13,7 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Discard
 from numpy.typing import DTypeLike
 
 from connectors.media.flac import flac_frames, read_flac_header
@@ -58,6 +59,14 @@ class DecodeFailed(SoundcheckError):
         self.mismatch = mismatch
 
 
+class BeyondCaps(DecodeFailed):
+    """There is more audio than there may be; what is within the caps has been given."""
+
+
+class NoAudioStream(NotThisFormat):
+    """The container is sound, and has nothing to hear."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caps:
     """What a stream may become, however few bytes it has: seconds of audio, and bytes of decoded samples (four for each).
@@ -94,7 +103,7 @@ def decode(read: Read, parameters: StreamParameters, caps: Caps = DEFAULT_CAPS) 
 
 
 def capped(blocks: Iterator[PcmBlock], caps: Caps) -> Iterator[PcmBlock]:
-    """The samples that are within the caps. Raises DecodeFailed after them, and NotThisFormat for rates and channels of no audio."""
+    """The samples that are within the caps. Raises BeyondCaps after them, and NotThisFormat for rates and channels of no audio."""
     taken: Counter[int] = Counter()  # samples by their rate: what is within the caps must not depend on blocks
     size = 0
     for block in blocks:
@@ -106,7 +115,7 @@ def capped(blocks: Iterator[PcmBlock], caps: Caps) -> Iterator[PcmBlock]:
         by_size = (caps.decoded_bytes - size) // (block.samples.itemsize * channels)
         if samples > (allowed := max(0, min(by_time, by_size))):
             yield PcmBlock(block.rate, block.samples[:allowed])
-            raise DecodeFailed(f"more than {caps.seconds} seconds, or {caps.decoded_bytes} bytes of samples")
+            raise BeyondCaps(f"more than {caps.seconds} seconds, or {caps.decoded_bytes} bytes of samples")
         taken[block.rate] += samples
         size += block.samples.nbytes
         yield block
@@ -141,12 +150,21 @@ def decode_packets(read: Read, demuxer: str) -> Iterator[PcmBlock]:
 
     read(n) gives n bytes, fewer only at the end.
     """
+    yield from decode_container(Unseekable(read), demuxer, buffer_size=IO_BYTES, options=OPEN_OPTIONS)
+
+
+def decode_container(file: object, demuxer: str, **opening: Any) -> Iterator[PcmBlock]:
+    """The same of a file object, with FFmpeg's own ways of opening it unless others are named."""
     # tags of old files are in any encoding, and no reason not to listen
-    options: dict[str, Any] = {"buffer_size": IO_BYTES, "options": OPEN_OPTIONS, "metadata_errors": "replace"}
-    with av.open(_Unseekable(read), "r", format=demuxer, **options) as container:
+    with av.open(file, "r", format=demuxer, metadata_errors="replace", **opening) as container:
         stream = next(iter(container.streams.audio), None)
+        if stream is None and len(container.streams):
+            raise NoAudioStream("no audio stream among those that it has")
         if stream is None or stream.codec_context is None:
             raise NotThisFormat("no audio stream, or none that can be decoded")
+        for other in container.streams:
+            if other.index != stream.index:
+                other.discard = Discard.all  # pictures are not even read where the container lets them be passed over
         stream.codec_context.thread_count = 1  # what a child may use is bounded
         yield from _decoded(_demuxed(container, stream), stream.decode)
 
@@ -230,7 +248,7 @@ def _is_something_else(head: bytes, audio_format: AudioFormat) -> bool:
     return sniff(head) is not audio_format
 
 
-class _Unseekable:
+class Unseekable:
     """A file for PyAV that can only be read on, in sizes that do not depend on how the stream was chunked."""
 
     def __init__(self, read: Read) -> None:

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from connectors.media.source import ByteSource
 from moderation.formats import AudioFormat
+from moderation.transcoding import DECODABLE_CHANNELS, DECODABLE_RATES
 
 Samples = NDArray[np.float32]
 """Samples of -1 to 1, shaped (samples, channels)."""
 
-MIN_RATE, MAX_RATE = 1000, 768_000
-"""Hz: beyond them there is no audio, only headers that lie; a few bytes at 1 Hz would be hours."""
-MAX_CHANNELS = 64
+MIN_RATE, MAX_RATE = DECODABLE_RATES
+MAX_CHANNELS = DECODABLE_CHANNELS
 READ_BYTES = 1 << 16
 """The most that is converted at a time."""
 

@@ -97,7 +97,7 @@ def test_a_folder_of_real_audio_ends_as_its_truth_says(tmp_path):
     assert done.returncode == 3, done.stderr
     counts = json.loads(done.stdout)
     assert counts["labelled_right"] >= 0.85 * counts["labels_compared"] > 0
-    reasons = {"undecodable": 1, "unsupported_format": 1, "empty": 1, "not_audio": 1, "sidecar": 4}
+    reasons = {"undecodable": 1, "empty": 1, "not_audio": 1, "sidecar": 4}
     assert counts["endpoints"]["music"]["reasons"] == counts["endpoints"]["ai_music"]["reasons"] == reasons
     assert counts["done"] + sum(reasons.values()) == counts["objects"]
     frames: list[int] = []

@@ -16,16 +16,17 @@ from moderation.catalogue import (
     disagreement,
     parameters_reason,
     plan_shards,
-    resolve_parameters,
-    stated_parameters,
+    resolve_source,
+    stated_source,
 )
 from moderation.errors import BadParameters
-from moderation.formats import CONTAINERS, RAW_FORMATS, AudioFormat, StreamParameters
+from moderation.formats import CONTAINERS, RAW_FORMATS, AudioFormat
 from moderation.identity import object_id, object_key_id
 from moderation.outcomes import QUARANTINED, SKIPPED, Reason
 from moderation.sniffing import NOT_MEDIA, UNSUPPORTED_AUDIO, Content
+from moderation.transcoding import SourceFormat
 
-RAW = StreamParameters(AudioFormat.S16LE, 16000, 1)
+RAW = SourceFormat(AudioFormat.S16LE, 16000, 1)
 SIDECAR = {"audio_format": "s16le", "sample_rate": 16000, "num_channels": 1}
 METADATA = {"audio-format": "u8", "sample-rate": "8000", "num-channels": "2"}
 RULES = (ParameterRule("calls/2026-*/*.pcm", "mulaw", 8000, 1), ParameterRule("calls/*", "alaw", 8000, 2))
@@ -38,7 +39,7 @@ def named(key, **more):
 
 def assert_not_streamable(reason, *args):
     with pytest.raises(NotStreamable) as caught:
-        resolve_parameters(*args)
+        resolve_source(*args)
     assert caught.value.reason is reason
     assert caught.value.detail == str(caught.value) != ""
 
@@ -79,19 +80,19 @@ def test_rules_match_the_whole_key_case_and_all():
     assert rule.matches("calls/2026/one.pcm")
     assert not rule.matches("Calls/one.pcm")
     assert not rule.matches("more/calls/one.pcm")
-    assert rule.parameters() == RAW
+    assert rule.source() == RAW
 
 
 def test_a_sidecar_wins_over_metadata_and_metadata_over_rules():
     key = "calls/2026-11/one.pcm"
-    assert stated_parameters(key, SIDECAR, METADATA, RULES) == RAW
-    assert stated_parameters(key, None, METADATA, RULES) == StreamParameters(AudioFormat.U8, 8000, 2)
-    assert stated_parameters(key, None, {"author": "me"}, RULES) == StreamParameters(AudioFormat.MULAW, 8000, 1)
+    assert stated_source(key, SIDECAR, METADATA, RULES) == RAW
+    assert stated_source(key, None, METADATA, RULES) == SourceFormat(AudioFormat.U8, 8000, 2)
+    assert stated_source(key, None, {"author": "me"}, RULES) == SourceFormat(AudioFormat.MULAW, 8000, 1)
 
 
 def test_the_first_rule_that_matches_is_heard():
-    assert stated_parameters("calls/one.pcm", None, {}, RULES) == StreamParameters(AudioFormat.ALAW, 8000, 2)
-    assert stated_parameters("elsewhere/one.pcm", None, {}, RULES) is None
+    assert stated_source("calls/one.pcm", None, {}, RULES) == SourceFormat(AudioFormat.ALAW, 8000, 2)
+    assert stated_source("elsewhere/one.pcm", None, {}, RULES) is None
 
 
 @pytest.mark.parametrize(
@@ -100,38 +101,45 @@ def test_the_first_rule_that_matches_is_heard():
         ({}, {}, Reason.BAD_PARAMETERS),
         ({"audio_format": "mp4"}, {}, Reason.BAD_PARAMETERS),
         ({"audio_format": "s16le"}, {}, Reason.UNKNOWN_PARAMETERS),
-        (SIDECAR | {"sample_rate": 12000}, {}, Reason.UNSUPPORTED_RATE),
-        (SIDECAR | {"num_channels": 9}, {}, Reason.UNSUPPORTED_RATE),
+        (SIDECAR | {"sample_rate": 999}, {}, Reason.BAD_PARAMETERS),
+        (SIDECAR | {"sample_rate": 768_001}, {}, Reason.BAD_PARAMETERS),
+        (SIDECAR | {"num_channels": 65}, {}, Reason.BAD_PARAMETERS),
         (SIDECAR | {"sample_rate": "fast"}, {}, Reason.BAD_PARAMETERS),
         ({"audio_format": "mp3", "sample_rate": 44100}, {}, Reason.BAD_PARAMETERS),
         (None, {"sample-rate": "8000"}, Reason.BAD_PARAMETERS),
-        (None, METADATA | {"num-channels": "0"}, Reason.UNSUPPORTED_RATE),
+        (None, METADATA | {"num-channels": "0"}, Reason.BAD_PARAMETERS),
     ],
 )
 def test_wrong_words_are_refused_before_they_cost_anything(sidecar, metadata, reason):
     with pytest.raises(BadParameters) as caught:
-        stated_parameters("one.pcm", sidecar, metadata, RULES)
+        stated_source("one.pcm", sidecar, metadata, RULES)
     refusal = parameters_reason(caught.value)
     assert refusal.reason is reason
     assert refusal.detail == str(caught.value)
 
 
 @pytest.mark.parametrize("content", sorted(CONTAINERS))
-@pytest.mark.parametrize("stated", [None, RAW, StreamParameters(AudioFormat.MP3)], ids=str)
+@pytest.mark.parametrize("stated", [None, RAW, SourceFormat(AudioFormat.MP3)], ids=str)
 @pytest.mark.parametrize("key", ["a.mp3", "a.pcm", "a", "a.txt"])
 def test_bytes_of_a_container_win_over_name_and_words(key, content, stated):
-    assert resolve_parameters(named(key), content, stated) == StreamParameters(content)
+    assert resolve_source(named(key), content, stated) == SourceFormat(content)
 
 
 @pytest.mark.parametrize("content", sorted(UNSUPPORTED_AUDIO))
 @pytest.mark.parametrize("stated", [None, RAW], ids=str)
-def test_media_that_the_service_does_not_take_is_never_streamed(content, stated):
-    assert_not_streamable(Reason.UNSUPPORTED_FORMAT, named("a.pcm"), content, stated)
+def test_bytes_of_media_that_the_service_does_not_take_win_too(content, stated):
+    assert resolve_source(named("a.pcm"), content, stated) == SourceFormat(content)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(12_000, 1), (16_000, 9), (1000, 64), ("192000.0", " 2 ")])
+def test_raw_audio_that_has_to_be_decoded_first_is_known_as_what_it_is(rate, channels):
+    stated = stated_source("one.pcm", SIDECAR | {"sample_rate": rate, "num_channels": channels}, {}, ())
+    assert stated == SourceFormat(AudioFormat.S16LE, int(float(rate)), int(channels))
 
 
 @pytest.mark.parametrize("content", [Content.UNKNOWN, Content.EMPTY, *sorted(NOT_MEDIA)])
 def test_raw_audio_by_word_is_believed_whatever_it_looks_like(content):
-    assert resolve_parameters(named("a.bin"), content, RAW) == RAW
+    assert resolve_source(named("a.bin"), content, RAW) == RAW
 
 
 @pytest.mark.parametrize(
@@ -139,15 +147,15 @@ def test_raw_audio_by_word_is_believed_whatever_it_looks_like(content):
     [
         ("notes.txt", Content.TEXT, None, Reason.NOT_AUDIO),
         ("cover.mp3", Content.PICTURE, None, Reason.NOT_AUDIO),
-        ("a.mp3", Content.TEXT, StreamParameters(AudioFormat.MP3), Reason.NOT_AUDIO),
+        ("a.mp3", Content.TEXT, SourceFormat(AudioFormat.MP3), Reason.NOT_AUDIO),
         ("a.pcm", Content.UNKNOWN, None, Reason.UNKNOWN_PARAMETERS),
         ("a.raw", Content.UNKNOWN, None, Reason.UNKNOWN_PARAMETERS),
         ("a.F32LE", Content.UNKNOWN, None, Reason.UNKNOWN_PARAMETERS),
         ("a.flac", Content.UNKNOWN, None, Reason.UNDECODABLE),
-        ("a.bin", Content.UNKNOWN, StreamParameters(AudioFormat.FLAC), Reason.UNDECODABLE),
+        ("a.bin", Content.UNKNOWN, SourceFormat(AudioFormat.FLAC), Reason.UNDECODABLE),
         ("a.bin", Content.UNKNOWN, None, Reason.NOT_AUDIO),
         ("a", Content.UNKNOWN, None, Reason.NOT_AUDIO),
-        ("a", Content.UNKNOWN, StreamParameters(AudioFormat.FLAC), Reason.UNDECODABLE),
+        ("a", Content.UNKNOWN, SourceFormat(AudioFormat.FLAC), Reason.UNDECODABLE),
     ],
 )
 def test_what_cannot_be_streamed_has_a_reason(key, content, stated, reason):
@@ -157,24 +165,24 @@ def test_what_cannot_be_streamed_has_a_reason(key, content, stated, reason):
 @given(
     st.sampled_from(["a.mp3", "a.pcm", "a.txt", "a"]),
     st.sampled_from([*AudioFormat, *Content]),
-    st.sampled_from([None, RAW, StreamParameters(AudioFormat.OGG)]),
+    st.sampled_from([None, RAW, SourceFormat(AudioFormat.OGG)]),
 )
 def test_every_object_is_streamable_or_skipped_or_quarantined(key, content, stated):
     if content in RAW_FORMATS:
         return
     try:
-        parameters = resolve_parameters(named(key), content, stated)
+        source = resolve_source(named(key), content, stated)
     except NotStreamable as refusal:
         reason = refusal.reason
     else:
         reason = None
-        assert parameters.audio_format is content or parameters is stated
+        assert source.kind is content or source is stated
     assert reason is None or reason in SKIPPED | QUARANTINED
 
 
 def test_a_name_that_asks_for_parameters_says_where_to_write_them():
     with pytest.raises(NotStreamable, match=r"calls/one\.pcm\.json"):
-        resolve_parameters(named("calls/one.pcm"), Content.UNKNOWN, None)
+        resolve_source(named("calls/one.pcm"), Content.UNKNOWN, None)
 
 
 estimates = st.lists(st.integers(0, 10_000), max_size=60)

@@ -15,12 +15,13 @@ from moderation.estimates import (
 )
 from moderation.formats import CONTAINERS, RAW_FORMATS, SAMPLE_RATES, AudioFormat, StreamParameters
 from moderation.sniffing import UNSUPPORTED_AUDIO
+from moderation.transcoding import SourceFormat
 
 
 @given(st.sampled_from(sorted(RAW_FORMATS)), st.sampled_from(SAMPLE_RATES), st.integers(1, 8), st.integers(0, 36_000))
 def test_the_duration_of_raw_audio_is_exact(audio_format, rate, channels, seconds):
     parameters = StreamParameters(audio_format, rate, channels)
-    found = raw_estimate(parameters.bytes_per_second * seconds, parameters)
+    found = raw_estimate(parameters.bytes_per_second * seconds, SourceFormat.like(parameters))
     assert found == Estimate(seconds * 1000, EstimateSource.BYTES)
     assert (found.is_exact, found.error_ms) == (True, 0)
 

@@ -1,0 +1,47 @@
+"""What it means that a session failed on this side: its object could not be read or decoded, or the budget is used up."""
+
+from dataclasses import replace
+from typing import TypeAlias
+
+from connectors.media.local_decoder import DecoderDied, LocalDecodingFailed
+from moderation.errors import AccessDeniedError, Scope, SourceChanged, SourceError, SourceGone, UnreachableError
+from moderation.outcomes import Reason, StopCause
+from moderation.refusals import Action, Cause
+
+
+class BudgetReached(Exception):
+    """A session outlived its estimate and the month's cap does not hold more."""
+
+
+OwnError: TypeAlias = SourceError | UnreachableError | AccessDeniedError | BudgetReached | LocalDecodingFailed
+_CAUSES: tuple[tuple[type[OwnError], Cause], ...] = (
+    (
+        BudgetReached,
+        Cause("budget", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED),
+    ),
+    (
+        UnreachableError,
+        Cause(
+            "source_unreachable",
+            Scope.NETWORK,
+            Action.RETRY,
+            Reason.DEFERRED_SERVICE,
+            StopCause.SERVICE_UNREACHABLE,
+            advice="check S3's endpoint and the network, then run again",
+        ),
+    ),
+    (AccessDeniedError, Cause("source_forbidden", Scope.OBJECT, Action.QUARANTINE, Reason.SOURCE_ERROR)),
+    (SourceChanged, Cause("changed", Scope.OBJECT, Action.QUARANTINE, Reason.CHANGED)),
+    (SourceGone, Cause("gone", Scope.OBJECT, Action.QUARANTINE, Reason.GONE)),
+    (SourceError, Cause("source_error", Scope.OBJECT, Action.RETRY_THEN_QUARANTINE, Reason.SOURCE_ERROR)),
+    (DecoderDied, Cause("decoder_died", Scope.OBJECT, Action.RETRY_THEN_QUARANTINE, Reason.HOSTILE, attempts=2)),
+    (LocalDecodingFailed, Cause("not_decoded", Scope.OBJECT, Action.QUARANTINE, Reason.UNDECODABLE)),
+)
+"""The first that fits counts."""
+OWN_ERRORS = tuple(kind for kind, _ in _CAUSES)
+
+
+def own_cause(error: OwnError) -> Cause:
+    """The cause of such a failure."""
+    cause = next(cause for kind, cause in _CAUSES if isinstance(error, kind))
+    return replace(cause, reason=error.reason) if isinstance(error, LocalDecodingFailed) else cause
