@@ -66,8 +66,8 @@ def _lines(report: PlanReport) -> Iterator[str]:
     for each in report.forecast.endpoints:
         if each.undecided.objects:
             yield (
-                f"At most: {each.undecided.objects} objects ({hours(each.undecided.ms)} hours) of {each.endpoint} have no music result yet, "
-                "and are streamed only where the cascade says so."
+                f"At most: {each.undecided.objects} objects ({hours(each.undecided.ms)} hours) of {each.endpoint} have no music result "
+                "yet, and are streamed only where the cascade says so."
             )
     if report.price is not None:
         yield f"Price: {report.price:,.2f} {report.currency or ''}".rstrip()

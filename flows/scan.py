@@ -51,7 +51,9 @@ async def scan_catalogue(
     """
     watch = WATCH.get() or Watch()
     try:
-        settings = run_settings(watch.settings or load_settings(results=results, endpoints=endpoints, velma_url=velma_url, org=org, cascade=cascade), source)
+        settings = run_settings(
+            watch.settings or load_settings(results=results, endpoints=endpoints, velma_url=velma_url, org=org, cascade=cascade), source
+        )
         grace_seconds = settings.grace_seconds if watch.settings is not None else min(settings.grace_seconds, RUNNER_GRACE_SECONDS)
         async with (
             Mirror.open() as mirror,

@@ -64,7 +64,9 @@ async def held_elsewhere(world, key):
     async with open_ledger(world.settings) as ledger:
         await ledger.set_gate(org, "music", world.settings.connections)
         names = {"object_id": object_id, "object_key_id": key_id, "params_hash": params_hash, "estimate_ms": 1000}
-        claim = Claim("other", lake, org, "music", run_id="r0", shard=0, worker="other", attempt=1, month=month_of(datetime.now(UTC)), **names)
+        claim = Claim(
+            "other", lake, org, "music", run_id="r0", shard=0, worker="other", attempt=1, month=month_of(datetime.now(UTC)), **names
+        )
         assert isinstance(await ledger.admit(claim), Grant)
         await ledger.note_result("other")
         yield ledger

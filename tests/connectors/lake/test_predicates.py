@@ -52,7 +52,10 @@ def test_an_object_with_several_results_is_there_once(lake):
 
 def test_no_answer_is_neither_yes_nor_no(lake):
     rows = Predicate("music_summaries", "music_pct >= 10").judge(lake, ["key", "music_pct"]).to_pylist()
-    assert sorted((row["key"], row["music_pct"], row["holds"]) for row in rows if row["key"] != "b") == [("a", 5.0, False), ("c", None, None)]
+    assert sorted((row["key"], row["music_pct"], row["holds"]) for row in rows if row["key"] != "b") == [
+        ("a", 5.0, False),
+        ("c", None, None),
+    ]
     assert [row["holds"] for row in rows if row["key"] == "b"] == [True, True]
 
 
