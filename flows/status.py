@@ -194,7 +194,7 @@ def _remarks(status: OrganisationStatus) -> Iterator[str]:
         who = "1 worker waits" if workers == 1 else f"{workers} workers wait"
         yield f"{who} for a slot, the longest since {max(map(status.waited_s, waiting)):.0f} s."
     if status.saved_ms:
-        yield f"The cascade saves {hours(status.saved_ms)} audio-hours: what the newest run of each source this month left out (by the results)."
+        yield f"The cascade saves {hours(status.saved_ms)} audio-hours: by the results, of the newest run of each source this month."
     for made in status.adjustments:
         figures = f"{hours(made.settled_ms):+} h, possible {hours(made.at_risk_ms):+} h"
         yield f"corrected by {made.who}: {made.endpoint} {figures}: {made.reason}"

@@ -20,7 +20,6 @@ MS_PER_HOUR = 3_600_000
 SOURCE = "s3://catalogue/"
 SECONDS = {"all.wav": 3.0, "most.wav": 6.5, "half.wav": 9.7, "third.wav": 14.4, "blip.wav": 0.1, "old/all.wav": 2.0, "old/half.wav": 9.8}
 """Music in percent: 100, 75, 50, 66 and, of what is too short for a frame, no figure."""
-PLAN_AND_RESULTS = "FROM outcomes JOIN manifests USING (run_id, object_id)"
 
 
 def seen(world, event, endpoint):

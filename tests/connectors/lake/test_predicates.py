@@ -97,5 +97,5 @@ def test_what_only_shows_in_the_rows_is_refused_as_well(lake):
     predicate = Predicate("music_latest", "CAST(key AS INTEGER) > 3")
     predicate.check()
     for use in (lambda: predicate.object_ids(lake), lambda: predicate.judge(lake, ["key"])):
-        with pytest.raises(QueryError, match="the predicate 'CAST.* Could not convert string"):
+        with pytest.raises(QueryError, match=r"the predicate 'CAST.* Could not convert string"):
             use()

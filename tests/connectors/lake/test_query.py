@@ -232,7 +232,7 @@ def test_an_outcome_is_what_any_run_has_made_of_the_object_by_now(store, ask, se
 
 def test_what_the_newest_run_did_not_plan_is_done_by_the_results_alone(store, ask, session, run, listed):
     both, music = session(1, key="both"), session(2, key="music")
-    rows = [listed(number) | {"object_id": each.object_id, "key": each.summary["key"]} for number, each in enumerate((both, music))]
+    rows = [listed(place, object_id=each.object_id, key=each.summary["key"]) for place, each in enumerate((both, music))]
     write_rows(store, "runs", RUN, DAY, "start", [run])
     write_rows(store, "manifests", RUN, DAY, "manifest", rows)
     write_rows(store, "plan", RUN, DAY, "plan", [planned_of(both), planned_of(music)])
