@@ -1,20 +1,29 @@
 """What a person does with the ledger, on any host: look into it, pause, correct what a month has cost, settle what dead workers left."""
 
+import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from duckdb import Error as DuckDBError
+from pyarrow import ArrowException
+
+from connectors.lake.query import audio_saved_ms, connect
 from connectors.ledger import Ledger
+from connectors.s3 import S3Settings, s3_client
 from connectors.spool import Spool
 from flows.person import who
 from flows.settings import Settings
 from flows.status import OrganisationStatus
-from flows.wiring import open_ledger, spool_of
+from flows.wiring import open_ledger, results_of, spool_of
 from moderation.admission import Adjustment
 from moderation.budget import hours_to_ms, month_of
-from moderation.errors import ConfigurationError
+from moderation.errors import ConfigurationError, SoundcheckError
 from moderation.identity import session_id
 from tasks.publish import settle_expired
+
+logger = logging.getLogger("soundcheck.ledger")
 
 
 async def statuses(settings: Settings, org: str | None, now: Callable[[], datetime]) -> list[OrganisationStatus]:
@@ -28,7 +37,8 @@ async def statuses(settings: Settings, org: str | None, now: Callable[[], dateti
 
 
 async def status_of(ledger: Ledger, org: str, month: str, settings: Settings, now: Callable[[], datetime]) -> OrganisationStatus:
-    """One organisation of the ledger; the settings are asked for the currency of its prices and for the rules of breakers alone."""
+    """One organisation of the ledger; the settings are asked for the currency of its prices, the rules of breakers, and its results."""
+    own = settings.of(org) if org in settings.organisations else settings
     return OrganisationStatus(
         org,
         month,
@@ -40,8 +50,22 @@ async def status_of(ledger: Ledger, org: str, month: str, settings: Settings, no
         now_ms=await ledger.now_ms(),
         lease_ms=ledger.lease_ms,
         rules=settings.gate_rules().breaker,
-        currency=(settings.of(org) if org in settings.organisations else settings).currency,
+        currency=own.currency,
+        saved_ms=await asyncio.to_thread(_saved_ms, own, org, month),
     )
+
+
+def _saved_ms(settings: Settings, org: str, month: str) -> int | None:
+    """What cascades leave out, which the ledger does not know. A host without a way to the results has a status all the same."""
+    if not settings.results:
+        return None
+    url = results_of(settings)
+    try:
+        with connect(url, s3_client(S3Settings()) if "://" in url else None, only=["runs"]) as lake:
+            return audio_saved_ms(lake, org, month)
+    except (SoundcheckError, DuckDBError, ArrowException, OSError) as error:
+        logger.warning("the results of %s cannot be read: %s", org, error)
+        return None
 
 
 async def pause(settings: Settings, org: str, *, paused: bool) -> None:

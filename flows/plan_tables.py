@@ -68,8 +68,8 @@ def _lines(report: PlanReport) -> Iterator[str]:
     for each in report.forecast.endpoints:
         if each.undecided.objects:
             yield (
-                f"At most: {each.undecided.objects} objects ({hours(each.undecided.ms)} hours) of {each.endpoint} have no music result yet, "
-                "and are streamed only where the cascade says so."
+                f"At most: {each.undecided.objects} objects ({hours(each.undecided.ms)} hours) of {each.endpoint} have no music result "
+                "yet, and are streamed only where the cascade says so."
             )
     if decoded := max((each.decoded_ms for each in report.forecast.endpoints), default=0):
         yield f"Decoded here before they are streamed: {hours(decoded)} hours."

@@ -41,6 +41,8 @@ class OrganisationStatus:
     lease_ms: int
     rules: BreakerRules
     currency: str | None = None
+    saved_ms: int | None = None
+    """Audio that cascades leave out, by the results: what the newest run of each source this month said; None where they cannot be read."""
 
     def as_json(self) -> dict[str, Any]:
         """The same as one JSON object."""
@@ -48,6 +50,7 @@ class OrganisationStatus:
             "org": self.org,
             "month": self.month,
             "currency": self.currency,
+            "saved_hours": None if self.saved_ms is None else hours(self.saved_ms),
             "gates": [self.figures(usage) for usage in self.usages],
             "streaming": [self.session(session) for session in self.streaming],
             "waiting": [
@@ -190,6 +193,8 @@ def _remarks(status: OrganisationStatus) -> Iterator[str]:
         workers = len({waits.worker for waits in waiting})
         who = "1 worker waits" if workers == 1 else f"{workers} workers wait"
         yield f"{who} for a slot, the longest since {max(map(status.waited_s, waiting)):.0f} s."
+    if status.saved_ms:
+        yield f"The cascade saves {hours(status.saved_ms)} audio-hours: by the results, of the newest run of each source this month."
     for made in status.adjustments:
         figures = f"{hours(made.settled_ms):+} h, possible {hours(made.at_risk_ms):+} h"
         yield f"corrected by {made.who}: {made.endpoint} {figures}: {made.reason}"

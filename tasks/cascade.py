@@ -1,7 +1,7 @@
 """The cascade: the AI-music endpoint is asked about an object only where a condition over its music result holds.
 
-What earlier runs know of the music is decided with the plan, before anything is looked at; the rest, the second stage, once this run's music
-results are published. Whatever is left out is skipped as `second_stage`, and nothing of it is paid.
+What earlier runs know of the music is decided with the plan, before anything is looked at; the rest, the second stage, once this run's
+music results are published. Whatever is left out is skipped as `second_stage`, and nothing of it is paid.
 """
 
 import asyncio
@@ -116,7 +116,7 @@ def _decision(progress: Progress) -> pl.Expr:
 def _next_number(plan: pl.DataFrame) -> int:
     """The number of the next shard of a plan."""
     last = plan["shard"].max()
-    return 0 if last is None else int(last) + 1  # type: ignore[call-overload] # a column of integers
+    return last + 1 if isinstance(last, int) else 0
 
 
 def _write(results: ResultStore, run: Run, plan: pl.DataFrame, decided: pl.DataFrame, numbers: pl.DataFrame) -> None:

@@ -75,7 +75,7 @@ _LOADING = Lock()
 
 @lru_cache(maxsize=1)
 def _streamed(results: ResultStore, run_id: str) -> pl.DataFrame:
-    """What a run streams. Its manifest never changes, its plan only gains shards, and there may be thousands of those: they are read once."""
+    """What a run streams. Its manifest never changes, its plan only gains shards, of which there may be thousands: they are read once."""
     plan = read_frame(results, run_id, "plan").filter(pl.col("shard").is_not_null())
     manifest = read_frame(results, run_id, "manifest").unique("object_id", keep="first", maintain_order=True).with_row_index("position")
     return plan.join(manifest, on="object_id", how="inner")

@@ -168,7 +168,7 @@ def _count(streaming: Streaming, candidate: Candidate, outcome: Outcome) -> None
 
 
 async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome | None:
-    """One object until its outcome: done, quarantined, skipped, or left pending when the run stops; None while another session claims it."""
+    """One object until its outcome: done, quarantined, skipped, or pending when the run stops. None while another session claims it."""
     planned = candidate.planned
     key, endpoint = planned.item.key, planned.endpoint.name
     while True:

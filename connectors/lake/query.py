@@ -4,7 +4,7 @@ The engine reads the lake and nothing else: no other file, no network, no extens
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,29 +41,29 @@ class QueryError(ConfigurationError):
     exit_code = ExitCode.USAGE
 
 
-def connect(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckDBPyConnection:
+def connect(results_url: str, s3: "S3Client | None" = None, *, only: Collection[str] | None = None) -> duckdb.DuckDBPyConnection:
     """A connection over the results at a path or `s3://bucket/prefix`, closed to everything else; s3 as in `open_store`.
 
     Tables bear the names of the datasets and have scan_date (DATE), or run_id for those of a run; one without files is empty. Files that
-    come later may show or not: connect anew. Times are shown in UTC. Raises ConfigurationError for a bad address, and what
-    the store raises when it is listed.
+    come later may show or not: connect anew. Times are shown in UTC. With `only` the other tables stay empty, and are not listed.
+    Raises ConfigurationError for a bad address, and what the store raises when it is listed.
     """
-    return _connected(open_store(results_url, s3))
+    return _connected(open_store(results_url, s3), only)
 
 
 def connect_to_nothing() -> duckdb.DuckDBPyConnection:
     """The same tables and views without a row, closed to every file: what a query can be checked against where no results can be read."""
-    return _connected(None)
+    return _connected(None, only=())
 
 
-def _connected(store: ResultStore | None) -> duckdb.DuckDBPyConnection:
+def _connected(store: ResultStore | None, only: Collection[str] | None) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:", config=_CONFIGURATION)
     try:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")  # it would write into what a command prints
         _shut_in(connection, store)
         for dataset in _listing_order():
-            _add_table(connection, store, dataset)
+            _add_table(connection, store if only is None or dataset.name in only else None, dataset)
         connection.execute(views_sql())
     except BaseException:
         connection.close()
@@ -102,6 +102,27 @@ def measured_speed(connection: duckdb.DuckDBPyConnection, endpoint: str, *, runs
     )
     speed: float | None = table["speed"][0].as_py()
     return speed
+
+
+def audio_saved_ms(connection: duckdb.DuckDBPyConnection, org: str, month: str) -> int:
+    """The audio that cascades of an organisation leave out: by the newest run of each source in a month ("2026-11") that came to its end.
+
+    Every run leaves the same objects out again, so runs do not add up. Only the table `runs` is asked.
+    """
+    table = _read(
+        connection,
+        """
+        WITH newest AS (
+            SELECT audio_ms_saved FROM runs_latest
+            WHERE org = ? AND strftime(started_at, '%Y-%m') = ? AND state IN ('Completed', 'Incomplete')
+            QUALIFY row_number() OVER (PARTITION BY source ORDER BY run_id DESC) = 1
+        )
+        SELECT CAST(coalesce(sum(audio_ms_saved), 0) AS BIGINT) AS saved_ms FROM newest
+        """,
+        [org, month],
+    )
+    saved_ms: int = table["saved_ms"][0].as_py()
+    return saved_ms
 
 
 def quarantined_now(connection: duckdb.DuckDBPyConnection) -> pa.Table:

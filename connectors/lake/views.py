@@ -11,8 +11,8 @@ _VIEWS = Template(Path(__file__).with_name("views.sql").read_text(encoding="utf-
 _ENDPOINT_VIEWS = Template(Path(__file__).with_name("endpoint_views.sql").read_text(encoding="utf-8"))
 _RESULT = Template("SELECT endpoint, object_id, params_hash FROM $summaries")
 _OUTCOME = Template(
-    "coalesce(of_$endpoint.outcome, CASE WHEN listed.object_id IN (SELECT object_id FROM $summaries) THEN 'done' END) AS ${endpoint}_outcome, "
-    "of_$endpoint.reason AS ${endpoint}_reason"
+    "coalesce(of_$endpoint.outcome, CASE WHEN listed.object_id IN (SELECT object_id FROM $summaries) THEN 'done' END) "
+    "AS ${endpoint}_outcome, of_$endpoint.reason AS ${endpoint}_reason"
 )
 _OUTCOME_JOIN = Template(
     "LEFT JOIN known AS of_$endpoint "

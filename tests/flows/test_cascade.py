@@ -9,14 +9,17 @@ import os
 import pytest
 
 from flows.cli import run
+from flows.ledger import statuses
 from flows.plan import plan_scan
+from flows.plan_tables import print_plan
+from flows.settings import load_settings
+from flows.wiring import now
 from moderation.outcomes import ExitCode
 
 MS_PER_HOUR = 3_600_000
 SOURCE = "s3://catalogue/"
 SECONDS = {"all.wav": 3.0, "most.wav": 6.5, "half.wav": 9.7, "third.wav": 14.4, "blip.wav": 0.1, "old/all.wav": 2.0, "old/half.wav": 9.8}
 """Music in percent: 100, 75, 50, 66 and, of what is too short for a frame, no figure."""
-PLAN_AND_RESULTS = "FROM outcomes JOIN manifests USING (run_id, object_id)"
 
 
 def seen(world, event, endpoint):
@@ -77,6 +80,9 @@ async def test_only_what_passes_is_asked_about_and_the_others_hours_are_saved(wo
     ]
     assert world.ask("FROM cascade_backlog") == []
 
+    [status] = await statuses(world.settings, None, now)
+    assert status.as_json()["saved_hours"] == saved_hours
+
     again = await world.scan(cascade="music_pct >= 60")
     assert (again.progress.sessions, again.counts()["saved_hours"], again.exit_code) == (0, saved_hours, ExitCode.OK)
     assert again.counts()["skipped"] == 4
@@ -117,8 +123,6 @@ async def test_with_one_endpoint_alone_the_published_results_decide(world, make_
 
 
 async def test_a_plan_decides_by_what_is_known_and_says_what_is_not(world, make_wav, capsys):
-    from flows.plan_tables import print_plan
-
     for key in ("all.wav", "half.wav"):
         world.put(key, make_wav(SECONDS[key]))
     await world.scan(endpoints=["music"])
@@ -148,8 +152,6 @@ def test_what_is_no_condition_is_refused_before_anything_is_listed(tmp_path, mon
 
 
 def test_a_blank_condition_takes_back_what_a_file_says(tmp_path, monkeypatch):
-    from flows.settings import load_settings
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "soundcheck.toml").write_text('cascade = "music_pct >= 10"\n')
     assert load_settings().cascade == "music_pct >= 10"

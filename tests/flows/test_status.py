@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
+from connectors.lake.packages import write_rows
+from connectors.lake.store import FolderStore
 from connectors.ledger import LEASE_MS, Ledger
 from flows.cli import app
 from flows.ledger import status_of, statuses
@@ -142,3 +144,28 @@ def test_an_unknown_organisation_is_named(place, monkeypatch, tmp_path):
 async def test_a_status_is_of_the_month_in_utc(place, ledger):
     found = await statuses(fixed_settings(ledger_url=place), "acme", lambda: datetime(2026, 12, 31, 23, 59, tzinfo=UTC))
     assert found[0].month == "2026-12"
+
+
+async def test_hours_that_cascades_save_are_shown_where_the_results_can_be_read(ledger, clock, tmp_path, run_row):
+    store = FolderStore(tmp_path / "results")
+    settings = fixed_settings(results=str(tmp_path / "results"))
+
+    async def saved():
+        return await status_of(ledger, "acme", MONTH, settings, lambda: LATER)
+
+    assert (await saved()).as_json()["saved_hours"] == 0
+    write_rows(store, "runs", "r1", START.date(), "end", [run_row | {"audio_ms_saved": 3 * HOUR // 2}])
+    status = await saved()
+    assert status.as_json()["saved_hours"] == 1.5
+    assert "The cascade saves 1.5 audio-hours" in shown(status)
+    (store.root / "runs" / f"scan_date={START.date()}" / "r2-end.parquet").write_bytes(b"no parquet")
+    status = await saved()
+    assert status.as_json()["saved_hours"] is None
+    assert "cascade" not in shown(status)
+
+
+@pytest.fixture
+def run_row():
+    counts = ("objects_listed", "planned", "done", "quarantined", "skipped", "pending", "audio_ms_settled", "audio_ms_at_risk")
+    words = {"run_id": "r1", "flow": "scan", "source": "s3://audio/", "parameters": "{}", "fingerprint": "f", "code_version": "0.1.0"}
+    return words | dict.fromkeys(counts, 0) | {"org": "acme", "state": "Completed", "started_at": START, "finished_at": LATER}

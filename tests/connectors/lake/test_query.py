@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from connectors.lake.packages import write_package, write_rows
-from connectors.lake.query import connect, done_objects, measured_speed, places_done, quarantined_now
+from connectors.lake.query import audio_saved_ms, connect, done_objects, measured_speed, places_done, quarantined_now
 from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore, open_store
 from connectors.s3 import S3Settings, s3_client
@@ -175,6 +175,92 @@ def test_the_cascade_waits_for_what_has_music_alone(ask, session):
     second = [session(4, endpoint="ai_music", key="a"), session(5, endpoint="ai_music", key="c", outcome="failed", quarantined=True)]
     assert ask("SELECT key, music_pct FROM cascade_backlog", [both, waiting, held, *second]) == [("b", 60.0)]
     assert ask("SELECT key FROM cascade_backlog WHERE music_pct > 60") == []
+
+
+def planned_of(session, endpoint="music", decision="stream", reason=None):
+    """A row of a plan."""
+    facts = {"decision": decision, "reason": reason, "estimate_ms": 0, "estimate_source": "none"}
+    return {"object_id": session.object_id, "endpoint": endpoint, "params_hash": "p1", **facts}
+
+
+def test_what_the_newest_cascade_left_out_is_no_backlog(store, ask, session, run):
+    passing, lower, raised = session(1, key="passes"), session(2, key="lower"), session(3, key="raised")
+    left_out = {"endpoint": "ai_music", "decision": "skip", "reason": "second_stage"}
+    plans = {
+        "20260301T080000Z-000001": [planned_of(passing, "ai_music"), planned_of(raised, "ai_music"), planned_of(lower, **left_out)],
+        "20260302T080000Z-000002": [planned_of(passing, "ai_music"), planned_of(lower, "ai_music"), planned_of(raised, **left_out)],
+        "20260303T080000Z-000003": [planned_of(each, **left_out) for each in (passing, lower, raised)],  # a dry run: no run at all
+    }
+    for run_id, rows in plans.items():
+        write_rows(store, "plan", run_id, DAY, "plan", rows)
+    for run_id in list(plans)[:2]:
+        write_rows(store, "runs", run_id, DAY, "start", [{**run, "run_id": run_id}])
+    assert ask("SELECT key FROM cascade_backlog ORDER BY 1", [passing, lower, raised]) == [("lower",), ("passes",)]
+
+
+def test_an_outcome_is_what_any_run_has_made_of_the_object_by_now(store, ask, session, run, listed):
+    """Two runs at once: the second plans what the first one does; done, held, left out and pending are told apart at each endpoint."""
+    done, held, left, late = (session(number, key=key) for number, key in enumerate(("done", "held", "left", "late")))
+    held_row = session(1, key="held", outcome="failed", quarantined=True, endpoint="ai_music").quarantine
+    plan = [planned_of(each) for each in (done, held, left, late)]
+    plan += [planned_of(done, "ai_music"), planned_of(held, "ai_music"), planned_of(late, "ai_music", "skip", "not_reached")]
+    plan += [planned_of(left, "ai_music", "skip", "second_stage")]
+    rows = [
+        listed(number) | {"object_id": each.object_id, "key": each.summary["key"]} for number, each in enumerate((done, held, left, late))
+    ]
+    for run_id in ("20260301T080000Z-000001", "20260301T080001Z-000002"):
+        write_rows(store, "runs", run_id, DAY, "start", [{**run, "run_id": run_id}])
+        write_rows(store, "manifests", run_id, DAY, "manifest", rows)
+        write_rows(store, "plan", run_id, DAY, "plan", plan)
+    write_rows(store, "quarantine", RUN, DAY, "x", [held_row])
+    other_parameters = session(9, key="late", params_hash="p2")
+    columns = "key, music_outcome, music_reason, ai_music_outcome, ai_music_reason"
+    published = [done, held, left, session(8, key="done", endpoint="ai_music"), other_parameters]
+    assert ask(f"SELECT {columns} FROM catalogue_latest ORDER BY 1", published) == [
+        ("done", "done", None, "done", None),
+        ("held", "done", None, "quarantined", "undecodable"),
+        ("late", "pending", None, "pending", None),
+        ("left", "done", None, "skipped", "second_stage"),
+    ]
+    assert ask("SELECT outcome, count(*), count(DISTINCT run_id) FROM outcomes GROUP BY 1 ORDER BY 1") == [
+        ("done", 8, 2),
+        ("pending", 4, 2),
+        ("quarantined", 2, 2),
+        ("skipped", 2, 2),
+    ]
+
+
+def test_what_the_newest_run_did_not_plan_is_done_by_the_results_alone(store, ask, session, run, listed):
+    both, music = session(1, key="both"), session(2, key="music")
+    rows = [listed(place, object_id=each.object_id, key=each.summary["key"]) for place, each in enumerate((both, music))]
+    write_rows(store, "runs", RUN, DAY, "start", [run])
+    write_rows(store, "manifests", RUN, DAY, "manifest", rows)
+    write_rows(store, "plan", RUN, DAY, "plan", [planned_of(both), planned_of(music)])
+    published = [both, music, session(3, key="both", endpoint="ai_music")]
+    found = ask("SELECT key, music_outcome, ai_music_outcome FROM catalogue_latest ORDER BY 1", published)
+    assert found == [("both", "done", "done"), ("music", "done", None)]
+
+
+def test_saved_hours_are_those_of_the_newest_run_of_each_source_this_month(store, ask, run, request):
+    def ran(number, day, saved_ms, source="s3://audio/", state="Completed", **more):
+        run_id = f"202603{day:02}T080000Z-{number:06}"
+        at = START + timedelta(days=day - 1)
+        row = {**run, "run_id": run_id, "started_at": at, "finished_at": at, "source": source, "state": state, "audio_ms_saved": saved_ms}
+        write_rows(store, "runs", run_id, DAY, "end", [row | more])
+
+    ran(1, 1, 500)
+    ran(2, 2, 400)
+    ran(3, 3, 0, state="Terminated")
+    ran(4, 2, 30, source="s3://other/", state="Incomplete")
+    ran(5, 9, 7000, org="globex")
+    ran(6, 31 + 2, 90_000)
+    client = None if isinstance(store, FolderStore) else request.getfixturevalue("s3")
+    with connect(store.url, client, only=["runs"]) as connection:
+        assert [audio_saved_ms(connection, *of) for of in (("acme", "2026-03"), ("acme", "2026-02"), ("globex", "2026-03"))] == [
+            430,
+            0,
+            7000,
+        ]
 
 
 def test_a_run_is_shown_as_it_ended(store, ask, run):
