@@ -4,6 +4,8 @@ SHELL := /bin/sh
 .PHONY: help setup demo test check lock-check torture bench lock system-deps clean
 
 BIN := .venv/bin
+WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) * 3 / 2 )))
+# half as many again as cores: many tests wait for sockets, leases and processes
 LOCK := sh .ci/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate $(if $(UPGRADE),--upgrade)
 
@@ -17,7 +19,7 @@ demo: setup  ## scan a small catalogue on this machine (ARGS="--catalogue DIR --
 	@$(BIN)/soundcheck demo $(ARGS)
 
 test: setup  ## run the tests (ARGS="-k name")
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 20 $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 20 $(ARGS)
 
 check: setup  ## everything CI asks for: lock, ruff, mypy, import contracts, tests
 	$(MAKE) lock-check

@@ -90,6 +90,7 @@ def test_the_demo_ends_as_expected_and_streams_nothing_again(tmp_path):
 AUDIO = ROOT.parent / "shared" / "audio"
 
 
+@pytest.mark.torture
 @pytest.mark.skipif(not (AUDIO / "catalogue.csv").is_file(), reason="the folder of real audio is not part of the project")
 def test_a_folder_of_real_audio_ends_as_its_truth_says(tmp_path):
     demo = [*COMMAND, "demo", "--catalogue", str(AUDIO), "--results", str(tmp_path / "out"), "--direct", "--json"]

@@ -207,7 +207,7 @@ async def test_the_next_scan_streams_exactly_what_was_released(world, make_wav):
     assert row[:4] == ("default", "music", "catalogue", "bad.flac")
     report = await world.scan()
     assert (report.progress.sessions, report.exit_code) == (1, ExitCode.QUARANTINED)
-    streamed = f"SELECT endpoint, object_id FROM attempts WHERE run_id = '{report.run_id}'"
+    streamed = f"SELECT DISTINCT endpoint, object_id FROM attempts WHERE run_id = '{report.run_id}'"
     assert world.ask(streamed) == [("music", released["object_id"][0])]
     assert world.ask("SELECT key, endpoint FROM quarantined_now ORDER BY ALL") == [
         (key, endpoint) for key in ("bad.flac", "worse.flac") for endpoint in ("ai_music", "music")

@@ -11,7 +11,8 @@ async def test_every_session_of_a_scan_leaves_its_transcript(world, make_wav, tm
     folder = tmp_path / "said"
     await world.scan(transcripts=folder)
     files = {file.stem: file.read_bytes() for file in folder.iterdir()}
-    attempts = dict(world.ask("SELECT session_id, outcome FROM attempts"))
+    # b.wav is tried once more as decoded here, which fails before there is a session
+    attempts = dict(world.ask("SELECT session_id, outcome FROM attempts WHERE cause IS DISTINCT FROM 'not_decoded'"))
     assert files.keys() == attempts.keys()
     assert KEY.encode() not in b"".join(files.values())
     for session_id, content in files.items():
