@@ -1,6 +1,7 @@
 """Scans over an S3 that refuses, fails or changes: what is one object's matter, and what is everybody's."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -21,8 +22,16 @@ Answer = Callable[[web.Request], web.StreamResponse | None]
 """What a rule says to a request; None lets it through."""
 
 
+Send = Callable[[web.Request, web.Response], Awaitable[web.StreamResponse]]
+"""How an answer that was passed on reaches the client."""
+
+
+async def whole(_: web.Request, answer: web.Response) -> web.StreamResponse:
+    return answer
+
+
 @asynccontextmanager
-async def s3_shim(behind: str, rule: Answer) -> AsyncIterator[str]:
+async def s3_shim(behind: str, rule: Answer, send: Send) -> AsyncIterator[str]:
     """A stand before an S3 server that answers by a rule, or passes on what it is asked."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -30,7 +39,8 @@ async def s3_shim(behind: str, rule: Answer) -> AsyncIterator[str]:
             return refusal
         body = await request.read()
         async with session.request(request.method, f"{behind}{request.raw_path}", data=body, headers=_passed_on(request.headers)) as reply:
-            return web.Response(status=reply.status, headers=_passed_on(reply.headers), body=await reply.read())
+            passed = web.Response(status=reply.status, headers=_passed_on(reply.headers), body=await reply.read())
+        return await send(request, passed)
 
     application = web.Application(client_max_size=1 << 30)
     application.router.add_route("*", "/{path:.*}", answer)
@@ -54,8 +64,8 @@ def shimmed(s3_server, aws, monkeypatch):
     """Enters a shim before the S3 server, and leads AWS clients to it."""
 
     @asynccontextmanager
-    async def enter(rule: Answer) -> AsyncIterator[None]:
-        async with s3_shim(s3_server.endpoint_url, rule) as url:
+    async def enter(rule: Answer = lambda _: None, send: Send = whole) -> AsyncIterator[None]:
+        async with s3_shim(s3_server.endpoint_url, rule, send) as url:
             monkeypatch.setenv("AWS_ENDPOINT_URL", url)
             monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
             yield
@@ -114,3 +124,47 @@ async def test_an_s3_that_fails_in_mid_run_leaves_the_rest_pending_and_is_nobody
         rest = await world.scan(endpoints=["music"])
     assert rest.progress.of("music").standings == {Standing.DONE: 6}
     assert world.ask("SELECT count(*), count(DISTINCT object_id) FROM music_summaries") == [(6, 6)]
+
+
+@pytest.mark.fault(4)
+@pytest.mark.fault(7)
+@pytest.mark.parametrize("swapped", [True, False], ids=["overwritten", "only broken off"])
+async def test_a_body_that_breaks_off_goes_on_only_while_the_object_is_what_was_listed(world, make_wav, shimmed, swapped):
+    old, new = make_wav(120.0), make_wav(48.0, 300.0)
+    world.put("long.wav", old)
+    broken: list[str] = []
+
+    async def send(request: web.Request, answer: web.Response) -> web.StreamResponse:
+        if len(answer.body or b"") < len(old) // 2 or broken:
+            return answer
+        broken.append(request.headers["Range"])
+        cut = web.StreamResponse(status=answer.status, headers={**answer.headers, "Content-Length": str(len(answer.body))})
+        await cut.prepare(request)
+        await cut.write(answer.body[: 1 << 20])
+        await _until(lambda: world.velma.journal.counts["connect"] == 1)
+        if swapped:
+            world.put("long.wav", new)
+        request.transport.abort()
+        return cut
+
+    async with shimmed(send=send):
+        first = await world.scan(endpoints=["music"])
+        assert len(broken) == 1
+        if not swapped:
+            assert first.progress.of("music").standings == {Standing.DONE: 1}
+            assert world.ask("SELECT duration_ms FROM music_summaries") == [(120_000,)]
+            return
+        assert first.exit_code is ExitCode.EXHAUSTED
+        assert (await world.scan(endpoints=["music"])).progress.of("music").standings == {Standing.DONE: 1}
+        assert (await world.scan(endpoints=["music"])).progress.sessions == 0
+    assert world.ask("SELECT duration_ms, size_bytes FROM music_summaries") == [(48_000, len(new))]
+    [failed, done] = world.ask("SELECT outcome, cause, audio_sent_ms FROM attempts ORDER BY started_at")
+    assert failed[:2] == ("failed", "changed")
+    assert 0 < failed[2] < 120_000
+    assert done == ("done", None, 48_000)
+    assert first.progress.of("music").at_risk_ms == failed[2]
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
