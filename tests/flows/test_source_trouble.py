@@ -162,7 +162,7 @@ async def test_a_body_that_breaks_off_goes_on_only_while_the_object_is_what_was_
     assert failed[:2] == ("failed", "changed")
     assert 0 < failed[2] < 120_000
     assert done == ("done", None, 48_000)
-    assert first.progress.of("music").at_risk_ms == failed[2]
+    assert first.progress.of("music").at_risk_ms >= failed[2], "also what the bytes sent are by the estimate"
 
 
 async def _until(condition: Callable[[], bool]) -> None:
