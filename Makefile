@@ -3,9 +3,12 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lock-check torture bench lock system-deps clean
 
+# Python's own caches, also where the environment turns them off: hundreds of processes of the tests would compile everything anew
+export PYTHONDONTWRITEBYTECODE :=
+
 BIN := .venv/bin
-WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) * 3 / 2 )))
 # half as many again as cores: many tests wait for sockets, leases and processes
+WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) * 3 / 2 )))
 LOCK := sh .ci/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate $(if $(UPGRADE),--upgrade)
 

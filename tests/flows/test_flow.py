@@ -63,16 +63,17 @@ async def test_a_flow_at_debug_level_leaves_results_a_quiet_terminal_and_no_key(
 
     world.velma.organisation.api_keys = frozenset({"another"})
     world.put("three.wav", make_wav(1.5))
-    refused = await run(*scan, **settings, SOUNDCHECK_BREAKER='{"pause_factor": 0}')
+    refused = await run(*scan, "--direct", **settings, SOUNDCHECK_BREAKER='{"pause_factor": 0}')
     assert refused.returncode == 77, refused.stderr
     assert json.loads(refused.stdout)["pending"] == 1
     assert files_with(tmp_path, KEY) == []
 
 
-def test_the_demo_ends_as_expected_and_streams_nothing_again(tmp_path):
+@pytest.mark.parametrize("executor", [["--direct"], pytest.param([], marks=pytest.mark.torture)], ids=["direct", "prefect"])
+def test_the_demo_ends_as_expected_and_streams_nothing_again(tmp_path, executor):
     migrated_home(tmp_path / "results" / "_state")
-    demo = [*COMMAND, "demo", "--results", str(tmp_path / "results"), "--json"]
-    first = subprocess.run(demo, capture_output=True, text=True, cwd=ROOT, check=False)
+    demo = [*COMMAND, "demo", "--results", str(tmp_path / "results"), *executor]
+    first = subprocess.run([*demo, "--json"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert first.returncode == 0, first.stderr
     counts = json.loads(first.stdout)
     assert counts["objects"] >= 14
@@ -82,7 +83,7 @@ def test_the_demo_ends_as_expected_and_streams_nothing_again(tmp_path):
     assert set(first.stderr.splitlines()) <= {"making the catalogue ...", "waiting for the embedded Prefect server ..."} | {
         line for line in first.stderr.splitlines() if " objects listed, " in line
     }
-    again = subprocess.run([*demo[:-1], "--direct"], capture_output=True, text=True, cwd=ROOT, check=False)
+    again = subprocess.run(demo, capture_output=True, text=True, cwd=ROOT, check=False)
     assert again.returncode == 0, again.stderr
     assert "0 sessions were streamed" in again.stdout
 
