@@ -69,21 +69,30 @@ async def test_a_flow_at_debug_level_leaves_results_a_quiet_terminal_and_no_key(
     assert files_with(tmp_path, KEY) == []
 
 
+def demo(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "demo", "--results", str(folder / "results"), *options], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
 @pytest.mark.parametrize("executor", [["--direct"], pytest.param([], marks=pytest.mark.torture)], ids=["direct", "prefect"])
-def test_the_demo_ends_as_expected_and_streams_nothing_again(tmp_path, executor):
-    migrated_home(tmp_path / "results" / "_state")
-    demo = [*COMMAND, "demo", "--results", str(tmp_path / "results"), *executor]
-    first = subprocess.run([*demo, "--json"], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert first.returncode == 0, first.stderr
-    counts = json.loads(first.stdout)
+def test_the_demo_ends_as_expected(tmp_path, executor):
+    shown = demo(tmp_path, "--json", *executor)
+    assert shown.returncode == 0, shown.stderr
+    counts = json.loads(shown.stdout)
     assert counts["objects"] >= 14
     assert counts["as_expected"] == counts["objects"]
     assert counts["labelled_right"] == counts["labels_compared"] > 0
     assert "reference detector" in counts["detector"]
-    assert set(first.stderr.splitlines()) <= {"making the catalogue ...", "waiting for the embedded Prefect server ..."} | {
-        line for line in first.stderr.splitlines() if " objects listed, " in line
+    assert set(shown.stderr.splitlines()) <= {"making the catalogue ...", "waiting for the embedded Prefect server ..."} | {
+        line for line in shown.stderr.splitlines() if " objects listed, " in line
     }
-    again = subprocess.run(demo, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+@pytest.mark.torture
+def test_the_demo_streams_nothing_again(tmp_path):
+    assert demo(tmp_path, "--direct").returncode == 0
+    again = demo(tmp_path)
     assert again.returncode == 0, again.stderr
     assert "0 sessions were streamed" in again.stdout
 
@@ -94,8 +103,7 @@ AUDIO = ROOT.parent / "shared" / "audio"
 @pytest.mark.torture
 @pytest.mark.skipif(not (AUDIO / "catalogue.csv").is_file(), reason="the folder of real audio is not part of the project")
 def test_a_folder_of_real_audio_ends_as_its_truth_says(tmp_path):
-    demo = [*COMMAND, "demo", "--catalogue", str(AUDIO), "--results", str(tmp_path / "out"), "--direct", "--json"]
-    done = subprocess.run(demo, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = demo(tmp_path, "--catalogue", str(AUDIO), "--direct", "--json")
     assert done.returncode == 3, done.stderr
     counts = json.loads(done.stdout)
     assert counts["labelled_right"] >= 0.85 * counts["labels_compared"] > 0
@@ -103,7 +111,7 @@ def test_a_folder_of_real_audio_ends_as_its_truth_says(tmp_path):
     assert counts["endpoints"]["music"]["reasons"] == counts["endpoints"]["ai_music"]["reasons"] == reasons
     assert counts["done"] + sum(reasons.values()) == counts["objects"]
     frames: list[int] = []
-    ask = [*COMMAND, "sql", "--results", str(tmp_path / "out"), "--json"]
+    ask = [*COMMAND, "sql", "--results", str(tmp_path / "results"), "--json"]
     for query in ("select count(*) as frames from music_frames", "select sum(frame_count)::bigint as frames from music_summaries"):
         answer = subprocess.run([*ask, query], capture_output=True, text=True, cwd=ROOT, check=True).stdout
         frames.append(json.loads(answer)[0]["frames"])
