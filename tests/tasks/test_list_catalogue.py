@@ -13,8 +13,10 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from connectors.catalogue import Outline, Page
+from connectors.catalogue import Outline, Page, S3Listing
 from connectors.lake.store import FolderStore
+from connectors.local_s3 import LocalS3
+from connectors.s3 import S3Caller, S3Settings, S3Uri, s3_client
 from moderation.catalogue import AudioObject
 from moderation.errors import ConfigurationError, UnreachableError
 from moderation.selection import EVERYTHING, LeftOut, Selection
@@ -206,3 +208,27 @@ def test_a_million_keys_are_listed_in_bounded_memory(tmp_path):
     assert costs["manifest"]["keys"] == 1_000_000
     assert costs["manifest"]["peak_mib"] * 1024 * 1024 < 400e6
     assert costs["pages"]["keys"] / costs["pages"]["cpu_s"] > 2 * costs["boto3"]["keys"] / costs["boto3"]["cpu_s"]
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(900)
+async def test_a_hundred_thousand_keys_of_another_server_are_listed_as_they_were_put(store, monkeypatch):
+    from moto.core import DEFAULT_ACCOUNT_ID  # noqa: PLC0415 - heavy, and only here
+    from moto.s3.models import s3_backends  # noqa: PLC0415
+
+    put = [f"library/{number // 1000:03}/{number % 1000:03} + {number % 7}.flac" for number in range(100_000)]
+    with LocalS3() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        client = s3_client(S3Settings())
+        client.create_bucket(Bucket="music")
+        backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        for key in put:
+            backend.put_object("music", key, b"fLaC")
+        async with S3Caller(client) as caller:
+            progress = Progress()
+            assert await list_catalogue(S3Listing(caller, [S3Uri("music")]), store, RUN, progress) == len(put)
+    listed = manifest(store)
+    assert listed["key"].to_list() == sorted(put)
+    assert listed["object_id"].n_unique() == len(put)
+    assert progress.listed == len(put)
