@@ -62,9 +62,12 @@ def _connected(store: ResultStore | None, only: Collection[str] | None) -> duckd
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")  # it would write into what a command prints
         _shut_in(connection, store)
-        for dataset in _listing_order():
-            _add_table(connection, store if only is None or dataset.name in only else None, dataset)
+        # views look through to the files as soon as they are made, each anew: so they are made over tables without any
+        connection.execute("; ".join(_table_sql(dataset) for dataset in datasets().values()))
         connection.execute(views_sql())
+        for dataset in _listing_order():
+            if store is not None and (only is None or dataset.name in only):
+                _add_files(connection, store, dataset)
     except BaseException:
         connection.close()
         raise
@@ -158,17 +161,20 @@ def _listing_order() -> tuple[Dataset, ...]:
     return (*(dataset for dataset in datasets().values() if dataset not in published), *reversed(published))
 
 
-def _add_table(connection: duckdb.DuckDBPyConnection, store: ResultStore | None, dataset: Dataset) -> None:
-    names = _files(store, dataset) if store is not None else []
-    if isinstance(store, S3Store) and names:
-        connection.register(dataset.name, _s3_dataset(store, dataset, names))
-        return
+def _table_sql(dataset: Dataset, *rows: str) -> str:
+    """The statement that makes a table of these queries, by the names of their columns; without one it is empty."""
     empty = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in _sql_columns(dataset).items())
     # the empty rows name the columns that no file has yet
-    parts = [f"SELECT {empty} WHERE false"]
-    if isinstance(store, FolderStore) and names:
-        parts.append(_folder_query(store, dataset))
-    connection.execute(f"CREATE VIEW {dataset.name} AS {' UNION ALL BY NAME '.join(parts)}")
+    return f"CREATE OR REPLACE VIEW {dataset.name} AS {' UNION ALL BY NAME '.join([f'SELECT {empty} WHERE false', *rows])}"
+
+
+def _add_files(connection: duckdb.DuckDBPyConnection, store: ResultStore, dataset: Dataset) -> None:
+    names = _files(store, dataset)
+    if isinstance(store, S3Store) and names:
+        connection.execute(f"DROP VIEW {dataset.name}")
+        connection.register(dataset.name, _s3_dataset(store, dataset, names))
+    elif isinstance(store, FolderStore) and names:
+        connection.execute(_table_sql(dataset, _folder_query(store, dataset)))
 
 
 def _files(store: ResultStore, dataset: Dataset) -> list[str]:
