@@ -58,6 +58,7 @@ for sample in sample_catalogue():
 """
 
 
+@pytest.mark.torture
 def test_the_same_bytes_in_another_process(catalogue):
     environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     said = subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
@@ -147,6 +148,7 @@ def _as_wav(body: bytes) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_the_reference_detector_hears_what_is_there(streamed):
     heard = {sample.key: last_message(sample) for sample in streamed}
     wrong = {

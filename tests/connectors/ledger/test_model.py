@@ -258,5 +258,5 @@ class LedgerMachine(RuleBasedStateMachine):
         assert len(streaming) == len(set(streaming))
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
 TestLedgerAgainstItsModel = LedgerMachine.TestCase

@@ -259,6 +259,7 @@ def shared_clips() -> list[tuple[str, str]]:
         return [(row["file"], row["truth"]) for row in csv.DictReader(catalogue) if row["truth"] in {"music", "speech"}]
 
 
+@pytest.mark.torture
 @pytest.mark.skipif(not (SHARED_AUDIO / "catalogue.csv").exists(), reason="the shared audio is not beside this repository")
 def test_real_music_and_speech_are_told_apart():
     verdicts = {}
