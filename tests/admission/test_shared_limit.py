@@ -43,7 +43,7 @@ async def test_four_processes_never_have_a_connection_too_many(put, tmp_path):
 
 @pytest.mark.torture
 async def test_four_processes_with_500_sessions_each_keep_the_slots_busy(put, tmp_path, database, say):
-    found = await share(put, tmp_path, sessions=500, seconds=60.0, ceiling=LIMIT, **database)
+    found = await share(put, tmp_path, sessions=500, seconds=45.0, ceiling=LIMIT, **database)
     say(found)
     assert found.share >= 0.95, found
 
