@@ -116,7 +116,7 @@ def publish(results: FolderStore, endpoint: str, objects: pl.DataFrame) -> None:
     rows = objects.drop("storage_class").with_columns(
         *constants, pl.lit(UNCHANGED).alias("params_hash"), ("s-" + pl.col("object_id")).alias("session_id")
     )
-    for number, part in enumerate(rows.iter_slices(-(-rows.height // FILES))):
+    for number, part in enumerate(rows.iter_slices(max(1, -(-rows.height // FILES)))):
         write_rows(results, name, f"r{number:03}", (START + timedelta(days=number)).date(), "p0000", part.to_arrow())
 
 

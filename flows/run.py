@@ -211,6 +211,7 @@ class _Scan:
             priority=wired.settings.priority + self.request.flow.urgency,
             force=self.request.force,
             texts=text_patterns(wired.settings.refusal_texts),
+            segments=wired.settings.segments,
             retries=wired.settings.retries,
             retried=RetryBudget(self.watch.progress.planned_ms),
         )

@@ -37,6 +37,7 @@ from moderation.limits import LimitRules
 from moderation.outcomes import StopCause
 from moderation.pacing import Deadlines
 from moderation.retry import RetryRules
+from moderation.segments import SegmentRules
 from moderation.transcoding import Transcode
 
 PREFIX = "SOUNDCHECK_"
@@ -115,6 +116,8 @@ class Settings(BaseSettings):
     """Of soundcheck.log in the state folder, and of Prefect's log beside it."""
     deadlines: Deadlines = Deadlines()
     retries: RetryRules = RetryRules()
+    segments: SegmentRules = SegmentRules()
+    """From which probability on something is there, below which it no longer is, and how long a segment lasts at least, in ms."""
     transcripts: Path | None = None
     """A folder where every session leaves what was said in it, a JSON line each, without audio or key: to find out why one fails."""
     grace_seconds: Annotated[float, Field(ge=0)] = 30.0

@@ -1,8 +1,22 @@
 """The streaming endpoints: one row each. A new one is a row here, structs in messages.py, a dataset in lake/schemas.py."""
 
 from dataclasses import dataclass
+from itertools import combinations
 
 from moderation.messages import AiMusicDone, Done, Frame, Item, MusicDone, Shape, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Something that an endpoint hears or does not: a kind of segment.
+
+    tells names the measurements by which it is on or off, the first that is there counts, each with the factor that makes it 0 to 1;
+    sure names those that say how sure that is, where they are others.
+    """
+
+    kind: str
+    tells: tuple[tuple[str, float], ...]
+    sure: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +41,10 @@ class Endpoint:
     """The field of `done` that says what the object is."""
     shares: tuple[tuple[str, str], ...] = ()
     """The percentages of `done` that are the share of items over a threshold, each with their measurement (service.md, decision 23)."""
+    tracks: tuple[Track, ...] = ()
+    """What its segments are of."""
+    rest: str | None = None
+    """The kind of a segment where no track is on; None where such stretches are no segments."""
     last_item_may_be_short: bool = False
     """Whether a last item shorter than item_ms is tolerated (service.md, decision 20)."""
 
@@ -34,6 +52,12 @@ class Endpoint:
     def item_name(self) -> str:
         """The message type of its results, and the name of their field."""
         return self.item_type.wire_name
+
+    @property
+    def segment_kinds(self) -> tuple[str, ...]:
+        """Every kind of segment that it may have: each of its tracks, those that are on together, and the rest."""
+        kinds = ["+".join(track.kind for track in on) for size in range(1, len(self.tracks) + 1) for on in combinations(self.tracks, size)]
+        return tuple(kinds if self.rest is None else [*kinds, self.rest])
 
     def shape_of(self, present: frozenset[str]) -> Shape:
         """The form of an item that has these fields: the newest whose measurements are all there, else the first."""
@@ -57,6 +81,8 @@ ENDPOINTS: dict[str, Endpoint] = {
             shapes=(Shape("1", frozenset({"music_prob", "speech_prob"})),),
             label_field="primary_label",
             shares=(("music_pct", "music_prob"), ("speech_pct", "speech_prob")),
+            tracks=(Track("music", (("music_prob", 1.0),)), Track("speech", (("speech_prob", 1.0),))),
+            rest="neither",
         ),
         Endpoint(
             name="ai_music",
@@ -71,6 +97,13 @@ ENDPOINTS: dict[str, Endpoint] = {
                 Shape("2", _PARTS | {"vocal_ai_probability"}, nullable=frozenset({"vocal_ai_probability"})),
             ),
             label_field="primary_verdict",
+            tracks=(
+                Track(
+                    "ai_vocal",
+                    (("vocal_ai_probability", 1.0), ("vocal_ai_percentage", 0.01)),
+                    sure=(("vocal_ai_probability", 1.0), ("vocal_ai_confidence", 1.0)),
+                ),
+            ),
             last_item_may_be_short=True,
         ),
     )

@@ -146,7 +146,8 @@ class SpooledSession(msgspec.Struct, frozen=True, kw_only=True):
     """One ended session as it waits for its package.
 
     attempt is its row of `attempts`; summary its row of the endpoint's summaries (None without a done) less `package`; items its
-    packed columns (`Columns.packed`, ordinals implied); quarantine a row of `quarantine` where this attempt was the object's last.
+    packed columns (`Columns.packed`, ordinals implied); segments its rows of `segments`; quarantine a row of `quarantine` where this
+    attempt was the object's last.
     booked_ms is what a done session spent, sent_ms what any session sent: milliseconds of audio.
     """
 
@@ -159,4 +160,5 @@ class SpooledSession(msgspec.Struct, frozen=True, kw_only=True):
     sent_ms: int
     summary: dict[str, Any] | None = None
     items: dict[str, bytes] = {}
+    segments: list[dict[str, Any]] = []
     quarantine: dict[str, Any] | None = None

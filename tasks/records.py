@@ -13,6 +13,7 @@ from moderation.formats import StreamParameters
 from moderation.outcomes import Reason
 from moderation.refusals import Cause
 from moderation.results import SessionResult
+from moderation.segments import SegmentRules, segments
 from moderation.session import ClientSession
 from moderation.transcoding import SourceFormat
 
@@ -162,6 +163,27 @@ def _measured(result: SessionResult) -> dict[str, Any]:
     done = {name: getattr(result.done, name) for name in result.done.__struct_fields__}
     shares = {f"{figure}_recomputed": result.share_over(measure, THRESHOLD) for figure, measure in result.endpoint.shares}
     return done | shares | ({"threshold": THRESHOLD} if shares else {})
+
+
+def segment_rows(attempt: Attempt, result: SessionResult, rules: SegmentRules) -> list[dict[str, Any]]:
+    """The rows of `segments` that a session leaves."""
+    return [
+        {
+            "object_id": attempt.planned.item.object_id,
+            "session_id": attempt.session_id,
+            "endpoint": attempt.planned.endpoint.name,
+            "segment_index": number,
+            "kind": segment.kind,
+            "start_time_ms": segment.start_ms,
+            "end_time_ms": segment.end_ms,
+            "item_count": segment.items,
+            "mean_prob": segment.mean,
+            "max_prob": segment.greatest,
+            "threshold": rules.enter,
+            "rule_version": rules.version,
+        }
+        for number, segment in enumerate(segments(result.endpoint, result.columns, rules))
+    ]
 
 
 def quarantine_row(planned_item: AudioObject, endpoint: str, params_hash: str, reason: Reason, **more: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from moderation.outcomes import Reason, StopCause
 from moderation.refusals import Action, TextPatterns
 from moderation.repeats import Repeats
 from moderation.retry import GiveUp, RetryBudget, RetryRules
+from moderation.segments import SegmentRules
 from tasks.admission import Admission, NotAdmitted, Stop
 from tasks.outgoing import Outlet
 from tasks.progress import Outcome, Progress
@@ -74,6 +75,7 @@ class Streaming:
     priority: int = 0
     force: bool = False
     """Also objects that have a result are streamed."""
+    segments: SegmentRules = field(default_factory=SegmentRules)
     retries: RetryRules = field(default_factory=RetryRules)
     texts: TextPatterns = ()
     """Texts of the service that the installation knows besides those of the table."""

@@ -25,7 +25,7 @@ from moderation.results import SessionResult, SpooledSession
 from moderation.retry import GiveUp, RetryAfter, Verdict
 from moderation.session import ClientSession
 from tasks.own_causes import OWN_ERRORS, BudgetReached, own_cause
-from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, summary_row
+from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, segment_rows, summary_row
 
 if TYPE_CHECKING:
     from tasks.stream import Streaming
@@ -161,6 +161,7 @@ class Trial:
             booked_ms=result.booked_ms,
             summary=summary_row(attempt, result),
             items=result.columns.packed(),
+            segments=await asyncio.to_thread(segment_rows, attempt, result, self.streaming.segments),
         )
         await self.streaming.ledger.finish(self.session_id, result.booked_ms, result.close_code)
         self.streaming.progress.of(self.planned.endpoint.name).audio_ms += result.booked_ms

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from connectors.lake.columns import ColumnType, Dataset
 from connectors.lake.parquet import ParquetSink, Rows, few_valued, fitted
-from connectors.lake.schemas import ENDPOINT_DATASETS, PARTITION, datasets
+from connectors.lake.schemas import ENDPOINT_DATASETS, PARTITION, SEGMENTS, datasets
 from connectors.lake.store import ResultStore
 from moderation.results import SpooledSession
 
@@ -29,7 +29,7 @@ _NUMPY_TYPES = {ColumnType.INT64: "<i8", ColumnType.DOUBLE: "<f8"}
 def publishing_order() -> tuple[Dataset, ...]:
     """The datasets of a package. A summary says that a session is published: whoever sees one finds everything else there."""
     ours, every = ENDPOINT_DATASETS.values(), datasets()
-    return (*(kind.items for kind in ours), every["attempts"], every["quarantine"], *(kind.summaries for kind in ours))
+    return (*(kind.items for kind in ours), SEGMENTS, every["attempts"], every["quarantine"], *(kind.summaries for kind in ours))
 
 
 def write_package(store: ResultStore, package_id: str, run_id: str, scan_date: date, sessions: Iterable[SpooledSession]) -> list[str]:
@@ -107,18 +107,20 @@ def _tables(dataset: Dataset, members: Sequence[SpooledSession], package_id: str
             if session.summary is not None and ENDPOINT_DATASETS[session.endpoint].items is dataset:
                 yield _item_table(dataset, session)
     else:
-        rows = [row for session in members if (row := _row(dataset, session, package_id)) is not None]
+        rows = [row for session in members for row in _rows(dataset, session, package_id)]
         yield _sorted(dataset, fitted(dataset, rows))
 
 
-def _row(dataset: Dataset, session: SpooledSession, package_id: str) -> dict[str, Any] | None:
+def _rows(dataset: Dataset, session: SpooledSession, package_id: str) -> Sequence[dict[str, Any]]:
+    if dataset is SEGMENTS:
+        return session.segments
     if dataset.name == "attempts":
-        return session.attempt
+        return [session.attempt]
     if dataset.name == "quarantine":
-        return session.quarantine
+        return [session.quarantine] if session.quarantine else []
     if session.summary is None or ENDPOINT_DATASETS[session.endpoint].summaries is not dataset:
-        return None
-    return {**session.summary, "package": package_id}
+        return []
+    return [{**session.summary, "package": package_id}]
 
 
 def _item_table(dataset: Dataset, session: SpooledSession) -> pa.Table:

@@ -145,6 +145,25 @@ _AI_MUSIC_SUMMARIES = summaries_dataset(
     probability("instrumental_ai_confidence", "How sure the service is of it."),
     percent("silence_percentage", "Silence in the clip."),
 )
+SEGMENTS = Dataset(
+    "segments",
+    "Stretches of an object by what is in them, made when a session ends; of the AI-music endpoint those with AI-made vocals.",
+    (
+        _OBJECT_ID,
+        _SESSION_ID,
+        _ENDPOINT,
+        count("segment_index", "The segment's place in the session, from 0.", "ordinal"),
+        text("kind", "What is in it.", " | ".join(kind for endpoint in ENDPOINTS.values() for kind in endpoint.segment_kinds)),
+        ms("start_time_ms", "Where the segment starts in the audio."),
+        ms("end_time_ms", "Where the segment ends in the audio, exclusive."),
+        count("item_count", "Items in it."),
+        probability("mean_prob", "The mean over its items of what is named by its kind, of two the smaller; null where neither is in it."),
+        probability("max_prob", "The greatest of the same."),
+        Column("threshold", ColumnType.DOUBLE, "probability, 0 to 1", "From which on something is in it."),
+        text("rule_version", "By which rules the segments were made."),
+    ),
+    ("object_id", "session_id", "segment_index"),
+)
 _ATTEMPTS = Dataset(
     "attempts",
     "Every session that was opened or tried, the good ones too.",
@@ -260,7 +279,7 @@ ENDPOINT_DATASETS: dict[str, EndpointDatasets] = {
 
 
 def datasets() -> dict[str, Dataset]:
-    """Every dataset by its name: items, summaries, then what belongs to no endpoint."""
+    """Every dataset by its name: items, segments, summaries, then what belongs to no endpoint."""
     ours = ENDPOINT_DATASETS.values()
-    every = (*(kind.items for kind in ours), *(kind.summaries for kind in ours), _ATTEMPTS, _QUARANTINE, _RUNS, _MANIFESTS, _PLAN)
+    every = (*(kind.items for kind in ours), SEGMENTS, *(kind.summaries for kind in ours), _ATTEMPTS, _QUARANTINE, _RUNS, _MANIFESTS, _PLAN)
     return {dataset.name: dataset for dataset in every}

@@ -10,6 +10,7 @@ from connectors.lake.schemas import ENDPOINT_DATASETS
 _VIEWS = Template(Path(__file__).with_name("views.sql").read_text(encoding="utf-8"))
 _ENDPOINT_VIEWS = Template(Path(__file__).with_name("endpoint_views.sql").read_text(encoding="utf-8"))
 _RESULT = Template("SELECT endpoint, object_id, params_hash FROM $summaries")
+_NEWEST = Template("SELECT object_id, session_id FROM ${endpoint}_latest")
 _OUTCOME = Template(
     "coalesce(of_$endpoint.outcome, CASE WHEN listed.object_id IN (SELECT object_id FROM $summaries) THEN 'done' END) "
     "AS ${endpoint}_outcome, of_$endpoint.reason AS ${endpoint}_reason"
@@ -31,6 +32,7 @@ def views_sql() -> str:
     every = _VIEWS.substitute(
         every_summary=" UNION ALL ".join(rows),
         every_result=" UNION ALL ".join(_of_each(_RESULT)),
+        every_newest=" UNION ALL ".join(_of_each(_NEWEST)),
         endpoint_outcomes=", ".join(_of_each(_OUTCOME)),
         endpoint_joins=" ".join(_of_each(_OUTCOME_JOIN)),
     )

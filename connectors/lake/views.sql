@@ -1,10 +1,16 @@
 -- The views of the result lake besides those of endpoint_views.sql, for DuckDB; $every_summary is what each endpoint's summaries cost,
--- $every_result what they are results of; $endpoint_outcomes and $endpoint_joins are two columns and a join for each endpoint.
+-- $every_result what they are results of, $every_newest the newest sessions; $endpoint_outcomes and $endpoint_joins are two columns and a join for each endpoint.
 -- The line above each view goes into docs/data-dictionary.md.
 
 -- The attempts that failed or were refused, whatever became of their objects later.
 CREATE VIEW failures AS
 SELECT * FROM attempts WHERE outcome IN ('failed', 'refused');
+
+-- The segments of the newest result of each object version at each endpoint.
+CREATE VIEW segments_latest AS
+SELECT segments.*
+FROM ($every_newest) AS newest
+JOIN segments ON segments.object_id = newest.object_id AND segments.session_id = newest.session_id;
 
 -- What each day cost, by the UTC day on which the sessions began: settled_ms for results, possible_ms sent without one.
 CREATE VIEW spend_daily AS

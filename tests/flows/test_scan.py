@@ -20,6 +20,7 @@ from flows.watch import Watch
 from moderation.breaker import BreakerRules
 from moderation.errors import ConfigurationError, ResultsNotWritable
 from moderation.outcomes import ExitCode, StopCause
+from moderation.segments import SegmentRules
 from tasks.progress import Standing
 
 BUCKET = "catalogue"
@@ -34,6 +35,15 @@ def figures(report):
 
 def events(world, kind):
     return [line for line in map(json.loads, world.journal.read_text().splitlines()) if line["event"] == kind]
+
+
+async def test_segments_say_where_there_is_music(world, make_wav):
+    """The stub hears 4.8 s of music, then as much speech, and so on."""
+    world.put("one.wav", make_wav(14.4))
+    await world.scan(segments=SegmentRules(min_ms=500))
+    asked = "SELECT kind, start_time_ms, end_time_ms, rule_version FROM segments_latest WHERE endpoint = 'music' ORDER BY segment_index"
+    version = "1:enter=0.5,leave=0.4,min_ms=500"
+    assert world.ask(asked) == [("music", 0, 4800, version), ("speech", 4800, 9600, version), ("music", 9600, 14400, version)]
 
 
 async def test_every_object_ends_once_and_lies_in_the_lake(world, make_wav):

@@ -32,6 +32,7 @@ VIEWS = {
     "outcomes",
     "quarantined_now",
     "runs_latest",
+    "segments_latest",
     "spend_daily",
     "windows_latest",
 }
@@ -107,6 +108,16 @@ def test_latest_has_an_object_once_however_often_it_was_scanned(ask, session):
     assert ask("SELECT count(*) FROM music_summaries", [first, other], [again]) == [(3,)]
     assert set(ask("SELECT session_id FROM music_latest")) == {(again.session_id,), (other.session_id,)}
     assert ask("SELECT session_id, count(*) FROM frames_latest GROUP BY 1 ORDER BY 1") == [(other.session_id, 2), (again.session_id, 4)]
+
+
+def test_the_segments_of_the_newest_result_tile_it(ask, session):
+    first, again = session(1, items=30), session(7, key=session(1).summary["key"], items=40)
+    assert ask("SELECT count(*) FROM segments", [first], [again]) == [(len(first.segments) + len(again.segments),)]
+    found = ask("SELECT session_id, kind, start_time_ms, end_time_ms, mean_prob FROM segments_latest ORDER BY segment_index")
+    told = [(again.session_id, row["kind"], row["start_time_ms"], row["end_time_ms"], row["mean_prob"]) for row in again.segments]
+    assert found == told
+    assert len({kind for _, kind, *_ in found}) > 1
+    assert [start for _, _, start, *_ in found[1:]] == [end for _, _, _, end, _ in found[:-1]]
 
 
 def test_a_tie_of_instants_goes_to_the_later_session(ask, session):
