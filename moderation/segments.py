@@ -7,9 +7,9 @@ that what flickers around one threshold is one stretch; what is not known is off
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
-from moderation.endpoints import Endpoint, Track
+from moderation.endpoints import Endpoint
 from moderation.results import Columns
 
 VERSION = "1"
@@ -53,9 +53,9 @@ class Segment:
 
 @dataclass(slots=True)
 class _Run:
-    """Items that follow each other: their tracks that are on, and the places of the first and behind the last."""
+    """Items that follow each other: which of the tracks are on, and the places of the first and behind the last."""
 
-    on: tuple[Track, ...]
+    on: tuple[int, ...]
     first: int
     behind: int
 
@@ -67,32 +67,40 @@ def segments(endpoint: Endpoint, columns: Columns, rules: SegmentRules) -> list[
     all that there is between two such ends.
     """
     spans, places = _in_order(columns)
-    told = {track: _measured(columns, track.tells, places) for track in endpoint.tracks}
-    sure = {track: _measured(columns, track.sure, places) if track.sure else told[track] for track in endpoint.tracks}
+    told = [_measured(columns, track.tells, places) for track in endpoint.tracks]
+    sure = [_measured(columns, track.sure or track.tells, places) for track in endpoint.tracks]
     found: list[Segment] = []
     for first, behind in _unbroken(spans):
         for run in _lasting(_runs(told, first, behind, rules), spans, rules.min_ms):
-            kind = "+".join(track.kind for track in run.on) or endpoint.rest
+            kind = "+".join(track.kind for track, on in zip(endpoint.tracks, run.on, strict=True) if on) or endpoint.rest
             if kind is not None:
-                found.append(_segment(kind, run, spans, [sure[track] for track in run.on]))
+                found.append(_segment(kind, run, spans, [column for column, on in zip(sure, run.on, strict=True) if on]))
     return found
 
 
-def _in_order(columns: Columns) -> tuple[list[tuple[int, int]], list[int]]:
+def _in_order(columns: Columns) -> tuple[list[tuple[int, int]], Sequence[int]]:
     """The spans of the items by time, each cut to what no earlier one covers, and where each item is among the columns."""
-    spans, places, reached = [], [], 0
-    for (start, end), place in sorted(zip(columns.spans(), range(len(columns)), strict=True)):
+    spans = list(columns.spans())
+    if all(end > start for start, end in spans) and all(end <= start for (_, end), (start, _) in pairwise(spans)):
+        return spans, range(len(spans))
+    cut, places, reached = [], [], 0
+    for (start, end), place in sorted(zip(spans, range(len(spans)), strict=True)):
         if end > max(start, reached):
-            spans.append((max(start, reached), end))
+            cut.append((max(start, reached), end))
             places.append(place)
             reached = end
-    return spans, places
+    return cut, places
 
 
-def _measured(columns: Columns, names: Sequence[tuple[str, float]], places: Sequence[int]) -> list[float | None]:
-    """What the first of some measurements that is there says at each item, times its factor."""
-    measures = [(columns.measures[name], factor) for name, factor in names]
-    return [next((column[place] * factor for column, factor in measures if not math.isnan(column[place])), None) for place in places]
+def _measured(columns: Columns, names: Sequence[tuple[str, float]], places: Sequence[int]) -> Sequence[float]:
+    """What the first of some measurements that is there says at each item, times its factor; NaN where none is."""
+    (name, factor), *others = names
+    first = columns.measures[name]
+    values = [first[place] * factor for place in places]
+    if others and any(map(math.isnan, values)):
+        instead = _measured(columns, others, places)
+        values = [other if math.isnan(value) else value for value, other in zip(values, instead, strict=True)]
+    return values
 
 
 def _unbroken(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -101,21 +109,22 @@ def _unbroken(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return list(pairwise([0, *breaks, len(spans)])) if spans else []
 
 
-def _runs(values: dict[Track, list[float | None]], first: int, behind: int, rules: SegmentRules) -> list[_Run]:
+def _runs(told: Sequence[Sequence[float]], first: int, behind: int, rules: SegmentRules) -> list[_Run]:
     """Items by the tracks that are on."""
-    runs: list[_Run] = []
-    on: tuple[Track, ...] = ()
-    for place in range(first, behind):
-        on = tuple(
-            track
-            for track, column in values.items()
-            if (value := column[place]) is not None and value >= (rules.leave if track in on else rules.enter)
-        )
-        if runs and runs[-1].on == on:
-            runs[-1].behind = place + 1
-        else:
-            runs.append(_Run(on, place, place + 1))
+    runs = []
+    for on, same in groupby(zip(*(_on(column[first:behind], rules) for column in told), strict=True)):
+        begin = runs[-1].behind if runs else first
+        runs.append(_Run(on, begin, begin + sum(1 for _ in same)))
     return runs
+
+
+def _on(values: Sequence[float], rules: SegmentRules) -> bytes:
+    """Whether a track is on at each of its values, as 1 or 0; at NaN it is off."""
+    enter, leave, on, found = rules.enter, rules.leave, False, bytearray()
+    for value in values:
+        on = value >= (leave if on else enter)
+        found.append(on)
+    return bytes(found)
 
 
 def _lasting(runs: Sequence[_Run], spans: Sequence[tuple[int, int]], min_ms: int) -> list[_Run]:
@@ -132,12 +141,9 @@ def _lasting(runs: Sequence[_Run], spans: Sequence[tuple[int, int]], min_ms: int
     return lasting
 
 
-def _segment(kind: str, run: _Run, spans: Sequence[tuple[int, int]], tracks: Sequence[Sequence[float | None]]) -> Segment:
-    known = [
-        min(at)
-        for values in zip(*(track[run.first : run.behind] for track in tracks), strict=True)
-        if len(at := [value for value in values if value is not None]) == len(tracks) > 0
-    ]
+def _segment(kind: str, run: _Run, spans: Sequence[tuple[int, int]], tracks: Sequence[Sequence[float]]) -> Segment:
+    values = zip(*(track[run.first : run.behind] for track in tracks), strict=True)
+    known = [min(at) for at in values if not any(map(math.isnan, at))]
     return Segment(
         kind,
         spans[run.first][0],
