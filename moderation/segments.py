@@ -111,7 +111,7 @@ def _unbroken(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _runs(told: Sequence[Sequence[float]], first: int, behind: int, rules: SegmentRules) -> list[_Run]:
     """Items by the tracks that are on."""
-    runs = []
+    runs: list[_Run] = []
     for on, same in groupby(zip(*(_on(column[first:behind], rules) for column in told), strict=True)):
         begin = runs[-1].behind if runs else first
         runs.append(_Run(on, begin, begin + sum(1 for _ in same)))

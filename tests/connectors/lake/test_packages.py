@@ -35,7 +35,7 @@ def test_one_file_a_dataset_items_first_and_summaries_last(store, package):
     names = write_package(store, PACKAGE, RUN, DAY, package)
     assert names == [
         f"{dataset}/scan_date=2026-03-01/{PACKAGE}.parquet"
-        for dataset in ("music_frames", "ai_music_windows", "attempts", "quarantine", "music_summaries", "ai_music_summaries")
+        for dataset in ("music_frames", "ai_music_windows", "segments", "attempts", "quarantine", "music_summaries", "ai_music_summaries")
     ]
     assert sorted(names) == list(store.list(""))
 
