@@ -11,9 +11,19 @@ stdout = Console()
 stderr = Console(stderr=True)
 
 
+def printable(text: str) -> str:
+    """Anybody's text with what is not printable escaped: newlines, escape codes, marks that turn the direction of writing."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def shown(text: str) -> Text:
+    """Anybody's text for a terminal: printable, and never taken for markup."""
+    return Text(printable(text))
+
+
 def say_error(message: str, exit_code: int, *, as_json: bool) -> None:
     """One line that says what is wrong; with as_json also the one object on standard output."""
-    stderr.print(Text(f"soundcheck: {message}"), style="red", soft_wrap=True)
+    stderr.print(shown(f"soundcheck: {message}"), style="red", soft_wrap=True)
     if as_json:
         say_json({"error": message, "exit_code": exit_code})
 

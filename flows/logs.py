@@ -6,12 +6,21 @@ from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from flows.console import printable
 from moderation.errors import ResultsNotWritable
 
 FILE_NAME = "soundcheck.log"
 FILE_BYTES = 20 * 1024 * 1024
 FILES = 5
 FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+
+
+class _OneLine(logging.Formatter):
+    """Messages on one line each, whatever a key or a service says: nobody writes lines of ours."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 @contextmanager
@@ -22,7 +31,7 @@ def logging_to(folder: Path, level: str) -> Iterator[Path]:
         handler = RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8")
     except OSError as error:
         raise ResultsNotWritable(f"the log {path} cannot be written ({error.strerror}): mend that, or set state_dir") from error
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(_OneLine(FORMAT))
     root = logging.getLogger()
     before = root.level
     root.addHandler(handler)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import stdout
+from flows.console import shown, stdout
 from flows.plan import PlanReport
 from flows.report import hours
 from moderation.budget import ms_to_hours
@@ -31,7 +31,8 @@ def print_plan(report: PlanReport) -> None:
 def _objects_table(report: PlanReport) -> Table:
     """Objects by what becomes of them, and what has changed since the last results."""
     endpoints = report.forecast.endpoints
-    table = Table(title=f"plan {report.run_id}: {report.forecast.listed} objects below {report.source}", title_justify="left")
+    title = shown(f"plan {report.run_id}: {report.forecast.listed} objects below {report.source}")
+    table = Table(title=title, title_justify="left")
     table.add_column("objects")
     for each in endpoints:
         table.add_column(each.endpoint, justify="right")
@@ -93,7 +94,7 @@ def _print_places(title: str, count: int, places: Sequence[Place]) -> None:
         return
     stdout.print(f"{title}: {count}", highlight=False)
     for place in places[:NAMED_PLACES]:
-        stdout.print(Text(f"  {repr(place.key)[1:-1]}: {place.detail}"), soft_wrap=True)
+        stdout.print(shown(f"  {place.key}: {place.detail}"), soft_wrap=True)
     if count > NAMED_PLACES:
         stdout.print(f"  ... and {count - NAMED_PLACES} more", highlight=False)
 

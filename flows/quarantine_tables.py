@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import stdout
+from flows.console import shown, stdout
 
 NAMED_ROWS = 25
 """Objects that a table names; --json has all."""
@@ -25,7 +25,7 @@ def print_held(held: pl.DataFrame, title: str, console: Console = stdout) -> Non
         newest.add_column(name, overflow="fold")
     for row in held.head(NAMED_ROWS).iter_rows(named=True):
         since = f"{row['happened_at']:%Y-%m-%d %H:%M} UTC"
-        newest.add_row(_shown(row["key"]), row["endpoint"], row["reason"], _shown(row["detail"] or ""), since)
+        newest.add_row(shown(row["key"]), row["endpoint"], row["reason"], shown(row["detail"] or ""), since)
     console.print(newest)
     if (more := held.height - NAMED_ROWS) > 0:
         console.print(f"... and {more} more: --json has all, and soundcheck sql.", highlight=False)
@@ -41,8 +41,3 @@ def _counts(held: pl.DataFrame) -> list[dict[str, Any]]:
     """By endpoint, the most frequent reason first."""
     counts = held.group_by("endpoint", "reason").len("objects")
     return counts.sort("endpoint", "objects", "reason", descending=[False, True, False]).to_dicts()
-
-
-def _shown(text: str) -> Text:
-    """Anybody's text with what is not printable escaped: newlines, escape codes, marks that turn the direction of writing."""
-    return Text(repr(text)[1:-1])

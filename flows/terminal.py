@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import stderr, stdout
+from flows.console import printable, shown, stderr, stdout
 from flows.report import Report, hours
 from flows.watch import Watch
 from moderation.outcomes import Reason
@@ -37,16 +37,16 @@ async def _plain(watch: Watch) -> None:
     started = monotonic()
     while True:
         await asyncio.sleep(PLAIN_SECONDS)
-        stderr.print(f"{watch.progress.line()}{_rate(watch, started)}", soft_wrap=True, highlight=False)
+        stderr.print(shown(f"{watch.progress.line()}{_rate(watch, started)}"), soft_wrap=True)
 
 
 async def _live(watch: Watch) -> None:
     started = monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
-    with Progress(*columns, console=stderr, transient=True) as shown:
-        task = shown.add_task("", total=1.0)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, transient=True) as live:
+        task = live.add_task("", total=1.0)
         while True:
-            shown.update(task, completed=watch.progress.share, description=f"{watch.progress.line()}{_rate(watch, started)}")
+            live.update(task, completed=watch.progress.share, description=printable(f"{watch.progress.line()}{_rate(watch, started)}"))
             await asyncio.sleep(REFRESH_SECONDS)
 
 
@@ -86,7 +86,7 @@ def print_summary(report: Report) -> None:
         stdout.print(f"Left out of the catalogue: {reasons}.", highlight=False)
     stdout.print(Text(f"Results: {report.results}"), soft_wrap=True)
     if report.message:
-        stderr.print(Text(f"soundcheck: {report.message}"), style="red", soft_wrap=True)
+        stderr.print(shown(f"soundcheck: {report.message}"), style="red", soft_wrap=True)
 
 
 def _print_not_done(report: Report) -> None:
@@ -98,7 +98,7 @@ def _print_not_done(report: Report) -> None:
         table.add_column(name, overflow="fold")
     for outcome in list(outcomes.values())[:NOT_DONE_ROWS]:
         reason = outcome.reason.value if outcome.reason else ""
-        table.add_row(Text(repr(outcome.key)[1:-1]), outcome.standing.value, reason, Text(outcome.detail))
+        table.add_row(shown(outcome.key), outcome.standing.value, reason, shown(outcome.detail))
     stdout.print(table)
     if len(outcomes) > NOT_DONE_ROWS:
         stdout.print(f"... and {len(outcomes) - NOT_DONE_ROWS} more: ask with soundcheck sql.", highlight=False)

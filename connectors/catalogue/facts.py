@@ -63,6 +63,7 @@ def facts(row: Mapping[str, Any]) -> Facts:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is no text")  # noqa: TRY004 - of a row, as every fault of one
+    value.encode()  # half of a surrogate pair, as JSON may escape it, is none
     return value
 
 

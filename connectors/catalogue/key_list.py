@@ -18,6 +18,8 @@ from moderation.errors import ConfigurationError, SourceGone, first_of_group
 from moderation.selection import LeftOut
 
 ASKED_AT_ONCE = 32
+LONGEST_KEY = 1024
+"""Bytes of a key in S3, which answers a longer one with an error and not that it is missing."""
 """Objects that are asked for side by side: as many as the S3 client has connections."""
 
 
@@ -83,7 +85,10 @@ class KeyList:
         return row.object(bucket) or await self._find(bucket, row.key, row.version_id)
 
     async def _sidecar(self, row: Facts) -> AudioObject | None:
-        return None if row.key.endswith(SIDECAR_SUFFIX) else await self._find(self._bucket_of(row), row.key + SIDECAR_SUFFIX)
+        name = row.key + SIDECAR_SUFFIX
+        if row.key.endswith(SIDECAR_SUFFIX) or len(name.encode()) > LONGEST_KEY:
+            return None
+        return await self._find(self._bucket_of(row), name)
 
     async def _find(self, bucket: str, key: str, version_id: str | None = None) -> AudioObject | None:
         async with self._asking:

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
@@ -17,6 +18,8 @@ from connectors.catalogue.facts import Facts, column, facts
 from moderation.errors import ConfigurationError
 
 BATCH_ROWS = 1000
+_UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError, csv.Error, zlib.error, EOFError, OSError, pa.ArrowException)
+"""What the readers of these formats raise for a file that is none of theirs."""
 _GZIP = b"\x1f\x8b"
 
 
@@ -55,7 +58,7 @@ def table_rows(file: BinaryIO, kind: TableFormat, name: str, header: Sequence[st
         for row in _rows(file, kind, header):
             yield facts(row)
             read += 1
-    except (ValueError, TypeError, OverflowError, csv.Error, EOFError, OSError, pa.ArrowException) as error:
+    except _UNREADABLE as error:
         raise ConfigurationError(f"{name} cannot be read at row {read + 1}: {error}") from error
 
 

@@ -71,9 +71,10 @@ async def test_a_plan_can_be_cut(world, make_wav):
 
 
 async def test_a_plan_reads_as_tables(world, make_wav, capsys):
-    world.put("lying.mp3", make_wav(3.6))
-    print_plan(await plan_scan(world.settings, SOURCE))
+    world.put("[/x]/lying.mp3", make_wav(3.6))
+    print_plan(await plan_scan(world.settings, f"{SOURCE}[/x]/"))
     shown = capsys.readouterr().out
+    assert "objects below s3://catalogue/[/x]/" in " ".join(shown.split())
     assert "to stream" in shown
     assert "In all 0.002 +- 0.000 audio-hours." in shown
     assert "Left of this month's budget: no cap is set." in shown

@@ -18,6 +18,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9/._-]*").fullmatch
 _LAST = "\U0010ffff"
 
 
+LONGEST_KEY = 1024
+"""Bytes; S3 refuses longer ones."""
+
+
 @dataclass
 class ListApi:
     """Buckets by name, their keys in order of their bytes. An object's size, etag and times are made up from its key.
@@ -65,6 +69,8 @@ class ListApi:
             return 200, {"ETag": f'"{hashlib.md5(body).hexdigest()}"', "Last-Modified": format_datetime(changed(key), usegmt=True)}, body
         if key in self.buckets.get(bucket, ()):
             return 200, {"ETag": f'"{etag(key)}"', "Last-Modified": format_datetime(changed(key), usegmt=True)}, bytes(len(key))
+        if len(key.encode()) > LONGEST_KEY:
+            return 400, {}, b"<Error><Code>KeyTooLongError</Code></Error>"
         code = "NoSuchKey" if bucket in self.buckets else "NoSuchBucket"
         return 404, {}, f"<Error><Code>{code}</Code><BucketName>{bucket}</BucketName></Error>".encode()
 

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -119,6 +120,23 @@ async def test_a_list_goes_on_behind_any_of_its_pages(calling, tmp_path, pack):
             _ = [page async for page in source.pages(piece, pages[0].cursor)]
 
 
+async def test_a_compressed_list_that_is_damaged_says_so(calling, tmp_path):
+    packed = bytearray(gzip.compress(b"key\n" + os.urandom(5000).hex().encode()))
+    packed[100:200] = bytes(100)
+    (tmp_path / "keys.csv.gz").write_bytes(packed)
+    async with calling(ListApi({})) as caller, S3AudioStore(caller.client) as store:
+        with pytest.raises(ConfigurationError, match=r"keys.csv.gz cannot be read at row 1"):
+            await shown(KeyList(caller, store, str(tmp_path / "keys.csv.gz"), "music"))
+
+
+async def test_the_longest_keys_have_no_sidecar_and_nobody_asks_for_one(calling, tmp_path):
+    key = "k" * 1020 + ".wav"
+    (tmp_path / "keys.csv").write_text(f"key\n{key}\n")
+    async with calling(ListApi({"music": [key]})) as caller, S3AudioStore(caller.client) as store:
+        found, _ = await shown(KeyList(caller, store, str(tmp_path / "keys.csv"), "music"))
+    assert [item.key for item in found] == [key]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -137,6 +155,8 @@ async def test_a_list_goes_on_behind_any_of_its_pages(calling, tmp_path, pack):
         ("keys.jsonl", '{"key": "a", "size": 1.5}\n', r"row 1: 1\.5 is no size"),
         ("keys.jsonl", "{", "row 1: Expecting property name"),
         ("keys.parquet", "PAR1", "row 1: "),
+        ("keys.jsonl", '{"key": "a\\ud800.wav"}\n', "row 1: 'utf-8' codec can't encode"),
+        ("keys.jsonl", "[" * 200_000, "row 1: maximum recursion depth"),
         ("keys.csv", "key\na.wav\n", "names no bucket for 'a.wav'"),
         ("keys.txt", "a.wav\n", "is of no known format"),
         ("missing/keys.csv", None, "cannot be read: No such file"),
