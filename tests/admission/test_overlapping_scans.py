@@ -8,6 +8,7 @@ import pytest
 
 from flows.launch import scan_directly
 from flows.plan import plan_scan
+from flows.request import FlowName
 from flows.watch import Watch
 from flows.wiring import open_ledger
 from moderation.admission import Claim, Grant
@@ -35,7 +36,7 @@ async def test_a_scheduled_scan_and_a_backfill_in_two_processes_stream_each_obje
         ScanProcesses.ready(tmp_path) as scans,
     ):
         scheduled = await scans.scan(f"s3://{BUCKET}/", world.said)
-        backfill = await scans.scan(f"s3://{BUCKET}/", world.said | {"priority": 1})
+        backfill = await scans.scan(f"s3://{BUCKET}/", world.said, FlowName.BACKFILL)
         ends = await asyncio.gather(scheduled.ended(), backfill.ended())
         sessions = [(row.object_id, row.endpoint) for row in await world.rows()]
     assert [end["exit_code"] for end in ends] == [ExitCode.OK, ExitCode.OK], ends
@@ -125,7 +126,7 @@ async def test_a_backfill_goes_ahead_of_a_scheduled_scan(put, tmp_path):
     async with scanning(tmp_path, speed=2, connections=2) as world, ScanProcesses.ready(tmp_path) as scans:
         scheduled = await scans.scan(f"s3://{BUCKET}/all/", world.said)
         await world.until_done(3)
-        backfill = await scans.scan(f"s3://{BUCKET}/wanted/", world.said | {"priority": 1})
+        backfill = await scans.scan(f"s3://{BUCKET}/wanted/", world.said, FlowName.BACKFILL)
         ends = await asyncio.gather(scheduled.ended(), backfill.ended())
         assert [end["exit_code"] for end in ends] == [ExitCode.OK, ExitCode.OK], ends
         runs = [row.run_id for row in await world.rows()]

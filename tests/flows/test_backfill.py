@@ -11,6 +11,8 @@ from flows.resuming import request_of
 from flows.watch import Watch
 from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode
+from odd_keys import ODD_KEYS
+from tasks.progress import Standing
 
 WHERE = "duration_ms > 1600 and key like 'a/%' and scan_date <= today()"
 
@@ -41,6 +43,20 @@ async def test_where_streams_exactly_the_rows_that_duckdb_selects(world, make_wa
     below = await world.scan_request(named("b/", where="duration_ms > 1100"))
     assert below.progress.sessions == 3
     assert (await world.scan_request(named(where=WHERE))).progress.sessions == 0
+
+
+@pytest.mark.fault(81)
+async def test_objects_with_odd_keys_are_streamed_known_and_chosen_like_others(world, make_wav):
+    """But for those that moto does not take, and that of a folder."""
+    keys = [key for key in ODD_KEYS if key != ".." and "\n" not in key and not key.endswith("/")]
+    for number, key in enumerate(keys):
+        world.put(key, make_wav(1.0, 200.0 + number))
+    report = await world.scan(endpoints=["music"])
+    assert report.progress.of("music").standings == {Standing.DONE: len(keys)}
+    assert {key for (key,) in world.ask("SELECT key FROM music_latest")} == set(keys)
+    assert (await world.scan(endpoints=["music"])).progress.sessions == 0
+    chosen = Request(flow=FlowName.BACKFILL, where="duration_ms > 0")
+    assert (await world.scan_request(chosen, endpoints=["ai_music"])).progress.of("ai_music").standings == {Standing.DONE: len(keys)}
 
 
 async def test_force_streams_again_what_is_done_and_the_newest_result_counts(world, make_wav):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from flows.launch import scan_directly
+from flows.request import FlowName, Request
 from flows.settings import load_settings
 from flows.watch import Watch
 from moderation.errors import SoundcheckError
@@ -82,13 +83,13 @@ class ScanProcesses:
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
-    async def scan(self, source: str, settings: dict[str, Any]) -> ScanProcess:
-        """A scan with these settings, which has begun."""
+    async def scan(self, source: str, settings: dict[str, Any], flow: FlowName = FlowName.SCAN) -> ScanProcess:
+        """A scan, or a run of another kind, with these settings, which has begun."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.number += 1
         report = self.folder / f"report-{self.number}"
-        order = {"source": source, "settings": settings, "report": str(report)}
+        order = {"source": source, "settings": settings, "report": str(report), "flow": flow.value}
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
         return ScanProcess(int(await self.process.stdout.readline()), report)
 
@@ -105,9 +106,10 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def _scan(source: str, settings: dict[str, Any], report: str) -> int:
+def _scan(source: str, settings: dict[str, Any], report: str, flow: str) -> int:
     try:
-        ended = asyncio.run(scan_directly(load_settings(**settings), source, Watch())).counts()
+        request = Request((source,), flow=FlowName(flow))
+        ended = asyncio.run(scan_directly(load_settings(**settings), request, Watch())).counts()
     except SoundcheckError as error:
         ended = {"exit_code": error.exit_code, "message": str(error)}
     Path(report).with_suffix(".new").write_text(json.dumps(ended))

@@ -1,8 +1,12 @@
 """Plans against what earlier runs left, as rows of the lake, without S3 or a service."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -19,6 +23,7 @@ from tasks.plan import PlanRules
 from tasks.progress import Standing
 from tasks.shards import load_shard
 
+ROOT = Path(__file__).parents[2]
 MUSIC = (ENDPOINTS["music"],)
 RAW = json.dumps({"audio_format": "s16le", "sample_rate": 8000, "num_channels": 1}).encode()
 KEPT = ["key", "endpoint", "decision", "reason", "audio_format", "estimate_ms", "estimate_source", "shard"]
@@ -349,3 +354,14 @@ async def test_a_plan_may_be_cut_to_nothing(bench, cut):
     planned = await bench.plan(PlanRules(cut=cut))
     assert planned.plan.shards == []
     assert planned.of("one.wav")["reason"] == "not_reached"
+
+
+@pytest.mark.torture
+def test_a_million_objects_are_planned_against_a_million_done_ones(tmp_path):
+    figures = tmp_path / "figures.json"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "benchmarks/planning.py", "--json", str(figures)], cwd=ROOT, check=True, env=environment)
+    unchanged, *_ = costs = json.loads(figures.read_text())
+    assert (unchanged["objects"], unchanged["done"], unchanged["sessions"]) == (1_000_000, 1_000_000, 0)
+    assert max(cost["wall_s"] for cost in costs) < 60
+    assert max(cost["peak_mib"] for cost in costs) * 1024 * 1024 < 2e9
