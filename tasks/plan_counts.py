@@ -26,8 +26,10 @@ def count_plan(
     for endpoint, each in known.items():
         progress.of(endpoint)  # an endpoint of which nothing is known yet has reached nothing
         _Counts(progress, keys, endpoint).count(each, cut, looked)
-    progress.cut = cut.height
-    progress.known.update(_standings(known, cut, looked))
+    standings = _standings(known, cut, looked)
+    progress.cut = standings.filter(pl.col("position").is_in(cut["position"].implode()) & (pl.col("rank") == RANK[Standing.PENDING])).height
+    by_rank = {rank: standing for standing, rank in RANK.items()}
+    progress.known.update({by_rank[rank]: count for rank, count in standings.group_by("rank").len().iter_rows()})
 
 
 def count_shards(progress: Progress, shards: Sequence[Shard]) -> None:
@@ -73,14 +75,12 @@ class _Counts:
         return rows.join(self.keys, on="position", how="left", maintain_order="left")
 
 
-def _standings(known: Mapping[str, Known], cut: pl.DataFrame, looked: pl.DataFrame) -> dict[Standing, int]:
-    """Every object that was not looked at, once: as the one of its endpoints has it that asks most of a person."""
+def _standings(known: Mapping[str, Known], cut: pl.DataFrame, looked: pl.DataFrame) -> pl.DataFrame:
+    """(position, rank) of every object that was not looked at: as the one of its endpoints has it that asks most of a person."""
     ranks = {reason.value: RANK[standing_of(reason)] for reason in Reason}
-    by_rank = {rank: standing for standing, rank in RANK.items()}
     first = next(iter(known.values())).ends.select("position")
     parts = [each.ends["reason"].replace_strict(ranks, default=0, return_dtype=pl.Int8).alias(name) for name, each in known.items()]
     worst = first.with_columns(pl.DataFrame(parts).max_horizontal().alias("rank")).join(looked, on="position", how="anti")
     is_cut = pl.col("position").is_in(cut["position"].implode())
     at_least_pending = pl.max_horizontal("rank", pl.lit(RANK[Standing.PENDING], pl.Int8))
-    counted = worst.with_columns(pl.when(is_cut).then(at_least_pending).otherwise("rank").alias("rank"))
-    return {by_rank[rank]: count for rank, count in counted.group_by("rank").len().iter_rows()}
+    return worst.with_columns(pl.when(is_cut).then(at_least_pending).otherwise("rank").alias("rank"))

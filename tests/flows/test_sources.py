@@ -108,7 +108,19 @@ async def test_what_is_left_out_is_counted_by_reason_and_a_bound_leaves_the_rest
     counts = report.counts()
     assert counts["left_out"] == {"excluded": 1, "size": 1}
     assert (counts["objects"], counts["done"], counts["pending"]) == (4, 3, 1)
+    assert (counts["state"], counts["exit_code"], counts["message"]) == ("Completed", 0, "")
     assert world.velma.journal.counts["done"] == 6
+
+
+async def test_what_a_bound_leaves_hides_nothing_else_that_stays_pending(world, make_wav, tmp_path):
+    for number in range(4):
+        world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))
+    told = {"size": len(make_wav(1.0)), "last_modified": "2026-11-01T00:00:00Z"}
+    rows = [{"key": "0.wav", "etag": "of another day", **told}, *({"key": f"{number}.wav"} for number in (1, 2, 3))]
+    (tmp_path / "keys.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = await world.scan_request(Request((f"keys:{tmp_path}/keys.jsonl",), Portion(bucket="catalogue", limit=1)), endpoints=["music"])
+    assert (report.exit_code, report.counts()["done"], report.counts()["pending"]) == (ExitCode.EXHAUSTED, 1, 3)
+    assert report.message == "1 objects stay pending (1 changed): run again for the rest"
 
 
 def test_instants_without_a_zone_are_utc():
