@@ -132,7 +132,7 @@ async def plan_scan(given: Settings, wanted: str | Request) -> PlanReport:
         run = Run(run_id(started_at, wired.entropy(3)), wired.settings.org, started_at)
         progress = Progress()
         await list_catalogue(await source_of(wired, request, run), wired.results, run, progress, wired.selection)
-        rules = plan_rules(settings, request)
+        rules = plan_rules(settings, request, wired.selection)
         listed = [] if request.portion.is_filtered or request.where else prefixes_of(request.sources)
         plan = await make_plan(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, sources=listed, dry=True)
         return await _reported(wired, run, request, plan, progress.left_out)

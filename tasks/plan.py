@@ -22,6 +22,7 @@ from moderation.catalogue import NotStreamable, ParameterRule, ShardRules
 from moderation.endpoints import Endpoint
 from moderation.errors import first_of_group
 from moderation.outcomes import Reason
+from moderation.selection import EVERYTHING, Selection
 from moderation.transcoding import Transcode
 from tasks.cascade import SECOND, leave_out, verdicts
 from tasks.cut import Cut, sampled
@@ -46,7 +47,7 @@ logger = logging.getLogger("soundcheck.plan")
 class PlanRules:
     """What shapes a plan: ordered rules for raw audio, the longest session in hours, bounds of a shard, what to take, what to decode.
 
-    force plans again what is done.
+    force plans again what is done; selection is what the manifest was listed with.
     """
 
     parameter_rules: Sequence[ParameterRule] = ()
@@ -57,6 +58,7 @@ class PlanRules:
     cut: Cut = field(default_factory=Cut)
     force: bool = False
     transcode: Transcode = Transcode.AUTO
+    selection: Selection = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ async def make_plan(
     not listed was deleted. Raises AccessDeniedError or UnreachableError where objects cannot be looked at for a reason that is not theirs.
     """
     progress.step = "planning"
-    listing = await asyncio.to_thread(read_listing, results, run.run_id, rules.parameter_rules, rules.transcode)
+    listing = await asyncio.to_thread(read_listing, results, run.run_id, rules.parameter_rules, rules.transcode, rules.selection)
     progress.listed = listing.height
     known = await asyncio.to_thread(
         read_known, open_lake, listing, endpoints, sources, rules.transcode, run.run_id if rules.force else None

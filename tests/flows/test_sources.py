@@ -112,6 +112,16 @@ async def test_what_is_left_out_is_counted_by_reason_and_a_bound_leaves_the_rest
     assert world.velma.journal.counts["done"] == 6
 
 
+@pytest.mark.parametrize("portion", [Portion(min_bytes=100_000), Portion(modified_from=datetime(2100, 1, 1, tzinfo=UTC))])
+async def test_a_filter_also_holds_for_audio_that_is_named_like_a_sidecar(world, make_wav, portion):
+    for key in ("plain.wav", "song.json"):
+        world.put(key, make_wav(1.0))
+    planned = (await plan_scan(world.settings, Request(("s3://catalogue/",), portion))).counts()
+    assert (planned["left_out"].popitem()[1], planned["endpoints"]["music"]["objects"]) == (1, {"filtered": 1})
+    report = await world.scan_request(Request(("s3://catalogue/",), portion))
+    assert (report.exit_code, report.progress.sessions, report.counts()["skipped"]) == (ExitCode.OK, 0, 1)
+
+
 async def test_what_a_bound_leaves_hides_nothing_else_that_stays_pending(world, make_wav, tmp_path):
     for number in range(4):
         world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))
