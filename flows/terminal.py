@@ -90,7 +90,7 @@ def print_summary(report: Report) -> None:
 
 
 def _print_not_done(report: Report) -> None:
-    outcomes = {(outcome.key, outcome.reason): outcome for outcome in report.progress.outcomes}
+    outcomes = {(outcome.object_id, outcome.reason): outcome for outcome in report.progress.outcomes}
     if not outcomes:
         return
     table = Table(title="not done", title_justify="left")

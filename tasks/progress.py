@@ -21,8 +21,12 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one object at one endpoint in this run. detail is a sentence for people; streamed whether audio was paid for."""
+    """What became of one object at one endpoint in this run. detail is a sentence for people; streamed whether audio was paid for.
 
+    An object is counted by its object_id: equal keys may lie in several buckets, and a key may have several versions.
+    """
+
+    object_id: str
     key: str
     endpoint: str
     reason: Reason | None = None
@@ -116,7 +120,7 @@ class Progress:
         worst: dict[str, Standing] = {}
         for outcome in self.outcomes:
             if not outcome.example:
-                worst[outcome.key] = max(outcome.standing, worst.get(outcome.key, Standing.DONE), key=RANK.__getitem__)
+                worst[outcome.object_id] = max(outcome.standing, worst.get(outcome.object_id, Standing.DONE), key=RANK.__getitem__)
         counts = Counter(worst.values()) + self.known
         not_done = counts.total() - counts[Standing.DONE]
         reached = min((counts.standings.total() for counts in self.endpoints.values()), default=0)
@@ -136,7 +140,7 @@ class Progress:
     @property
     def newly_quarantined(self) -> int:
         """Objects that this run was the first to quarantine."""
-        return len({outcome.key for outcome in self.outcomes if outcome.new and outcome.standing is Standing.QUARANTINED})
+        return len({outcome.object_id for outcome in self.outcomes if outcome.new and outcome.standing is Standing.QUARANTINED})
 
     @property
     def sessions(self) -> int:

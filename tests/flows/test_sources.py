@@ -112,6 +112,23 @@ async def test_what_is_left_out_is_counted_by_reason_and_a_bound_leaves_the_rest
     assert world.velma.journal.counts["done"] == 6
 
 
+@pytest.mark.parametrize(
+    ("second", "cascade", "counted"),
+    [
+        (bytes(range(256)) * 8, None, {"done": 0, "quarantined": 2, "skipped": 0}),
+        ("audio", None, {"done": 1, "quarantined": 1, "skipped": 0}),
+        ("audio", "music_pct > 100", {"done": 0, "quarantined": 1, "skipped": 1}),
+    ],
+)
+async def test_equal_keys_in_two_places_are_two_objects(world, make_wav, tmp_path, second, cascade, counted):
+    for name, body in {"first": bytes(range(256)) * 8, "second": make_wav(1.0) if second == "audio" else second}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.pcm").write_bytes(body)
+    report = await world.scan_request(Request((str(tmp_path / "first"), str(tmp_path / "second"))), cascade=cascade)
+    assert {name: report.counts()[name] for name in counted} == counted
+    assert report.progress.newly_quarantined == counted["quarantined"]
+
+
 @pytest.mark.parametrize("portion", [Portion(min_bytes=100_000), Portion(modified_from=datetime(2100, 1, 1, tzinfo=UTC))])
 async def test_a_filter_also_holds_for_audio_that_is_named_like_a_sidecar(world, make_wav, portion):
     for key in ("plain.wav", "song.json"):
