@@ -11,11 +11,12 @@ from aiohttp import web
 
 from flows.watch import Watch
 from moderation.errors import AccessDeniedError
-from moderation.outcomes import ExitCode
+from moderation.outcomes import ExitCode, Reason
 from moderation.retry import RetryRules
 from tasks.progress import Standing
 
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+ARCHIVED = b"<Error><Code>InvalidObjectState</Code><Message>The operation is not valid for the storage class</Message></Error>"
 OF_THE_HOP = {"host", "connection", "content-length", "transfer-encoding", "expect", "date", "server"}
 
 Answer = Callable[[web.Request], web.StreamResponse | None]
@@ -92,6 +93,24 @@ async def test_one_object_that_may_not_be_read_is_quarantined_and_the_rest_is_sc
     [(key, reason, detail)] = world.ask("SELECT key, reason, detail FROM quarantined_now")
     assert (key, reason) == ("07.wav", "source_error")
     assert "s3:GetObject" in detail
+
+
+@pytest.mark.parametrize("heads", [0, 1])
+async def test_what_lies_in_an_archive_without_saying_so_is_skipped(world, make_wav, shimmed, heads):
+    world.put("old.wav", make_wav(1.0))
+    asked: list[str] = []
+
+    def rule(request: web.Request) -> web.Response | None:
+        if request.method != "GET" or not request.path.endswith("old.wav"):
+            return None
+        asked.append(request.headers["Range"])
+        is_refused = len(asked) > heads
+        return web.Response(status=HTTPStatus.FORBIDDEN, body=ARCHIVED, content_type="application/xml") if is_refused else None
+
+    async with shimmed(rule):
+        report = await world.scan(endpoints=["music"])
+    assert (report.exit_code, report.progress.of("music").reasons) == (ExitCode.OK, {Reason.ARCHIVED: 1})
+    assert world.ask("SELECT count(*) FROM quarantine") == [(0,)]
 
 
 async def test_many_objects_that_may_not_be_read_are_a_matter_of_the_credentials(world, make_wav, shimmed):
