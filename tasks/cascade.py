@@ -140,7 +140,7 @@ def _count(progress: Progress, decided: pl.DataFrame, shards: list[Shard]) -> No
     left_out = decided.filter(pl.col("end") == Reason.SECOND_STAGE.value)
     progress.know(SECOND, Reason.SECOND_STAGE, left_out.height)
     progress.of(SECOND).saved_ms += int(left_out["audio_ms"].sum())
-    named = {outcome.object_id for outcome in progress.outcomes if not outcome.example}
-    progress.known[Standing.SKIPPED] += left_out.filter(~pl.col("object_id").is_in(pl.Series(list(named), dtype=pl.String).implode())).height
+    named = pl.Series([outcome.object_id for outcome in progress.outcomes if not outcome.example], dtype=pl.String)
+    progress.known[Standing.SKIPPED] += left_out.filter(~pl.col("object_id").is_in(named.implode())).height
     for object_id, key in decided.filter(pl.col("end") == Reason.NOT_REACHED.value).select("object_id", "key").iter_rows():
         progress.add(Outcome(object_id, key, SECOND, Reason.NOT_REACHED, _NO_RESULT))

@@ -82,8 +82,8 @@ class Progress:
     """The counts of a run: objects listed, and per endpoint what became of them.
 
     outcomes keeps those that are not done, for reports; known counts the objects that were settled before anything was looked at, and
-    cut those that are pending only because a bound of the plan leaves them for a later run. left_out counts what the source showed and the selection did not take, which
-    is not among the listed.
+    cut those that are pending only because a bound of the plan leaves them for a later run. left_out counts what the source showed and
+    the selection did not take, which is not among the listed.
     """
 
     listed: int = 0

@@ -63,6 +63,38 @@ async def test_after_a_scan_a_plan_knows_the_budget_the_speed_and_what_has_chang
     assert counts["audio_hours"] == 0.008
 
 
+@pytest.mark.parametrize(
+    ("caps", "left", "of_music", "of_ai_music", "fits"),
+    [
+        ({}, None, None, None, True),
+        ({"monthly_hours": 2.0}, 2, 2, 2, True),
+        ({"endpoint_hours": {"music": 0.001}}, None, 0.001, None, False),
+        ({"endpoint_hours": {"music": 0.5, "ai_music": 1.0}}, 1.5, 0.5, 1, True),
+        ({"endpoint_hours": {"music": 0.5, "ai_music": 1.0}, "monthly_hours": 0.7}, 0.7, 0.5, 0.7, True),
+        ({"endpoint_costs": {"ai_music": Decimal(3)}, "prices": {"ai_music": Decimal(30)}}, None, None, 0.1, True),
+        ({"monthly_cost": Decimal(60), "prices": {"music": Decimal(20), "ai_music": Decimal(30)}}, 3, 3, 2, True),
+        ({"monthly_cost": Decimal("0.09"), "prices": {"music": Decimal(20), "ai_music": Decimal(30)}}, 0.0045, 0.0045, 0.003, False),
+    ],
+)
+async def test_a_plan_knows_every_cap_before_a_first_run(world, make_wav, capsys, caps, left, of_music, of_ai_music, fits):
+    world.put("one.wav", make_wav(7.2))
+    report = await plan_scan(world.settings.model_copy(update=caps), SOURCE)
+    counts = report.counts()
+    assert (counts["left_hours"], counts["fits"]) == (left, fits)
+    assert [counts["endpoints"][name]["left_hours"] for name in ("music", "ai_music")] == [of_music, of_ai_music]
+    print_plan(report)
+    shown = capsys.readouterr().out
+    assert ("no cap is set" in shown) == (not caps)
+    assert ("what does not fit stays pending" in shown) == (not fits)
+
+
+async def test_a_plan_reckons_with_the_connections_of_each_endpoint(world, make_wav):
+    world.put("one.wav", make_wav(1.0))
+    settings = world.settings.model_copy(update={"endpoint_connections": {"ai_music": 20}, "connections": 3})
+    endpoints = (await plan_scan(settings, SOURCE)).counts()["endpoints"]
+    assert {name: each["connections"] for name, each in endpoints.items()} == {"music": 3, "ai_music": 20}
+
+
 async def test_a_plan_can_be_cut(world, make_wav):
     for number in range(6):
         world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))
