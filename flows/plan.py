@@ -14,10 +14,10 @@ from typing import Any
 from connectors.lake.query import measured_speed
 from flows.choosing import plan_rules, source_of
 from flows.plan_budget import PlanBudget, plan_budget
-from flows.report import hours
+from flows.report import CHANGE_COUNTS, hours
 from flows.request import Request
 from flows.settings import Settings
-from flows.sources import prefixes_of
+from flows.sources import listed_whole
 from flows.wiring import WiredToPlan, wired_to_plan
 from moderation.budget import MS_PER_HOUR, month_of
 from moderation.forecasts import Load, eta_s
@@ -104,13 +104,9 @@ class PlanReport:
         }
 
     def _endpoint(self, each: EndpointForecast) -> dict[str, Any]:
-        changes = each.changes
         return {
             "objects": each.objects,
-            "new": changes.new,
-            "changed": changes.changed,
-            "unchanged": changes.unchanged,
-            "deleted": changes.deleted,
+            **{name: getattr(each.changes, name) for name in CHANGE_COUNTS},
             "sessions": each.sessions,
             "audio_hours": hours(each.ms),
             "audio_hours_error": hours(each.error_ms),
@@ -143,7 +139,7 @@ async def plan_scan(given: Settings, wanted: str | Request) -> PlanReport:
         progress = Progress()
         await list_catalogue(await source_of(wired, request, run), wired.results, run, progress, wired.selection)
         rules = plan_rules(settings, request, wired.selection)
-        listed = [] if request.portion.is_filtered or request.where else prefixes_of(request.sources)
+        listed = listed_whole(request)
         plan = await make_plan(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, sources=listed, dry=True)
         return await _reported(wired, run, request, plan, progress.left_out)
 

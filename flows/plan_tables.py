@@ -7,7 +7,7 @@ from rich.text import Text
 
 from flows.console import stdout
 from flows.plan import PlanReport
-from flows.report import hours
+from flows.report import CHANGE_COUNTS, hours
 from moderation.budget import ms_to_hours
 from tasks.forecast import Place
 
@@ -38,8 +38,9 @@ def _objects_table(report: PlanReport) -> Table:
     for end in sorted({end for each in endpoints for end in each.objects}, key=lambda end: (end not in {"stream", "done"}, end)):
         table.add_row("to stream" if end == "stream" else end, *(str(each.objects.get(end, 0)) for each in endpoints))
     table.add_section()
-    for name in ("new", "changed", "unchanged", "deleted"):
-        table.add_row(name, *(str(getattr(each.changes, name)) for each in endpoints))
+    for name in CHANGE_COUNTS:
+        counts = [getattr(each.changes, name) for each in endpoints]
+        table.add_row(name, *("-" if count is None else str(count) for count in counts))
     return table
 
 

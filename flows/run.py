@@ -13,6 +13,7 @@ from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
 from flows.run_record import SHAPING, Ended, fingerprint, run_row
 from flows.setting_types import hours_ms, micros, text_patterns
+from flows.sources import listed_whole
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
@@ -164,7 +165,9 @@ class _Scan:
             rest = partial(rest_of_plan, wired.results, wired.open_lake, run.run_id, wired.endpoints, progress, force=rules.force)
             self.rest = await asyncio.to_thread(rest)
             return self.rest.shards
-        return await plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
+        return await plan_catalogue(
+            wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, listed_whole(self.request)
+        )
 
     async def _set_limits(self) -> None:
         """Write the ceilings, caps and prices of the settings into the ledger, where every process keeps them."""

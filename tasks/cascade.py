@@ -66,7 +66,7 @@ def leave_out(known: Mapping[str, Known], listing: pl.DataFrame, judged: pl.Data
         "position",
         pl.when("left_out").then(pl.lit("skip", DECISIONS)).otherwise("decision").alias("decision"),
         pl.when("left_out").then(pl.lit(Reason.SECOND_STAGE.value, REASONS)).otherwise("reason").alias("reason"),
-        "changed",
+        "change",
     )
     return {**known, SECOND: Known(decided, second.deleted, second.decodable)}, saved_ms
 

@@ -77,9 +77,10 @@ async def plan_catalogue(
     endpoints: Sequence[Endpoint],
     rules: PlanRules,
     progress: Progress,
+    sources: Sequence[S3Uri] = (),
 ) -> list[Shard]:
-    """Make the plan of a run, quarantine what cannot be streamed, and return the shards, the first ones first. Raises as `make_plan`."""
-    plan = await make_plan(audio, results, open_lake, run, endpoints, rules, progress)
+    """Make the plan of a run, quarantine what cannot be streamed, and return the shards, the first ones first. As `make_plan`."""
+    plan = await make_plan(audio, results, open_lake, run, endpoints, rules, progress, sources=sources)
     for place in plan.forecast.disagreements:
         logger.info("%s: %r is %s", run.run_id, place.key, place.detail)
     return plan.shards
@@ -125,7 +126,10 @@ async def make_plan(
                 sink.write(rows.to_arrow())
         if not dry and (quarantines := list(_quarantines(run, listing, known, findings))):
             write_rows(results, "quarantine", run.run_id, run.scan_date, "plan", quarantines)
-        return Plan(shards, forecast(listing, known, findings, streamed, shards, SECOND if has_second_stage else None))
+        found = forecast(listing, known, findings, streamed, shards, SECOND if has_second_stage else None)
+        for each in found.endpoints:
+            progress.of(each.endpoint).changes = each.changes
+        return Plan(shards, found)
 
     return await asyncio.to_thread(settle)
 

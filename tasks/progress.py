@@ -52,6 +52,19 @@ def standing_of(reason: Reason | None) -> Standing:
     return Standing.SKIPPED if reason in SKIPPED else Standing.QUARANTINED
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How many objects of a listing are what. What is no audio, by its listing or its bytes, counts nowhere.
+
+    deleted counts keys with results that are listed no more; None where the sources do not show all that lies somewhere.
+    """
+
+    new: int
+    changed: int
+    unchanged: int
+    deleted: int | None
+
+
 @dataclass(slots=True)
 class EndpointProgress:
     """The counts of one endpoint, audio in milliseconds: planned_ms is an estimate, audio_ms booked, at_risk_ms possibly billed."""
@@ -69,6 +82,8 @@ class EndpointProgress:
     """Objects that wait for another session that streams them."""
     saved_ms: int = 0
     """Audio, known by the results of the first stage, that the cascade leaves out."""
+    changes: Changes | None = None
+    """What is new; None before the plan is made, and where it is taken up again."""
     standings: Counter[Standing] = field(default_factory=Counter)
     reasons: Counter[Reason] = field(default_factory=Counter)
 

@@ -12,7 +12,7 @@ from connectors.lake.store import ResultStore
 from moderation.endpoints import Endpoint
 from moderation.outcomes import Reason
 from tasks.cascade import SECOND
-from tasks.history import DECISIONS, IDENTITY, LOOK, REASONS, Known
+from tasks.history import CHANGES, DECISIONS, IDENTITY, LOOK, REASONS, Known
 from tasks.listed import read_frame
 from tasks.plan_counts import count_plan
 from tasks.progress import Progress
@@ -114,9 +114,9 @@ def _known(plan: pl.DataFrame, done: pl.DataFrame, held: pl.DataFrame) -> Known:
         "position",
         decision.cast(DECISIONS).alias("decision"),
         pl.when(place.is_in(is_done)).then(None).otherwise(pl.coalesce("reason", "why")).cast(REASONS).alias("reason"),
-        pl.lit(value=False).alias("changed"),
+        pl.lit(None, CHANGES).alias("change"),
     )
-    return Known(ends.sort("position"), 0, plan.clear().select("position", pl.lit(None, REASONS).alias("freed_from")))
+    return Known(ends.sort("position"), None, plan.clear().select("position", pl.lit(None, REASONS).alias("freed_from")))
 
 
 def _shards(left: pl.DataFrame) -> list[Shard]:

@@ -10,12 +10,14 @@ import pytest
 from connectors.local_velma.organisation import Organisation
 from connectors.local_velma.server import local_velma
 from connectors.local_velma.switches import Switches
+from connectors.s3 import S3Settings, s3_client
 from flows.launch import scan_directly
 from flows.plan import plan_scan
 from flows.plan_tables import print_plan
 from flows.request import Portion, Request
 from flows.scan_cli import plan as command
 from flows.settings import fixed_settings
+from flows.terminal import print_summary
 from flows.watch import Watch
 
 BUCKET = "catalogue"
@@ -93,6 +95,25 @@ async def test_a_plan_reckons_with_the_connections_of_each_endpoint(world, make_
     settings = world.settings.model_copy(update={"endpoint_connections": {"ai_music": 20}, "connections": 3})
     endpoints = (await plan_scan(settings, SOURCE)).counts()["endpoints"]
     assert {name: each["connections"] for name, each in endpoints.items()} == {"music": 3, "ai_music": 20}
+
+
+async def test_a_scan_says_what_has_changed_as_far_as_its_sources_tell(world, make_wav, capsys):
+    for key in ("kept", "changed", "gone"):
+        world.put(f"{key}.wav", make_wav(1.0))
+    first = await world.scan(endpoints=["music"])
+    world.put("changed.wav", make_wav(1.2))
+    s3_client(S3Settings()).delete_object(Bucket=BUCKET, Key="gone.wav")
+    world.put("new.wav", make_wav(1.4))
+    second = await world.scan(endpoints=["music"])
+    again = await world.scan_request(Request((SOURCE,), Portion(include=("*",))), endpoints=["music"])
+    names = ("new", "changed", "unchanged", "deleted")
+    counted = [tuple(report.counts()["endpoints"]["music"][name] for name in names) for report in (first, second, again)]
+    assert counted == [(3, 0, 0, 0), (1, 1, 1, 1), (0, 0, 3, None)]
+    print_summary(second)
+    assert "Against earlier results of music: 1 new, 1 changed, 1 unchanged, 1 deleted." in capsys.readouterr().out
+    print_plan(await plan_scan(world.settings.model_copy(update={"endpoints": ["music"]}), Request((SOURCE,), Portion(include=("*",)))))
+    [row] = [line for line in capsys.readouterr().out.splitlines() if "deleted" in line]
+    assert row.split()[-2] == "-"
 
 
 async def test_a_plan_can_be_cut(world, make_wav):
