@@ -16,6 +16,7 @@ from flows.choosing import plan_rules, source_of
 from flows.plan_budget import PlanBudget, plan_budget
 from flows.report import CHANGE_COUNTS, hours
 from flows.request import Request
+from flows.run_record import alike
 from flows.settings import Settings
 from flows.sources import listed_whole
 from flows.wiring import WiredToPlan, wired_to_plan
@@ -139,8 +140,18 @@ async def plan_scan(given: Settings, wanted: str | Request) -> PlanReport:
         progress = Progress()
         await list_catalogue(await source_of(wired, request, run), wired.results, run, progress, wired.selection)
         rules = plan_rules(settings, request, wired.selection)
-        listed = listed_whole(request)
-        plan = await make_plan(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, sources=listed, dry=True)
+        plan = await make_plan(
+            wired.audio,
+            wired.results,
+            wired.open_lake,
+            run,
+            wired.endpoints,
+            rules,
+            progress,
+            sources=listed_whole(request),
+            alike=alike(run.org, request),
+            dry=True,
+        )
         return await _reported(wired, run, request, plan, progress.left_out)
 
 

@@ -11,7 +11,7 @@ from flows.choosing import plan_rules, source_of
 from flows.notifying import Notifier
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
-from flows.run_record import SHAPING, Ended, fingerprint, run_row
+from flows.run_record import SHAPING, Ended, alike, fingerprint, run_row
 from flows.setting_types import hours_ms, micros, text_patterns
 from flows.sources import listed_whole
 from flows.watch import Watch
@@ -165,9 +165,8 @@ class _Scan:
             rest = partial(rest_of_plan, wired.results, wired.open_lake, run.run_id, wired.endpoints, progress, force=rules.force)
             self.rest = await asyncio.to_thread(rest)
             return self.rest.shards
-        return await plan_catalogue(
-            wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, listed_whole(self.request)
-        )
+        listed, earlier = listed_whole(self.request), alike(run.org, self.request)
+        return await plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, listed, earlier)
 
     async def _set_limits(self) -> None:
         """Write the ceilings, caps and prices of the settings into the ledger, where every process keeps them."""

@@ -63,20 +63,30 @@ def read_known(
     sources: Sequence[S3Uri],
     transcode: Transcode = Transcode.AUTO,
     only_of: str | None = None,
+    no_audio: Callable[[DuckDBPyConnection], pl.DataFrame] | None = None,
 ) -> dict[str, Known]:
-    """By the name of each endpoint. sources are the prefixes that are listed completely; only_of is the run whose results alone are done.
+    """By the name of each endpoint.
 
-    Raises ConfigurationError where files of the lake cannot be read.
+    sources are the prefixes that are listed completely; only_of is the run whose results alone are done. no_audio gives the (object_id,
+    params_hash) of what need not be looked at to know that it is none. Raises ConfigurationError where files of the lake cannot be read.
     """
     below = [(source.bucket, source.prefix) for source in sources]
     try:
         with open_lake() as lake:
             held = _frame(quarantined_now(lake))
+            listing = _without(listing, no_audio(lake)) if no_audio else listing
             # one endpoint after the other: no more than the results of one are held
             return {endpoint.name: _known(lake, listing, held, endpoint.name, below, transcode, only_of) for endpoint in endpoints}
     except (DuckDBError, ArrowException, OSError) as error:
         said = str(error).partition("\n")[0]
         raise ConfigurationError(f"the results of earlier runs cannot be read: {said}. Remove or repair that file") from error
+
+
+def _without(listing: pl.DataFrame, no_audio: pl.DataFrame) -> pl.DataFrame:
+    """The listing with a reason to skip what is known to be no audio."""
+    places = listing.select("position", *IDENTITY).join(no_audio, on=IDENTITY, how="semi")["position"]
+    is_none = pl.col("skip").is_null() & pl.col("position").is_in(places.implode())
+    return listing.with_columns(pl.when(is_none).then(pl.lit(Reason.NOT_AUDIO.value, REASONS)).otherwise("skip").alias("skip"))
 
 
 def _known(
