@@ -10,6 +10,7 @@ from flows.request import FlowName, Request
 from flows.settings import Settings
 from flows.sources import prefixes_of
 from flows.wiring import Wired, WiredToPlan
+from moderation.selection import Selection
 from tasks.choose import chosen_results, freeze, frozen, predicates
 from tasks.plan import PlanRules
 from tasks.quarantine import held_now, release
@@ -18,8 +19,8 @@ from tasks.records import Run
 RELEASED = "released to be tried again"
 
 
-def plan_rules(settings: Settings, request: Request) -> PlanRules:
-    """What shapes the plan of a request."""
+def plan_rules(settings: Settings, request: Request, selection: Selection) -> PlanRules:
+    """What shapes the plan of a request, over what a selection takes."""
     return PlanRules(
         parameter_rules=[raw.rule() for raw in settings.raw_rules],
         max_session_hours=settings.max_session_hours,
@@ -27,6 +28,7 @@ def plan_rules(settings: Settings, request: Request) -> PlanRules:
         transcode=settings.transcode,
         cut=request.portion.cut,
         force=request.force,
+        selection=selection,
     )
 
 

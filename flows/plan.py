@@ -13,14 +13,14 @@ from typing import Any
 
 from connectors.lake.query import measured_speed
 from flows.choosing import plan_rules, source_of
-from flows.report import hours
+from flows.plan_budget import PlanBudget, plan_budget
+from flows.report import CHANGE_COUNTS, hours
 from flows.request import Request
-from flows.setting_types import hours_ms
+from flows.run_record import alike
 from flows.settings import Settings
-from flows.sources import prefixes_of
+from flows.sources import listed_whole
 from flows.wiring import WiredToPlan, wired_to_plan
-from moderation.admission import EVERY_ENDPOINT
-from moderation.budget import MS_PER_HOUR, Allowance, month_of
+from moderation.budget import MS_PER_HOUR, month_of
 from moderation.forecasts import Load, eta_s
 from moderation.identity import run_id
 from moderation.selection import LeftOut
@@ -41,7 +41,7 @@ MEASURED_RUNS = 5
 class PlanReport:
     """A plan and what follows from it.
 
-    left_ms is the month's audio that may still be reserved, None without a cap; speeds are multiples of real time of one session, None
+    budget is what the month's caps still hold; speeds are multiples of real time of one session, None
     where no earlier run tells; eta_s is None unless all that have something to stream are known. prices are by endpoint, for an audio-hour.
     """
 
@@ -50,7 +50,7 @@ class PlanReport:
     results: str
     forecast: Forecast
     left_out: Mapping[str, int]
-    left_ms: int | None
+    budget: PlanBudget
     speeds: Mapping[str, float | None]
     connections: Mapping[str, int]
     eta_s: float | None
@@ -66,6 +66,11 @@ class PlanReport:
     def error_ms(self) -> int:
         """By how many milliseconds that may be wrong either way."""
         return sum(each.error_ms for each in self.forecast.endpoints)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the month's caps hold all of it."""
+        return self.budget.holds({each.endpoint: each.ms for each in self.forecast.endpoints})
 
     @property
     def price(self) -> Decimal | None:
@@ -87,7 +92,8 @@ class PlanReport:
             "endpoints": {each.endpoint: self._endpoint(each) for each in forecast.endpoints},
             "audio_hours": hours(self.ms),
             "audio_hours_error": hours(self.error_ms),
-            "left_hours": None if self.left_ms is None else hours(self.left_ms),
+            "left_hours": _hours(self.budget.left),
+            "fits": self.fits,
             "eta_seconds": None if self.eta_s is None else round(self.eta_s, 1),
             "price": None if self.price is None else float(round(self.price, 2)),
             "currency": self.currency if self.price is not None else None,
@@ -99,13 +105,9 @@ class PlanReport:
         }
 
     def _endpoint(self, each: EndpointForecast) -> dict[str, Any]:
-        changes = each.changes
         return {
             "objects": each.objects,
-            "new": changes.new,
-            "changed": changes.changed,
-            "unchanged": changes.unchanged,
-            "deleted": changes.deleted,
+            **{name: getattr(each.changes, name) for name in CHANGE_COUNTS},
             "sessions": each.sessions,
             "audio_hours": hours(each.ms),
             "audio_hours_error": hours(each.error_ms),
@@ -119,9 +121,14 @@ class PlanReport:
             "decoded_hours": hours(each.decoded_ms),
             "bytes_to_read": each.size_bytes,
             "shards": each.shards,
+            "left_hours": _hours(self.budget.left_of(each.endpoint)),
             "connections": self.connections[each.endpoint],
             "speed": self.speeds[each.endpoint],
         }
+
+
+def _hours(ms: int | None) -> float | None:
+    return None if ms is None else hours(ms)
 
 
 async def plan_scan(given: Settings, wanted: str | Request) -> PlanReport:
@@ -132,24 +139,35 @@ async def plan_scan(given: Settings, wanted: str | Request) -> PlanReport:
         run = Run(run_id(started_at, wired.entropy(3)), wired.settings.org, started_at)
         progress = Progress()
         await list_catalogue(await source_of(wired, request, run), wired.results, run, progress, wired.selection)
-        rules = plan_rules(settings, request)
-        listed = [] if request.portion.is_filtered or request.where else prefixes_of(request.sources)
-        plan = await make_plan(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, sources=listed, dry=True)
+        rules = plan_rules(settings, request, wired.selection)
+        plan = await make_plan(
+            wired.audio,
+            wired.results,
+            wired.open_lake,
+            run,
+            wired.endpoints,
+            rules,
+            progress,
+            sources=listed_whole(request),
+            alike=alike(run.org, request),
+            dry=True,
+        )
         return await _reported(wired, run, request, plan, progress.left_out)
 
 
 async def _reported(wired: WiredToPlan, run: Run, request: Request, plan: Plan, left_out: Counter[LeftOut]) -> PlanReport:
     settings = wired.settings
-    usages = {usage.endpoint: usage for usage in await wired.ledger.usage(run.org, month_of(run.started_at))}
+    month = month_of(run.started_at)
+    usages = {usage.endpoint: usage for usage in await wired.ledger.usage(run.org, month)}
     speeds = await asyncio.to_thread(_speeds, wired)
-    connections = {each.name: _connections(settings, usages.get(each.name)) for each in wired.endpoints}
+    connections = {each.name: _connections(settings, each.name, usages.get(each.name)) for each in wired.endpoints}
     return PlanReport(
         run.run_id,
         str(request),
         wired.results.url,
         plan.forecast,
         {why.value: count for why, count in sorted(left_out.items())},
-        _left_ms(settings, usages.get(EVERY_ENDPOINT)),
+        plan_budget(settings, usages.values(), run.org, month, list(connections)),
         speeds,
         connections,
         _eta_s(plan, speeds, connections, settings),
@@ -163,17 +181,11 @@ def _speeds(wired: WiredToPlan) -> dict[str, float | None]:
         return {each.name: measured_speed(lake, each.name, runs=MEASURED_RUNS) for each in wired.endpoints}
 
 
-def _connections(settings: Settings, usage: Usage | None) -> int:
+def _connections(settings: Settings, endpoint: str, usage: Usage | None) -> int:
     """How many sessions there will be at once: the ceiling, or what the service was seen to admit."""
+    ceiling = settings.endpoint_connections.get(endpoint, settings.connections)
     learned = usage.gate.limit.learned if usage else None
-    return settings.connections if learned is None else min(settings.connections, learned)
-
-
-def _left_ms(settings: Settings, usage: Usage | None) -> int | None:
-    """What the month's cap still holds: the settings', else the one that the ledger keeps."""
-    kept = usage.gate.cap_ms if usage else None
-    cap = kept if settings.monthly_hours is None else hours_ms(settings.monthly_hours)
-    return Allowance(cap, usage.hours.taken if usage else 0).left
+    return ceiling if learned is None else min(ceiling, learned)
 
 
 def _eta_s(plan: Plan, speeds: Mapping[str, float | None], connections: Mapping[str, int], settings: Settings) -> float | None:

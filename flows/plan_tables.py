@@ -7,7 +7,7 @@ from rich.text import Text
 
 from flows.console import shown, stdout
 from flows.plan import PlanReport
-from flows.report import hours
+from flows.report import CHANGE_COUNTS, hours
 from moderation.budget import ms_to_hours
 from tasks.forecast import Place
 
@@ -39,8 +39,9 @@ def _objects_table(report: PlanReport) -> Table:
     for end in sorted({end for each in endpoints for end in each.objects}, key=lambda end: (end not in {"stream", "done"}, end)):
         table.add_row("to stream" if end == "stream" else end, *(str(each.objects.get(end, 0)) for each in endpoints))
     table.add_section()
-    for name in ("new", "changed", "unchanged", "deleted"):
-        table.add_row(name, *(str(getattr(each.changes, name)) for each in endpoints))
+    for name in CHANGE_COUNTS:
+        counts = [getattr(each.changes, name) for each in endpoints]
+        table.add_row(name, *("-" if count is None else str(count) for count in counts))
     return table
 
 
@@ -76,9 +77,8 @@ def _lines(report: PlanReport) -> Iterator[str]:
         yield f"Decoded here before they are streamed: {hours(decoded)} hours."
     if report.price is not None:
         yield f"Price: {report.price:,.2f} {report.currency or ''}".rstrip()
-    left = "no cap is set" if report.left_ms is None else f"{hours(report.left_ms)} hours"
-    yield f"Left of this month's budget: {left}."
-    if report.left_ms is not None and report.ms > report.left_ms:
+    yield f"Left of this month's budget: {_left(report)}."
+    if not report.fits:
         yield "That is less than the plan: what does not fit stays pending."
     if report.eta_s is None:
         yield "Time: not known before a first run has shown how fast a session is."
@@ -87,6 +87,14 @@ def _lines(report: PlanReport) -> Iterator[str]:
             f"{report.connections[name]} x {speed:.1f} ({name})" for name, speed in report.speeds.items() if speed is not None
         )
         yield f"Time: about {_duration(report.eta_s)}, at connections x speed of {speeds or 'nothing'}."
+
+
+def _left(report: PlanReport) -> str:
+    """What the caps hold in all, and at each endpoint where that is not the same."""
+    whole, names = report.budget.left, [each.endpoint for each in report.forecast.endpoints]
+    lefts = {name: report.budget.left_of(name) for name in names}
+    each = [f"{hours(left)} hours of {name}" for name, left in lefts.items() if left is not None and left != whole]
+    return ", ".join(([f"{hours(whole)} hours"] if whole is not None else []) + each) or "no cap is set"
 
 
 def _print_places(title: str, count: int, places: Sequence[Place]) -> None:

@@ -1,16 +1,20 @@
 """How a run ended: its state by name, its exit code, and its figures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from moderation.budget import ms_to_hours
 from moderation.errors import SoundcheckError
 from moderation.outcomes import ExitCode, StopCause
-from tasks.progress import Progress, Standing
+from tasks.progress import Changes, Progress, Standing
 
 COMPLETED = "Completed"
 INCOMPLETE = "Incomplete"
 RUNNING = "Running"
+
+
+CHANGE_COUNTS = tuple(each.name for each in fields(Changes))
+"""What a listing is against earlier results, as reports have it; null where nothing is known of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Report:
             "endpoints": {
                 name: {
                     "planned": counts.planned,
+                    **{name: getattr(counts.changes, name, None) for name in CHANGE_COUNTS},
                     **{standing.value: counts.standings[standing] for standing in Standing},
                     "sessions": counts.sessions,
                     "refusals": counts.refusals,

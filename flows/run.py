@@ -11,8 +11,9 @@ from flows.choosing import plan_rules, source_of
 from flows.notifying import Notifier
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
-from flows.run_record import SHAPING, Ended, fingerprint, run_row
+from flows.run_record import SHAPING, Ended, alike, fingerprint, run_row
 from flows.setting_types import hours_ms, micros, text_patterns
+from flows.sources import listed_whole
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
@@ -120,7 +121,7 @@ class _Scan:
         await self.execute("list", self._list)
         if self.watch.stop:
             return recovered
-        rules = plan_rules(wired.settings, self.request)
+        rules = plan_rules(wired.settings, self.request, wired.selection)
         await self._stream_and_publish(await self.execute("plan", lambda: self._plan(rules)))
         if rules.cascade is not None and not self.watch.stop and not self.rest.has_second_stage:
             await self._stream_and_publish(await self._second_stage(rules.cascade, rules))
@@ -164,7 +165,8 @@ class _Scan:
             rest = partial(rest_of_plan, wired.results, wired.open_lake, run.run_id, wired.endpoints, progress, force=rules.force)
             self.rest = await asyncio.to_thread(rest)
             return self.rest.shards
-        return await plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
+        listed, earlier = listed_whole(self.request), alike(run.org, self.request)
+        return await plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, listed, earlier)
 
     async def _set_limits(self) -> None:
         """Write the ceilings, caps and prices of the settings into the ledger, where every process keeps them."""
@@ -248,7 +250,7 @@ class _Scan:
         stop, progress = self.watch.stop, self.watch.progress
         if stop.cause is not None:
             return stop.cause.value, stop.cause.exit_code
-        if left := progress.objects()[Standing.PENDING]:
+        if left := progress.objects()[Standing.PENDING] - progress.cut:  # what a bound of the plan leaves was never this run's
             reasons = ", ".join(f"{count} {reason}" for reason, count in progress.pending_reasons().most_common())
             stop.message = f"{left} objects stay pending ({reasons}): run again for the rest"
             return INCOMPLETE, ExitCode.EXHAUSTED

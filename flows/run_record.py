@@ -10,9 +10,11 @@ from typing import Any
 from flows.request import Request
 from flows.settings import Settings
 from moderation.outcomes import ExitCode
+from tasks.no_audio import Alike
 from tasks.progress import Progress, Standing
 from tasks.records import Run
 
+PACKAGE = "soundcheck"
 SHAPING = ("endpoints", "raw_rules", "max_session_hours", "cascade", "transcode")
 """Settings by which a plan would be another one."""
 
@@ -31,6 +33,11 @@ def fingerprint(settings: Settings, request: Request) -> str:
     return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
 
+def alike(org: str, request: Request) -> Alike:
+    """The runs whose plans say of the same objects what this one would."""
+    return Alike(org, str(request), version(PACKAGE))
+
+
 def run_row(
     run: Run, request: Request, settings: Settings, progress: Progress, state: str, ended: Ended | None, message: str
 ) -> dict[str, Any]:
@@ -44,7 +51,7 @@ def run_row(
         "source": str(request),
         "parameters": json.dumps(parameters, sort_keys=True),
         "fingerprint": fingerprint(settings, request),
-        "code_version": version("soundcheck"),
+        "code_version": version(PACKAGE),
         "started_at": run.started_at,
         "finished_at": ended and ended.at,
         "state": state,

@@ -13,7 +13,7 @@ from typing import Self
 from connectors.audio_store import AudioStore
 from connectors.catalogue import FolderListing, KeyList, S3Inventory, S3Listing, SeveralSources, Source
 from connectors.s3 import S3Caller, S3Uri
-from flows.request import Portion
+from flows.request import Portion, Request
 from moderation.errors import ConfigurationError
 
 
@@ -52,6 +52,11 @@ def prefixes_of(sources: Sequence[str]) -> list[S3Uri]:
     """The prefixes of S3 among some sources."""
     parsed = [SourceAddress.parse(text) for text in sources]
     return [S3Uri.parse(each.address) for each in parsed if each.kind is SourceKind.PREFIX]
+
+
+def listed_whole(request: Request) -> list[S3Uri]:
+    """The prefixes of which a request lists everything: what has results there and is not listed was deleted."""
+    return [] if request.portion.is_filtered or request.where else prefixes_of(request.sources)
 
 
 def open_source(sources: Sequence[str], portion: Portion, caller: S3Caller, audio: AudioStore) -> Source:

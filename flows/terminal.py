@@ -1,7 +1,7 @@
 """What people see of a run on a terminal: its progress on standard error, its summary on standard output."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from time import monotonic
 
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.console import printable, shown, stderr, stdout
-from flows.report import Report, hours
+from flows.report import CHANGE_COUNTS, Report, hours
 from flows.watch import Watch
 from moderation.outcomes import Reason
 
@@ -70,6 +70,7 @@ def print_summary(report: Report) -> None:
     for endpoint, figures in counts["endpoints"].items():
         table.add_row(endpoint, *(str(figures[name]) for name in names))
     stdout.print(table)
+    _print_changes(counts["endpoints"])
     _print_not_done(report)
     if report.progress.at_risk_ms:
         stdout.print(f"Possibly billed without a result: {hours(report.progress.at_risk_ms)} audio-hours.")
@@ -89,8 +90,14 @@ def print_summary(report: Report) -> None:
         stderr.print(shown(f"soundcheck: {report.message}"), style="red", soft_wrap=True)
 
 
+def _print_changes(endpoints: Mapping[str, Mapping[str, object]]) -> None:
+    for endpoint, figures in endpoints.items():
+        if changes := ", ".join(f"{figures[name]} {name}" for name in CHANGE_COUNTS if figures[name] is not None):
+            stdout.print(f"Against earlier results of {endpoint}: {changes}.", highlight=False)
+
+
 def _print_not_done(report: Report) -> None:
-    outcomes = {(outcome.key, outcome.reason): outcome for outcome in report.progress.outcomes}
+    outcomes = {(outcome.object_id, outcome.reason): outcome for outcome in report.progress.outcomes}
     if not outcomes:
         return
     table = Table(title="not done", title_justify="left")

@@ -5,6 +5,7 @@ Those of one connector or task stand beside what raises them; this is the whole 
     SoundcheckError
     |- BadParameters            object         these stream parameters would be refused with 1003
     |- SourceError              object         the object could not be read as it was listed
+    |  |- SourceArchived        object         it lies in an archive
     |  |- SourceChanged         object         it was overwritten since
     |  `- SourceGone            object         it was deleted since
     |- DecodeFailed             object         its bytes are no audio of the declared format
@@ -76,6 +77,10 @@ class SourceError(SoundcheckError):
     """The object could not be read as it was listed."""
 
     scope = Scope.OBJECT
+
+
+class SourceArchived(SourceError):
+    """The object lies in an archive, which its listing did not say: nothing is read of it before it is restored."""
 
 
 class SourceChanged(SourceError):

@@ -66,7 +66,7 @@ def leave_out(known: Mapping[str, Known], listing: pl.DataFrame, judged: pl.Data
         "position",
         pl.when("left_out").then(pl.lit("skip", DECISIONS)).otherwise("decision").alias("decision"),
         pl.when("left_out").then(pl.lit(Reason.SECOND_STAGE.value, REASONS)).otherwise("reason").alias("reason"),
-        "changed",
+        "change",
     )
     return {**known, SECOND: Known(decided, second.deleted, second.decodable)}, saved_ms
 
@@ -98,16 +98,16 @@ async def plan_second_stage(
 
 
 def _decision(progress: Progress) -> pl.Expr:
-    """stream, or the reason why not, for rows with (key, passes, audio_ms)."""
+    """stream, or the reason why not, for rows with (object_id, passes, audio_ms)."""
     without_music = [
-        outcome.key
+        outcome.object_id
         for outcome in progress.outcomes
         if outcome.endpoint == FIRST and outcome.standing in {Standing.QUARANTINED, Standing.SKIPPED}
     ]
     return (
         pl.when("passes")
         .then(pl.lit("stream"))
-        .when(pl.col("audio_ms").is_not_null() | pl.col("key").is_in(pl.Series(without_music, dtype=pl.String).implode()))
+        .when(pl.col("audio_ms").is_not_null() | pl.col("object_id").is_in(pl.Series(without_music, dtype=pl.String).implode()))
         .then(pl.lit(Reason.SECOND_STAGE.value))
         .otherwise(pl.lit(Reason.NOT_REACHED.value))
     )
@@ -140,7 +140,7 @@ def _count(progress: Progress, decided: pl.DataFrame, shards: list[Shard]) -> No
     left_out = decided.filter(pl.col("end") == Reason.SECOND_STAGE.value)
     progress.know(SECOND, Reason.SECOND_STAGE, left_out.height)
     progress.of(SECOND).saved_ms += int(left_out["audio_ms"].sum())
-    named = {outcome.key for outcome in progress.outcomes if not outcome.example}
-    progress.known[Standing.SKIPPED] += left_out.filter(~pl.col("key").is_in(pl.Series(list(named), dtype=pl.String).implode())).height
-    for key in decided.filter(pl.col("end") == Reason.NOT_REACHED.value)["key"]:
-        progress.add(Outcome(key, SECOND, Reason.NOT_REACHED, _NO_RESULT))
+    named = pl.Series([outcome.object_id for outcome in progress.outcomes if not outcome.example], dtype=pl.String)
+    progress.known[Standing.SKIPPED] += left_out.filter(~pl.col("object_id").is_in(named.implode())).height
+    for object_id, key in decided.filter(pl.col("end") == Reason.NOT_REACHED.value).select("object_id", "key").iter_rows():
+        progress.add(Outcome(object_id, key, SECOND, Reason.NOT_REACHED, _NO_RESULT))

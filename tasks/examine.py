@@ -16,7 +16,7 @@ from moderation.catalogue import (
     resolve_source,
     stated_source,
 )
-from moderation.errors import AccessDeniedError, BadParameters, SourceChanged, SourceError, SourceGone
+from moderation.errors import AccessDeniedError, BadParameters, SourceArchived, SourceChanged, SourceError, SourceGone
 from moderation.estimates import Estimate, raw_estimate
 from moderation.formats import AudioFormat
 from moderation.outcomes import Reason
@@ -161,9 +161,15 @@ def _whole(found: Sequence[Finding | None]) -> Iterator[Finding]:
 
 
 def _source_reason(error: SourceError) -> Reason:
-    if isinstance(error, SourceGone):
-        return Reason.GONE
-    return Reason.CHANGED if isinstance(error, SourceChanged) else Reason.SOURCE_ERROR
+    match error:
+        case SourceArchived():
+            return Reason.ARCHIVED
+        case SourceGone():
+            return Reason.GONE
+        case SourceChanged():
+            return Reason.CHANGED
+        case _:
+            return Reason.SOURCE_ERROR
 
 
 def _sidecar(key: str, body: bytes) -> dict[str, Any]:

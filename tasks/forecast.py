@@ -9,28 +9,15 @@ from moderation.estimates import EstimateSource
 from moderation.outcomes import Reason
 from moderation.transcoding import FOR_WANT_OF_DECODING
 from tasks.cascade import FIRST
-from tasks.history import LOOK, Known
+from tasks.history import LOOK, Change, Known
 from tasks.plan_rows import found_at
+from tasks.progress import Changes
 from tasks.shards import Shard
 
 NAMED_PLACES = 100
 """Objects of a kind that a forecast names; the rest are counted."""
 STREAM, DONE = "stream", "done"
 """What becomes of an object that has no reason against it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """Listed audio against what is settled at an endpoint: by identity and parameters, never by date.
-
-    unchanged objects are done or given up; changed ones have only results of another version or of other parameters, new ones none at
-    all; deleted counts keys with results that are listed no more. What is no audio, by its listing or its bytes, counts nowhere.
-    """
-
-    new: int
-    changed: int
-    unchanged: int
-    deleted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +144,9 @@ def _undecided(rows: pl.DataFrame, streamed: pl.DataFrame) -> Hours:
 
 def _changes(known: Known, found: pl.DataFrame) -> Changes:
     no_audio = found.filter((pl.col("decision") == "skip") & (pl.col("reason") != Reason.NOT_REACHED.value))
-    left = known.ends.filter(pl.col("decision") == LOOK).join(no_audio, on="position", how="anti")
-    changed = left.filter("changed").height
-    settled = known.ends.filter(pl.col("decision").is_in([DONE, "quarantined"])).height
-    return Changes(left.height - changed, changed, settled, known.deleted)
+    audio = known.ends.filter(pl.col("decision").is_in([LOOK, DONE, "quarantined"])).join(no_audio, on="position", how="anti")
+    counts = {change: audio.filter(pl.col("change") == change.value).height for change in Change}
+    return Changes(counts[Change.NEW], counts[Change.CHANGED], counts[Change.UNCHANGED], known.deleted)
 
 
 def _places(listing: pl.DataFrame, rows: pl.DataFrame, detail: str) -> tuple[Place, ...]:

@@ -11,6 +11,7 @@ from connectors.lake.store import ResultStore
 from moderation.catalogue import ARCHIVED_CLASSES, SIDECAR_SUFFIX, AudioObject, ParameterRule
 from moderation.identity import params_hash
 from moderation.outcomes import Reason
+from moderation.selection import EVERYTHING, Selection
 from moderation.transcoding import Transcode
 from tasks.history import REASONS
 
@@ -20,21 +21,29 @@ _PLACE = ["bucket", "key"]
 _SIDECAR = "sidecar_"
 
 
-def read_listing(results: ResultStore, run_id: str, rules: Sequence[ParameterRule], transcode: Transcode = Transcode.AUTO) -> pl.DataFrame:
+def read_listing(
+    results: ResultStore,
+    run_id: str,
+    rules: Sequence[ParameterRule],
+    transcode: Transcode = Transcode.AUTO,
+    selection: Selection = EVERYTHING,
+) -> pl.DataFrame:
     """A run's manifest, each object once and in its order, with more columns.
 
-    position; sidecar_etag, of the object that describes it; skip, the reason why an object is no audio at all by its listing;
-    params_hash, the identity of what changes a result of it.
+    position; sidecar_etag, of the object that describes it; skip, the reason why an object is no audio at all by its listing, or not asked
+    for; params_hash, the identity of what changes a result of it. selection is what the manifest was listed with.
     """
-    return listing_of(read_frame(results, run_id, "manifest"), rules, transcode)
+    return listing_of(read_frame(results, run_id, "manifest"), rules, transcode, selection)
 
 
-def listing_of(manifest: pl.DataFrame, rules: Sequence[ParameterRule], transcode: Transcode = Transcode.AUTO) -> pl.DataFrame:
+def listing_of(
+    manifest: pl.DataFrame, rules: Sequence[ParameterRule], transcode: Transcode = Transcode.AUTO, selection: Selection = EVERYTHING
+) -> pl.DataFrame:
     """The same of a table of `manifests`."""
     listed = manifest.unique("object_id", keep="first", maintain_order=True).with_row_index("position")
     described = _described(listed)
     joined = listed.join(described.select(*_PLACE, f"{_SIDECAR}etag"), on=_PLACE, how="left", maintain_order="left")
-    return _with_identity(joined.with_columns(_skip_reason(joined).alias("skip")), rules, transcode)
+    return _with_identity(_filtered(joined.with_columns(_skip_reason(joined).alias("skip")), selection), rules, transcode)
 
 
 def read_frame(results: ResultStore, run_id: str, stem: str) -> pl.DataFrame:
@@ -82,6 +91,16 @@ def _skip_reason(listed: pl.DataFrame) -> pl.Series:
         .then(pl.lit(Reason.ARCHIVED.value))
     )
     return listed.select(reason.cast(REASONS)).to_series()
+
+
+def _filtered(listed: pl.DataFrame, selection: Selection) -> pl.DataFrame:
+    """The same with a reason also for what was listed only because it might have been the sidecar of an object that was asked for."""
+    if selection is EVERYTHING:
+        return listed
+    unclaimed = listed.filter(pl.col("skip").is_null() & pl.col("key").str.ends_with(SIDECAR_SUFFIX))
+    left_out = [row["position"] for row in unclaimed.iter_rows(named=True) if selection.leaves_out(item_of(row)) is not None]
+    is_left_out = pl.col("position").is_in(pl.Series(left_out, dtype=pl.UInt32).implode())
+    return listed.with_columns(pl.when(is_left_out).then(pl.lit(Reason.FILTERED.value, REASONS)).otherwise("skip").alias("skip"))
 
 
 def _first_rules(keys: pl.Series, rules: Sequence[ParameterRule]) -> list[int | None]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from connectors.media.local_decoder import DecoderDied, LocalDecodingFailed
-from moderation.errors import AccessDeniedError, Scope, SourceChanged, SourceError, SourceGone, UnreachableError
+from moderation.errors import AccessDeniedError, Scope, SourceArchived, SourceChanged, SourceError, SourceGone, UnreachableError
 from moderation.outcomes import Reason, StopCause
 from moderation.refusals import Action, Cause
 
@@ -31,6 +31,7 @@ _CAUSES: tuple[tuple[type[OwnError], Cause], ...] = (
         ),
     ),
     (AccessDeniedError, Cause("source_forbidden", Scope.OBJECT, Action.QUARANTINE, Reason.SOURCE_ERROR)),
+    (SourceArchived, Cause("archived", Scope.OBJECT, Action.QUARANTINE, Reason.ARCHIVED)),
     (SourceChanged, Cause("changed", Scope.OBJECT, Action.QUARANTINE, Reason.CHANGED)),
     (SourceGone, Cause("gone", Scope.OBJECT, Action.QUARANTINE, Reason.GONE)),
     (SourceError, Cause("source_error", Scope.OBJECT, Action.RETRY_THEN_QUARANTINE, Reason.SOURCE_ERROR)),

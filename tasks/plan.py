@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -22,6 +23,7 @@ from moderation.catalogue import NotStreamable, ParameterRule, ShardRules
 from moderation.endpoints import Endpoint
 from moderation.errors import first_of_group
 from moderation.outcomes import Reason
+from moderation.selection import EVERYTHING, Selection
 from moderation.transcoding import Transcode
 from tasks.cascade import SECOND, leave_out, verdicts
 from tasks.cut import Cut, sampled
@@ -29,6 +31,7 @@ from tasks.examine import Examiner, Finding
 from tasks.forecast import Forecast, forecast
 from tasks.history import DECISIONS, REASONS, Known, read_known
 from tasks.listed import item_of, read_listing, with_sidecars
+from tasks.no_audio import Alike, known_no_audio
 from tasks.plan_counts import count_plan
 from tasks.plan_rows import FINDINGS, finding_row, found_at, plan_rows, streamed_rows
 from tasks.progress import Progress
@@ -46,7 +49,7 @@ logger = logging.getLogger("soundcheck.plan")
 class PlanRules:
     """What shapes a plan: ordered rules for raw audio, the longest session in hours, bounds of a shard, what to take, what to decode.
 
-    force plans again what is done.
+    force plans again what is done; selection is what the manifest was listed with.
     """
 
     parameter_rules: Sequence[ParameterRule] = ()
@@ -57,6 +60,7 @@ class PlanRules:
     cut: Cut = field(default_factory=Cut)
     force: bool = False
     transcode: Transcode = Transcode.AUTO
+    selection: Selection = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,11 @@ async def plan_catalogue(
     endpoints: Sequence[Endpoint],
     rules: PlanRules,
     progress: Progress,
+    sources: Sequence[S3Uri] = (),
+    alike: Alike | None = None,
 ) -> list[Shard]:
-    """Make the plan of a run, quarantine what cannot be streamed, and return the shards, the first ones first. Raises as `make_plan`."""
-    plan = await make_plan(audio, results, open_lake, run, endpoints, rules, progress)
+    """Make the plan of a run, quarantine what cannot be streamed, and return the shards, the first ones first. As `make_plan`."""
+    plan = await make_plan(audio, results, open_lake, run, endpoints, rules, progress, sources=sources, alike=alike)
     for place in plan.forecast.disagreements:
         logger.info("%s: %r is %s", run.run_id, place.key, place.detail)
     return plan.shards
@@ -93,19 +99,20 @@ async def make_plan(
     progress: Progress,
     *,
     sources: Sequence[S3Uri] = (),
+    alike: Alike | None = None,
     dry: bool = False,
 ) -> Plan:
     """Write the plan beside the manifest, and what cannot be streamed into the quarantine unless it is dry.
 
     open_lake opens what earlier runs published; sources are the prefixes that the manifest lists completely: what is done below them and
-    not listed was deleted. Raises AccessDeniedError or UnreachableError where objects cannot be looked at for a reason that is not theirs.
+    not listed was deleted; alike tells whose earlier plan is believed about what is no audio. Raises AccessDeniedError or UnreachableError
+    where objects cannot be looked at for a reason that is not theirs.
     """
     progress.step = "planning"
-    listing = await asyncio.to_thread(read_listing, results, run.run_id, rules.parameter_rules, rules.transcode)
+    listing = await asyncio.to_thread(read_listing, results, run.run_id, rules.parameter_rules, rules.transcode, rules.selection)
     progress.listed = listing.height
-    known = await asyncio.to_thread(
-        read_known, open_lake, listing, endpoints, sources, rules.transcode, run.run_id if rules.force else None
-    )
+    only_of, no_audio = (run.run_id, None) if rules.force else (None, partial(known_no_audio, results, alike) if alike else None)
+    known = await asyncio.to_thread(read_known, open_lake, listing, endpoints, sources, rules.transcode, only_of, no_audio)
     has_second_stage = rules.cascade is not None and SECOND in known
     if rules.cascade is not None and has_second_stage:
         judged = await asyncio.to_thread(verdicts, open_lake, rules.cascade)
@@ -123,7 +130,10 @@ async def make_plan(
                 sink.write(rows.to_arrow())
         if not dry and (quarantines := list(_quarantines(run, listing, known, findings))):
             write_rows(results, "quarantine", run.run_id, run.scan_date, "plan", quarantines)
-        return Plan(shards, forecast(listing, known, findings, streamed, shards, SECOND if has_second_stage else None))
+        found = forecast(listing, known, findings, streamed, shards, SECOND if has_second_stage else None)
+        for each in found.endpoints:
+            progress.of(each.endpoint).changes = each.changes
+        return Plan(shards, found)
 
     return await asyncio.to_thread(settle)
 

@@ -22,12 +22,14 @@ def count_plan(
     count_shards(progress, shards)
     is_cut = pl.col("reason").eq_missing(pl.lit(Reason.NOT_REACHED.value))
     cut, looked = findings.filter(is_cut).select("position"), findings.filter(~is_cut).select("position", "reason", "detail")
-    keys = listing.select("position", "key")
+    names = listing.select("position", "object_id", "key")
     for endpoint, each in known.items():
         progress.of(endpoint)  # an endpoint of which nothing is known yet has reached nothing
-        _Counts(progress, keys, endpoint).count(each, cut, looked)
-    progress.cut = cut.height
-    progress.known.update(_standings(known, cut, looked))
+        _Counts(progress, names, endpoint).count(each, cut, looked)
+    standings = _standings(known, cut, looked)
+    progress.cut = standings.filter(pl.col("position").is_in(cut["position"].implode()) & (pl.col("rank") == RANK[Standing.PENDING])).height
+    by_rank = {rank: standing for standing, rank in RANK.items()}
+    progress.known.update({by_rank[rank]: count for rank, count in standings.group_by("rank").len().iter_rows()})
 
 
 def count_shards(progress: Progress, shards: Sequence[Shard]) -> None:
@@ -43,7 +45,7 @@ class _Counts:
     """The counts of one endpoint."""
 
     progress: Progress
-    keys: pl.DataFrame
+    names: pl.DataFrame
     endpoint: str
 
     def count(self, known: Known, cut: pl.DataFrame, looked: pl.DataFrame) -> None:
@@ -54,8 +56,8 @@ class _Counts:
         if beyond := found_at(known, cut).height:
             self.progress.know(self.endpoint, Reason.NOT_REACHED, beyond)
         refused = found_at(known, looked.filter(pl.col("reason").is_not_null()))
-        for key, reason, detail in self._keyed(refused).select("key", "reason", "detail").iter_rows():
-            self.progress.add(Outcome(key, self.endpoint, Reason(reason), detail, new=True))
+        for object_id, key, reason, detail in self._named(refused).select("object_id", "key", "reason", "detail").iter_rows():
+            self.progress.add(Outcome(object_id, key, self.endpoint, Reason(reason), detail, new=True))
         not_done = ends.filter(pl.col("reason").is_not_null())
         # what was looked at for another endpoint is no known object: it has ends of both kinds
         self._name(not_done.join(looked, on="position", how="semi", maintain_order="left"), example=False)
@@ -65,22 +67,20 @@ class _Counts:
 
     def _name(self, ends: pl.DataFrame, *, example: bool) -> None:
         """Add outcomes that are in the counts already."""
-        for key, reason, decision in self._keyed(ends).select("key", "reason", "decision").iter_rows():
+        for object_id, key, reason, decision in self._named(ends).select("object_id", "key", "reason", "decision").iter_rows():
             detail = "known from an earlier run" if decision == "quarantined" else ""
-            self.progress.outcomes.append(Outcome(key, self.endpoint, Reason(reason), detail, example=example))
+            self.progress.outcomes.append(Outcome(object_id, key, self.endpoint, Reason(reason), detail, example=example))
 
-    def _keyed(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return rows.join(self.keys, on="position", how="left", maintain_order="left")
+    def _named(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.join(self.names, on="position", how="left", maintain_order="left")
 
 
-def _standings(known: Mapping[str, Known], cut: pl.DataFrame, looked: pl.DataFrame) -> dict[Standing, int]:
-    """Every object that was not looked at, once: as the one of its endpoints has it that asks most of a person."""
+def _standings(known: Mapping[str, Known], cut: pl.DataFrame, looked: pl.DataFrame) -> pl.DataFrame:
+    """(position, rank) of every object that was not looked at: as the one of its endpoints has it that asks most of a person."""
     ranks = {reason.value: RANK[standing_of(reason)] for reason in Reason}
-    by_rank = {rank: standing for standing, rank in RANK.items()}
     first = next(iter(known.values())).ends.select("position")
     parts = [each.ends["reason"].replace_strict(ranks, default=0, return_dtype=pl.Int8).alias(name) for name, each in known.items()]
     worst = first.with_columns(pl.DataFrame(parts).max_horizontal().alias("rank")).join(looked, on="position", how="anti")
     is_cut = pl.col("position").is_in(cut["position"].implode())
     at_least_pending = pl.max_horizontal("rank", pl.lit(RANK[Standing.PENDING], pl.Int8))
-    counted = worst.with_columns(pl.when(is_cut).then(at_least_pending).otherwise("rank").alias("rank"))
-    return {by_rank[rank]: count for rank, count in counted.group_by("rank").len().iter_rows()}
+    return worst.with_columns(pl.when(is_cut).then(at_least_pending).otherwise("rank").alias("rank"))

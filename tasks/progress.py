@@ -21,8 +21,12 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one object at one endpoint in this run. detail is a sentence for people; streamed whether audio was paid for."""
+    """What became of one object at one endpoint in this run. detail is a sentence for people; streamed whether audio was paid for.
 
+    An object is counted by its object_id: equal keys may lie in several buckets, and a key may have several versions.
+    """
+
+    object_id: str
     key: str
     endpoint: str
     reason: Reason | None = None
@@ -48,6 +52,19 @@ def standing_of(reason: Reason | None) -> Standing:
     return Standing.SKIPPED if reason in SKIPPED else Standing.QUARANTINED
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How many objects of a listing are what. What is no audio, by its listing or its bytes, counts nowhere.
+
+    deleted counts keys with results that are listed no more; None where the sources do not show all that lies somewhere.
+    """
+
+    new: int
+    changed: int
+    unchanged: int
+    deleted: int | None
+
+
 @dataclass(slots=True)
 class EndpointProgress:
     """The counts of one endpoint, audio in milliseconds: planned_ms is an estimate, audio_ms booked, at_risk_ms possibly billed."""
@@ -65,6 +82,8 @@ class EndpointProgress:
     """Objects that wait for another session that streams them."""
     saved_ms: int = 0
     """Audio, known by the results of the first stage, that the cascade leaves out."""
+    changes: Changes | None = None
+    """What is new; None before the plan is made, and where it is taken up again."""
     standings: Counter[Standing] = field(default_factory=Counter)
     reasons: Counter[Reason] = field(default_factory=Counter)
 
@@ -78,8 +97,8 @@ class Progress:
     """The counts of a run: objects listed, and per endpoint what became of them.
 
     outcomes keeps those that are not done, for reports; known counts the objects that were settled before anything was looked at, and
-    cut those that a bound of the plan leaves for a later run. left_out counts what the source showed and the selection did not take, which
-    is not among the listed.
+    cut those that are pending only because a bound of the plan leaves them for a later run. left_out counts what the source showed and
+    the selection did not take, which is not among the listed.
     """
 
     listed: int = 0
@@ -116,7 +135,7 @@ class Progress:
         worst: dict[str, Standing] = {}
         for outcome in self.outcomes:
             if not outcome.example:
-                worst[outcome.key] = max(outcome.standing, worst.get(outcome.key, Standing.DONE), key=RANK.__getitem__)
+                worst[outcome.object_id] = max(outcome.standing, worst.get(outcome.object_id, Standing.DONE), key=RANK.__getitem__)
         counts = Counter(worst.values()) + self.known
         not_done = counts.total() - counts[Standing.DONE]
         reached = min((counts.standings.total() for counts in self.endpoints.values()), default=0)
@@ -136,7 +155,7 @@ class Progress:
     @property
     def newly_quarantined(self) -> int:
         """Objects that this run was the first to quarantine."""
-        return len({outcome.key for outcome in self.outcomes if outcome.new and outcome.standing is Standing.QUARANTINED})
+        return len({outcome.object_id for outcome in self.outcomes if outcome.new and outcome.standing is Standing.QUARANTINED})
 
     @property
     def sessions(self) -> int:

@@ -10,8 +10,9 @@ from connectors.lake.packages import RUNS_FOLDER
 from connectors.lake.query import done_objects, quarantined_now
 from connectors.lake.store import ResultStore
 from moderation.endpoints import Endpoint
+from moderation.outcomes import Reason
 from tasks.cascade import SECOND
-from tasks.history import DECISIONS, IDENTITY, LOOK, REASONS, Known
+from tasks.history import CHANGES, DECISIONS, IDENTITY, LOOK, REASONS, Known
 from tasks.listed import read_frame
 from tasks.plan_counts import count_plan
 from tasks.progress import Progress
@@ -64,7 +65,7 @@ def rest_of_plan(
     """
     listing = read_frame(results, run_id, "manifest").unique("object_id", keep="first", maintain_order=True).with_row_index("position")
     progress.listed = listing.height
-    plan = read_frame(results, run_id, "plan").join(listing.select("position", "object_id"), on="object_id")
+    plan = read_frame(results, run_id, "plan").join(listing.select("position", "object_id"), on="object_id").with_columns(_is_cut())
     with open_lake() as lake:
         held = _frame(quarantined_now(lake))
         known = {
@@ -79,14 +80,17 @@ def rest_of_plan(
         [each.left.join(plan.filter(pl.col("endpoint") == name), on="position", maintain_order="left") for name, each in known.items()]
     )
     shards = _shards(left.filter(pl.col("shard").is_not_null()))
-    findings = (
-        left.select("position")
-        .unique(maintain_order=True)
-        .with_columns(pl.lit(None, REASONS).alias("reason"), pl.lit(None, pl.String).alias("detail"))
-    )
+    findings = left.select("position", pl.col("reason").cast(REASONS), pl.lit(None, pl.String).alias("detail"))
+    findings = findings.unique("position", maintain_order=True)
     count_plan(progress, listing, known, findings, shards)
     has_second_stage = not plan.filter((pl.col("endpoint") == SECOND) & pl.col("shard").is_not_null()).is_empty()
     return Rest(shards, frozenset(left.select("endpoint", "object_id").iter_rows()), has_second_stage)
+
+
+def _is_cut() -> pl.Expr:
+    """Which rows a bound of the plan left out; what its second stage did not reach has a row of the first one that is streamed."""
+    is_streamed = (pl.col("decision") == "stream").any().over("object_id")
+    return ((pl.col("reason") == Reason.NOT_REACHED.value) & ~is_streamed).fill_null(value=False).alias("cut")
 
 
 def _known(plan: pl.DataFrame, done: pl.DataFrame, held: pl.DataFrame) -> Known:
@@ -96,7 +100,9 @@ def _known(plan: pl.DataFrame, done: pl.DataFrame, held: pl.DataFrame) -> Known:
     given_up = streamed.join(held.unique(IDENTITY).select(*IDENTITY, pl.col("reason").alias("why")), on=IDENTITY).select("position", "why")
     place = pl.col("position")
     decision = (
-        pl.when(pl.col("decision") != "stream")
+        pl.when("cut")
+        .then(pl.lit(LOOK))
+        .when(pl.col("decision") != "stream")
         .then("decision")
         .when(place.is_in(is_done))
         .then(pl.lit("done"))
@@ -108,9 +114,9 @@ def _known(plan: pl.DataFrame, done: pl.DataFrame, held: pl.DataFrame) -> Known:
         "position",
         decision.cast(DECISIONS).alias("decision"),
         pl.when(place.is_in(is_done)).then(None).otherwise(pl.coalesce("reason", "why")).cast(REASONS).alias("reason"),
-        pl.lit(value=False).alias("changed"),
+        pl.lit(None, CHANGES).alias("change"),
     )
-    return Known(ends.sort("position"), 0, plan.clear().select("position", pl.lit(None, REASONS).alias("freed_from")))
+    return Known(ends.sort("position"), None, plan.clear().select("position", pl.lit(None, REASONS).alias("freed_from")))
 
 
 def _shards(left: pl.DataFrame) -> list[Shard]:

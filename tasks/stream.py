@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from connectors.ledger import Ledger
 from connectors.spool import Spool
@@ -172,7 +173,7 @@ def _count(streaming: Streaming, candidate: Candidate, outcome: Outcome) -> None
 async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome | None:
     """One object until its outcome: done, quarantined, skipped, or pending when the run stops. None while another session claims it."""
     planned = candidate.planned
-    key, endpoint = planned.item.key, planned.endpoint.name
+    ends_with = partial(Outcome, planned.item.object_id, planned.item.key, planned.endpoint.name)
     while True:
         trial = Trial(streaming, candidate.shard, planned, candidate.number, candidate.tries)
         try:
@@ -184,23 +185,24 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
             continue
         if ended is None:
             streaming.repeats.done()
-            return Outcome(key, endpoint, streamed=True)
+            return ends_with(streamed=True)
         if isinstance(ended, GiveUp):
             if ended.stop is not None:
                 streaming.stop.request(ended.stop, ended.reason, f"{trial.story}: {trial.advice}" if trial.advice else trial.story)
-            return Outcome(key, endpoint, ended.reason, trial.story, streamed=True, new=True)
+            return ends_with(ended.reason, trial.story, streamed=True, new=True)
         if trial.sent_ms and not streaming.retried.allows(planned.estimate_ms):
-            return Outcome(key, endpoint, Reason.DEFERRED_RETRY, f"{trial.story}: the run has streamed enough audio twice", streamed=True)
+            return ends_with(Reason.DEFERRED_RETRY, f"{trial.story}: the run has streamed enough audio twice", streamed=True)
         candidate.number += 1
         candidate.planned = planned = trial.planned_again
         await streaming.pause(ended.seconds)
 
 
 def _not_admitted(streaming: Streaming, planned: PlannedObject, denial: Denial | None) -> Outcome:
-    key, endpoint = planned.item.key, planned.endpoint.name
+    endpoint = planned.endpoint.name
+    ends_with = partial(Outcome, planned.item.object_id, planned.item.key, endpoint)
     if denial is Denial.BUDGET:
         message = f"the month's cap of {streaming.org} for {endpoint} does not hold another session: raise it, or wait for the next month"
         streaming.stop.request(StopCause.CREDITS_EXHAUSTED, Reason.DEFERRED_QUOTA, message)
     if denial is None or denial is Denial.BUDGET:
-        return Outcome(key, endpoint, streaming.stop.reason, streaming.stop.message)
-    return Outcome(key, endpoint, DENIED[denial], f"{denial} in the ledger")
+        return ends_with(streaming.stop.reason, streaming.stop.message)
+    return ends_with(DENIED[denial], f"{denial} in the ledger")

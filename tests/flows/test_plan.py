@@ -10,12 +10,14 @@ import pytest
 from connectors.local_velma.organisation import Organisation
 from connectors.local_velma.server import local_velma
 from connectors.local_velma.switches import Switches
+from connectors.s3 import S3Settings, s3_client
 from flows.launch import scan_directly
 from flows.plan import plan_scan
 from flows.plan_tables import print_plan
 from flows.request import Portion, Request
 from flows.scan_cli import plan as command
 from flows.settings import fixed_settings
+from flows.terminal import print_summary
 from flows.watch import Watch
 
 BUCKET = "catalogue"
@@ -61,6 +63,57 @@ async def test_after_a_scan_a_plan_knows_the_budget_the_speed_and_what_has_chang
     assert music["speed"] > 1
     assert 0 < counts["eta_seconds"] < 14.4
     assert counts["audio_hours"] == 0.008
+
+
+@pytest.mark.parametrize(
+    ("caps", "left", "of_music", "of_ai_music", "fits"),
+    [
+        ({}, None, None, None, True),
+        ({"monthly_hours": 2.0}, 2, 2, 2, True),
+        ({"endpoint_hours": {"music": 0.001}}, None, 0.001, None, False),
+        ({"endpoint_hours": {"music": 0.5, "ai_music": 1.0}}, 1.5, 0.5, 1, True),
+        ({"endpoint_hours": {"music": 0.5, "ai_music": 1.0}, "monthly_hours": 0.7}, 0.7, 0.5, 0.7, True),
+        ({"endpoint_costs": {"ai_music": Decimal(3)}, "prices": {"ai_music": Decimal(30)}}, None, None, 0.1, True),
+        ({"monthly_cost": Decimal(60), "prices": {"music": Decimal(20), "ai_music": Decimal(30)}}, 3, 3, 2, True),
+        ({"monthly_cost": Decimal("0.09"), "prices": {"music": Decimal(20), "ai_music": Decimal(30)}}, 0.0045, 0.0045, 0.003, False),
+    ],
+)
+async def test_a_plan_knows_every_cap_before_a_first_run(world, make_wav, capsys, caps, left, of_music, of_ai_music, fits):
+    world.put("one.wav", make_wav(7.2))
+    report = await plan_scan(world.settings.model_copy(update=caps), SOURCE)
+    counts = report.counts()
+    assert (counts["left_hours"], counts["fits"]) == (left, fits)
+    assert [counts["endpoints"][name]["left_hours"] for name in ("music", "ai_music")] == [of_music, of_ai_music]
+    print_plan(report)
+    shown = capsys.readouterr().out
+    assert ("no cap is set" in shown) == (not caps)
+    assert ("what does not fit stays pending" in shown) == (not fits)
+
+
+async def test_a_plan_reckons_with_the_connections_of_each_endpoint(world, make_wav):
+    world.put("one.wav", make_wav(1.0))
+    settings = world.settings.model_copy(update={"endpoint_connections": {"ai_music": 20}, "connections": 3})
+    endpoints = (await plan_scan(settings, SOURCE)).counts()["endpoints"]
+    assert {name: each["connections"] for name, each in endpoints.items()} == {"music": 3, "ai_music": 20}
+
+
+async def test_a_scan_says_what_has_changed_as_far_as_its_sources_tell(world, make_wav, capsys):
+    for key in ("kept", "changed", "gone"):
+        world.put(f"{key}.wav", make_wav(1.0))
+    first = await world.scan(endpoints=["music"])
+    world.put("changed.wav", make_wav(1.2))
+    s3_client(S3Settings()).delete_object(Bucket=BUCKET, Key="gone.wav")
+    world.put("new.wav", make_wav(1.4))
+    second = await world.scan(endpoints=["music"])
+    again = await world.scan_request(Request((SOURCE,), Portion(include=("*",))), endpoints=["music"])
+    names = ("new", "changed", "unchanged", "deleted")
+    counted = [tuple(report.counts()["endpoints"]["music"][name] for name in names) for report in (first, second, again)]
+    assert counted == [(3, 0, 0, 0), (1, 1, 1, 1), (0, 0, 3, None)]
+    print_summary(second)
+    assert "Against earlier results of music: 1 new, 1 changed, 1 unchanged, 1 deleted." in capsys.readouterr().out
+    print_plan(await plan_scan(world.settings.model_copy(update={"endpoints": ["music"]}), Request((SOURCE,), Portion(include=("*",)))))
+    [row] = [line for line in capsys.readouterr().out.splitlines() if "deleted" in line]
+    assert row.split()[-2] == "-"
 
 
 async def test_a_plan_can_be_cut(world, make_wav):

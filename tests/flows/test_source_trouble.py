@@ -9,13 +9,17 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from flows.plan import plan_scan
+from flows.request import FlowName, Request
 from flows.watch import Watch
 from moderation.errors import AccessDeniedError
-from moderation.outcomes import ExitCode
+from moderation.outcomes import ExitCode, Reason
 from moderation.retry import RetryRules
 from tasks.progress import Standing
 
+SOURCE = "s3://catalogue/"
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+ARCHIVED = b"<Error><Code>InvalidObjectState</Code><Message>The operation is not valid for the storage class</Message></Error>"
 OF_THE_HOP = {"host", "connection", "content-length", "transfer-encoding", "expect", "date", "server"}
 
 Answer = Callable[[web.Request], web.StreamResponse | None]
@@ -92,6 +96,54 @@ async def test_one_object_that_may_not_be_read_is_quarantined_and_the_rest_is_sc
     [(key, reason, detail)] = world.ask("SELECT key, reason, detail FROM quarantined_now")
     assert (key, reason) == ("07.wav", "source_error")
     assert "s3:GetObject" in detail
+
+
+@pytest.mark.parametrize("heads", [0, 1])
+async def test_what_lies_in_an_archive_without_saying_so_is_skipped(world, make_wav, shimmed, heads):
+    world.put("old.wav", make_wav(1.0))
+    asked: list[str] = []
+
+    def rule(request: web.Request) -> web.Response | None:
+        if request.method != "GET" or not request.path.endswith("old.wav"):
+            return None
+        asked.append(request.headers["Range"])
+        is_refused = len(asked) > heads
+        return web.Response(status=HTTPStatus.FORBIDDEN, body=ARCHIVED, content_type="application/xml") if is_refused else None
+
+    async with shimmed(rule):
+        report = await world.scan(endpoints=["music"])
+    assert (report.exit_code, report.progress.of("music").reasons) == (ExitCode.OK, {Reason.ARCHIVED: 1})
+    assert world.ask("SELECT count(*) FROM quarantine") == [(0,)]
+
+
+async def test_what_is_no_audio_is_looked_at_once(world, make_wav, shimmed):
+    for number in range(3):
+        world.put(f"{number}.jpg", b"\xff\xd8\xff" + bytes(5000))
+        world.put(f"{number}.bin", bytes([number + 1, 200, 3]) * 3000)
+    world.put("one.wav", make_wav(1.0))
+    looked: list[str] = []
+
+    def rule(request: web.Request) -> None:
+        if request.path.count("/") > 1 and request.path.rpartition("/")[2]:
+            looked.append(request.path.rpartition("/")[2])
+
+    async with shimmed(rule):
+        for sees_all, scan in (
+            (True, Request((SOURCE,))),
+            (False, Request((SOURCE,))),
+            (False, Request((SOURCE,))),
+            (True, Request((SOURCE,), flow=FlowName.BACKFILL, force=True)),
+        ):
+            looked.clear()
+            report = await world.scan_request(scan, endpoints=["music"])
+            assert report.progress.of("music").reasons == {Reason.NOT_AUDIO: 6}
+            assert bool(looked) == sees_all
+        looked.clear()
+        await plan_scan(world.settings.model_copy(update={"endpoints": ["music"]}), Request((SOURCE,)))
+        assert looked == []
+        world.put("1.bin", make_wav(1.2))
+        assert (await world.scan(endpoints=["music"])).progress.sessions == 1
+        assert set(looked) == {"1.bin"}
 
 
 async def test_many_objects_that_may_not_be_read_are_a_matter_of_the_credentials(world, make_wav, shimmed):

@@ -108,7 +108,46 @@ async def test_what_is_left_out_is_counted_by_reason_and_a_bound_leaves_the_rest
     counts = report.counts()
     assert counts["left_out"] == {"excluded": 1, "size": 1}
     assert (counts["objects"], counts["done"], counts["pending"]) == (4, 3, 1)
+    assert (counts["state"], counts["exit_code"], counts["message"]) == ("Completed", 0, "")
     assert world.velma.journal.counts["done"] == 6
+
+
+@pytest.mark.parametrize(
+    ("second", "cascade", "counted"),
+    [
+        (bytes(range(256)) * 8, None, {"done": 0, "quarantined": 2, "skipped": 0}),
+        ("audio", None, {"done": 1, "quarantined": 1, "skipped": 0}),
+        ("audio", "music_pct > 100", {"done": 0, "quarantined": 1, "skipped": 1}),
+    ],
+)
+async def test_equal_keys_in_two_places_are_two_objects(world, make_wav, tmp_path, second, cascade, counted):
+    for name, body in {"first": bytes(range(256)) * 8, "second": make_wav(1.0) if second == "audio" else second}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.pcm").write_bytes(body)
+    report = await world.scan_request(Request((str(tmp_path / "first"), str(tmp_path / "second"))), cascade=cascade)
+    assert {name: report.counts()[name] for name in counted} == counted
+    assert report.progress.newly_quarantined == counted["quarantined"]
+
+
+@pytest.mark.parametrize("portion", [Portion(min_bytes=100_000), Portion(modified_from=datetime(2100, 1, 1, tzinfo=UTC))])
+async def test_a_filter_also_holds_for_audio_that_is_named_like_a_sidecar(world, make_wav, portion):
+    for key in ("plain.wav", "song.json"):
+        world.put(key, make_wav(1.0))
+    planned = (await plan_scan(world.settings, Request(("s3://catalogue/",), portion))).counts()
+    assert (planned["left_out"].popitem()[1], planned["endpoints"]["music"]["objects"]) == (1, {"filtered": 1})
+    report = await world.scan_request(Request(("s3://catalogue/",), portion))
+    assert (report.exit_code, report.progress.sessions, report.counts()["skipped"]) == (ExitCode.OK, 0, 1)
+
+
+async def test_what_a_bound_leaves_hides_nothing_else_that_stays_pending(world, make_wav, tmp_path):
+    for number in range(4):
+        world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))
+    told = {"size": len(make_wav(1.0)), "last_modified": "2026-11-01T00:00:00Z"}
+    rows = [{"key": "0.wav", "etag": "of another day", **told}, *({"key": f"{number}.wav"} for number in (1, 2, 3))]
+    (tmp_path / "keys.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = await world.scan_request(Request((f"keys:{tmp_path}/keys.jsonl",), Portion(bucket="catalogue", limit=1)), endpoints=["music"])
+    assert (report.exit_code, report.counts()["done"], report.counts()["pending"]) == (ExitCode.EXHAUSTED, 1, 3)
+    assert report.message == "1 objects stay pending (1 changed): run again for the rest"
 
 
 def test_instants_without_a_zone_are_utc():

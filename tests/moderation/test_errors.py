@@ -19,6 +19,7 @@ from moderation.errors import (
     Scope,
     SessionError,
     SoundcheckError,
+    SourceArchived,
     SourceChanged,
     SourceError,
     SourceGone,
@@ -114,8 +115,7 @@ def test_an_error_that_ends_the_program_knows_the_exit_code(kind, code):
 
 
 def test_what_became_of_an_object_can_be_caught_as_one():
-    assert issubclass(SourceChanged, SourceError)
-    assert issubclass(SourceGone, SourceError)
+    assert all(issubclass(kind, SourceError) for kind in (SourceArchived, SourceChanged, SourceGone))
 
 
 @given(session_errors)

@@ -8,6 +8,7 @@ import pytest
 from moderation.catalogue import AudioObject, ParameterRule
 from moderation.identity import params_hash
 from moderation.outcomes import SKIPPED, Reason
+from moderation.selection import Selection
 from planning import manifest_row
 from tasks.listed import listing_of, with_sidecars
 
@@ -19,8 +20,8 @@ def named(key, **more):
     return AudioObject(key=key, **known | more)
 
 
-def listing(*items, rules=()):
-    return listing_of(pl.DataFrame([manifest_row(item) for item in items], infer_schema_length=None), rules)
+def listing(*items, rules=(), **more):
+    return listing_of(pl.DataFrame([manifest_row(item) for item in items], infer_schema_length=None), rules, **more)
 
 
 def hashes(*items, rules=()):
@@ -52,6 +53,23 @@ def test_a_listing_alone_tells_what_is_no_audio(item, reason):
     found = listing(named("call.pcm"), named("b.mp3", storage_class="STANDARD"), item).filter(pl.col("object_id") == item.object_id)
     assert found["skip"].to_list() == [reason]
     assert reason is None or reason in SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("selection", "filtered"),
+    [
+        (Selection(), []),
+        (Selection(modified_from=NOW), ["song.json"]),
+        (Selection(max_bytes=5000), ["song.json"]),
+        (Selection(storage_classes=frozenset({"STANDARD"})), ["song.json"]),
+        (Selection(include=["call.pcm", "song"]), ["other.json", "song.json"]),
+    ],
+)
+def test_what_might_have_been_a_sidecar_and_is_none_has_to_pass_the_filters(selection, filtered):
+    old = {"last_modified": NOW - timedelta(1), "size_bytes": 9000, "storage_class": "STANDARD_IA"}
+    found = listing(named("call.pcm"), named("call.pcm.json", **old), named("song.json", **old), named("other.json"), selection=selection)
+    assert found.filter(pl.col("skip") == Reason.FILTERED)["key"].sort().to_list() == filtered
+    assert found.filter(pl.col("key") == "call.pcm.json")["skip"].to_list() == [Reason.SIDECAR]
 
 
 def test_an_object_that_is_listed_twice_counts_once_in_its_first_place():

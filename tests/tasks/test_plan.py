@@ -20,7 +20,7 @@ from moderation.outcomes import Reason
 from planning import START, Bench, CountingStore
 from tasks.cut import Cut
 from tasks.plan import PlanRules
-from tasks.progress import Standing
+from tasks.progress import Changes, Standing
 from tasks.shards import load_shard
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +127,17 @@ async def test_nothing_counts_as_deleted_that_the_listing_did_not_look_for(bench
     (bench.folder / "one.wav").unlink()
     bench.put("two.wav", sound(1))
     assert (await bench.plan(endpoints=MUSIC)).plan.forecast.endpoints[0].changes.deleted == 1
-    assert (await bench.plan(endpoints=MUSIC, sources=[])).plan.forecast.endpoints[0].changes.deleted == 0
+    assert (await bench.plan(endpoints=MUSIC, sources=[])).plan.forecast.endpoints[0].changes.deleted is None
+
+
+async def test_what_is_planned_again_by_force_is_not_new(bench):
+    for name in ("same", "changed", "new"):
+        bench.put(f"{name}.wav", sound(1))
+    bench.publish(await bench.plan(endpoints=MUSIC), "same.wav", "changed.wav")
+    bench.put("changed.wav", sound(2))
+    planned = await bench.plan(PlanRules(force=True), endpoints=MUSIC)
+    assert planned.streamed() == ["changed.wav", "new.wav", "same.wav"]
+    assert planned.plan.forecast.endpoints[0].changes == Changes(new=1, changed=1, unchanged=1, deleted=0)
 
 
 async def test_an_unchanged_catalogue_is_planned_without_reading_one_byte_of_it(bench):
