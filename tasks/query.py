@@ -1,4 +1,4 @@
-"""Questions to the results in SQL, and their answers as a table, CSV or JSON: what `soundcheck sql` does."""
+"""Questions to the results in SQL, and their answers as a table, CSV, JSON or Parquet: what `soundcheck sql` does."""
 
 import csv
 import json
@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from connectors.durable import replacing
 from connectors.lake.query import QueryError, connect, one_line
 from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore, open_store
@@ -27,24 +30,45 @@ if TYPE_CHECKING:
 TABLE_ROWS = 1000
 """Rows that a table on a terminal shows at most."""
 _FETCHED_ROWS = 10_000
+_BATCH_ROWS = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a query: column names, each once, and rows to be read once. Reading them raises QueryError, too."""
+    """The answer to a query: column names, each once, and rows to be read once, in one way. Reading them raises QueryError, too."""
 
     columns: list[str]
-    rows: Iterator[tuple[Any, ...]]
+    cursor: duckdb.DuckDBPyConnection
+
+    @property
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows as Python's values."""
+        try:
+            while rows := self.cursor.fetchmany(_FETCHED_ROWS):
+                yield from rows
+        except duckdb.Error as error:
+            raise QueryError(one_line(error)) from error
+
+    def reader(self) -> pa.RecordBatchReader:
+        """The rows as Arrow has them, under names that may be there twice."""
+        reader = self.cursor.to_arrow_reader(_BATCH_ROWS)
+        assert reader is not None, "a SELECT has a result"
+        return reader
 
 
 def open_results(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckDBPyConnection:
     """A connection as of `connectors.lake.query.connect`. Raises ConfigurationError where there is nothing to ask about."""
+    find_results(results_url, s3)
+    return connect(results_url, s3)
+
+
+def find_results(results_url: str, s3: "S3Client | None" = None) -> None:
+    """Raise ConfigurationError where there is nothing to ask about."""
     store = open_store(results_url, s3)
     if isinstance(store, FolderStore) and not Path(store.url).is_dir():
         raise ConfigurationError(f"There is no results folder {store.url}: check --results, or run a scan first.")
     if not any(True for dataset in datasets() for _ in store.list(f"{dataset}/")):
         raise ConfigurationError(f"There are no results in {store.url} yet: run a scan first.")
-    return connect(results_url, s3)
 
 
 def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
@@ -60,7 +84,7 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
         cursor = connection.execute(statements[0])
     except duckdb.Error as error:
         raise QueryError(one_line(error)) from error
-    return Answer(_distinct([column[0] for column in cursor.description or ()]), _rows(cursor))
+    return Answer(_distinct([column[0] for column in cursor.description or ()]), cursor)
 
 
 def render_table(answer: Answer, console: Console) -> None:
@@ -97,12 +121,21 @@ def to_json(answer: Answer, out: TextIO) -> None:
     out.write("\n]\n")
 
 
-def _rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+def to_parquet(answer: Answer, file: Path) -> int:
+    """Write an answer as a Parquet file, in place of an earlier one, and return how many rows it has.
+
+    Raises QueryError for values that Parquet has no type for (intervals), and ResultsNotWritable.
+    """
+    reader, rows = answer.reader(), 0
+    schema = pa.schema([column.with_name(name) for name, column in zip(answer.columns, reader.schema, strict=True)])
     try:
-        while rows := cursor.fetchmany(_FETCHED_ROWS):
-            yield from rows
-    except duckdb.Error as error:
-        raise QueryError(one_line(error)) from error
+        with replacing(file) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
+            for batch in reader:
+                writer.write_batch(batch.rename_columns(answer.columns))
+                rows += batch.num_rows
+    except (pa.ArrowException, OSError) as error:  # a full disk is told as ResultsNotWritable: this is what the reader says of the query
+        raise QueryError(" ".join(str(error).split())) from error
+    return rows
 
 
 def _distinct(names: list[str]) -> list[str]:
