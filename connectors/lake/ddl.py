@@ -44,6 +44,11 @@ class _Dialect:
     reads_hidden: bool = False
 
 
+def _quoted_for_hive(text: str) -> str:
+    """Two quotes would be the end of one text there, and the start of another; scripts that feed Athena cut at every semicolon."""
+    return text.replace("\\", "\\\\").replace("'", "\\'").replace(";", ",")
+
+
 _DUCKDB = _Dialect(
     head="-- In S3 it needs: INSTALL httpfs; LOAD httpfs; CREATE SECRET (TYPE s3, PROVIDER credential_chain);",
     table=Template("CREATE OR REPLACE VIEW $name AS\n$query;\nCOMMENT ON VIEW $name IS '$description';$comments"),
@@ -63,9 +68,8 @@ _ATHENA = _Dialect(
         f"  'projection.enabled' = 'true',\n  'projection.{PARTITION}.type' = 'date',\n"
         f"  'projection.{PARTITION}.format' = 'yyyy-MM-dd',\n  'projection.{PARTITION}.range' = '{_FIRST_DAY},NOW'\n);"
     ),
-    view=Template("-- $description\nCREATE OR REPLACE VIEW $name AS\n$query;"),
-    # Hive's way: two quotes would be the end of one text and the start of another
-    quoted=lambda text: text.replace("\\", "\\\\").replace("'", "\\'"),
+    view=Template("CREATE OR REPLACE VIEW $name AS\n$query;"),
+    quoted=_quoted_for_hive,
     start_day=DAY_OF_PLAIN,
     column_types={
         ColumnType.STRING: "string",
