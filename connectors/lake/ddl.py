@@ -60,8 +60,8 @@ _DUCKDB = _Dialect(
 )
 _ATHENA = _Dialect(
     head=f"-- Athena takes one statement at a time, those after the first with the database {NAMESPACE} chosen.\n"
-    "-- Instants are in UTC. New days are seen by themselves. After an update of soundcheck drop the tables, which leaves their files, and\n"
-    f"-- repeat all.\nCREATE DATABASE IF NOT EXISTS {NAMESPACE};",
+    "-- Instants are in UTC. New days are seen by themselves.\n"
+    f"-- After an update of soundcheck drop the tables, which leaves their files, and repeat all.\nCREATE DATABASE IF NOT EXISTS {NAMESPACE};",
     table=Template(
         "CREATE EXTERNAL TABLE IF NOT EXISTS $name (\n$columns\n)\nCOMMENT '$description'\n"
         f"PARTITIONED BY ({PARTITION} date COMMENT '$partition')\nSTORED AS PARQUET\nLOCATION '$location'\nTBLPROPERTIES (\n"
@@ -80,8 +80,8 @@ _ATHENA = _Dialect(
 )
 _TRINO = _Dialect(
     head="-- In a catalog of the Hive connector, which has instants to the millisecond unless it is set otherwise; they are in UTC.\n"
-    "-- New days are seen after the CALL of a table, each time. After an update of soundcheck drop the tables, which leaves their files, and\n"
-    f"-- repeat all.\nCREATE SCHEMA IF NOT EXISTS {NAMESPACE};\nUSE {NAMESPACE};",
+    "-- New days are seen after the CALL of a table, each time.\n"
+    f"-- After an update of soundcheck drop the tables, which leaves their files, and repeat all.\nCREATE SCHEMA IF NOT EXISTS {NAMESPACE};\nUSE {NAMESPACE};",
     table=Template(
         f"CREATE TABLE IF NOT EXISTS $name (\n$columns,\n  {PARTITION} date COMMENT '$partition'\n)\nCOMMENT '$description'\nWITH (\n"
         f"  external_location = '$location',\n  format = 'PARQUET',\n  partitioned_by = ARRAY['{PARTITION}']\n);\n"
@@ -109,13 +109,17 @@ def script(engine: Engine, results_url: str | None) -> str:
     if results_url is not None and "://" not in results_url and not dialect.reads_hidden:
         raise ConfigurationError(f"{engine.value} reads results in S3, and {results_url} is a folder: give --results s3://bucket/prefix")
     root = f"{PLACEHOLDER}/{LAYOUT}" if results_url is None else root_of(results_url)
-    shown = [f"-- The results of soundcheck in {engine.value}: schema version {SCHEMA_VERSION}, made by `soundcheck sql --emit {engine.value}`."]
+    head = [
+        f"-- The results of soundcheck in {engine.value}: schema version {SCHEMA_VERSION}, made by `soundcheck sql --emit {engine.value}`."
+    ]
     if results_url is None:
-        shown.append(f"-- Put the address of the results in place of {PLACEHOLDER}, or make this with --results.")
-    if hidden := [name for name in (*datasets(), *(view.name for view in views())) if name not in _visible_names(dialect)]:
-        shown.append(f"-- Not here: {', '.join(hidden)}. They need files below _runs, and {engine.value} hides what begins with an underscore.")
-    shown.append(dialect.head)
-    return "\n\n".join(["\n".join(shown), *tables(engine, root), *view_statements(engine)]) + "\n"
+        head.append(f"-- Put the address of the results in place of {PLACEHOLDER}, or make this with --results.")
+    seen = {what.name for what in (*_datasets(dialect), *_views(dialect))}
+    if hidden := [what.name for what in (*datasets().values(), *views()) if what.name not in seen]:
+        head.append(
+            f"-- Not here: {', '.join(hidden)}. They need files below _runs, and {engine.value} hides what begins with an underscore."
+        )
+    return "\n\n".join(["\n".join([*head, dialect.head]), *tables(engine, root), *view_statements(engine)]) + "\n"
 
 
 def root_of(results_url: str) -> str:
@@ -128,31 +132,30 @@ def root_of(results_url: str) -> str:
 
 def tables(engine: Engine, root: str) -> list[str]:
     """The statements of each table that the engine can see, over the files below a root; there need not be any file."""
-    return [_table(_DIALECTS[engine], dataset, root) for dataset in datasets().values() if dataset.partitioned or _DIALECTS[engine].reads_hidden]
+    dialect = _DIALECTS[engine]
+    return [_table(dialect, dataset, root) for dataset in _datasets(dialect)]
 
 
 def view_statements(engine: Engine) -> list[str]:
     """The statements of each view over those tables, in an order in which they can be executed."""
     dialect = _DIALECTS[engine]
     return [
-        dialect.view.substitute(name=view.name, query=view.query, description=dialect.quoted(view.description))
-        for view in _visible(dialect)
+        dialect.view.substitute(name=view.name, query=view.query, description=dialect.quoted(view.description)) for view in _views(dialect)
     ]
 
 
-def _visible(dialect: _Dialect) -> Iterator[View]:
+def _datasets(dialect: _Dialect) -> list[Dataset]:
+    return [dataset for dataset in datasets().values() if dataset.partitioned or dialect.reads_hidden]
+
+
+def _views(dialect: _Dialect) -> Iterator[View]:
     """The views that read nothing hidden, nor another view that does."""
-    hidden = set() if dialect.reads_hidden else {dataset.name for dataset in datasets().values() if not dataset.partitioned}
+    hidden = datasets().keys() - {dataset.name for dataset in _datasets(dialect)}
     for view in views(dialect.start_day):
         if view.reads & hidden:
             hidden.add(view.name)
         else:
             yield view
-
-
-def _visible_names(dialect: _Dialect) -> set[str]:
-    tables_of = {dataset.name for dataset in datasets().values() if dataset.partitioned or dialect.reads_hidden}
-    return tables_of | {view.name for view in _visible(dialect)}
 
 
 def _table(dialect: _Dialect, dataset: Dataset, root: str) -> str:

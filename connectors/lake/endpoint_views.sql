@@ -14,7 +14,7 @@ FROM (
 WHERE recency = 1;
 
 -- The result of the $endpoint endpoint for the newest version of each object.
--- Example: SELECT org, count(*) AS objects, sum(duration_ms) / 3600000.0 AS hours FROM ${endpoint}_current GROUP BY org
+-- Example: SELECT org, count(*) AS objects, sum(duration_ms) / 3.6e6 AS hours FROM ${endpoint}_current GROUP BY org
 CREATE VIEW ${endpoint}_current AS
 SELECT $columns
 FROM (

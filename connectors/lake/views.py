@@ -1,4 +1,4 @@
-"""The views of the lake, in SQL that DuckDB, Athena and Trino all take: the same four for every endpoint, and those of views.sql over all."""
+"""The views of the lake in SQL that DuckDB, Athena and Trino all take: the same four for every endpoint, those of views.sql over all."""
 
 import re
 from collections.abc import Iterator

@@ -38,14 +38,14 @@ SELECT
 FROM spans;
 
 -- The segments of the newest result of each object version at each endpoint.
--- Example: SELECT kind, sum(end_time_ms - start_time_ms) / 3600000.0 AS hours FROM segments_latest GROUP BY kind
+-- Example: SELECT kind, sum(end_time_ms - start_time_ms) / 3.6e6 AS hours FROM segments_latest GROUP BY kind
 CREATE VIEW segments_latest AS
 SELECT segments.*
 FROM ($every_newest) AS newest
 JOIN segments ON segments.object_id = newest.object_id AND segments.session_id = newest.session_id;
 
 -- What each day cost, by the UTC day on which the sessions began: settled_ms for results, possible_ms sent without one.
--- Example: SELECT day, sum(settled_ms) / 3600000.0 AS hours, sum(possible_ms) / 3600000.0 AS possible_hours FROM spend_daily GROUP BY day ORDER BY day
+-- Example: SELECT day, sum(settled_ms) / 3.6e6 AS hours, sum(possible_ms) / 3.6e6 AS possible_hours FROM spend_daily GROUP BY day ORDER BY day
 CREATE VIEW spend_daily AS
 WITH summaries AS (
     $every_summary
@@ -71,7 +71,7 @@ FROM (
 WHERE recency = 1 AND event = 'quarantined';
 
 -- The objects with a music result and neither a result nor a quarantine of the AI-music endpoint, but for those that the cascade of the newest run which planned them left out: what passes its threshold. Where no run had a cascade: all, so filter by music_pct.
--- Example: SELECT count(*) AS objects, sum(duration_ms) / 3600000.0 AS hours FROM cascade_backlog WHERE music_pct >= 10
+-- Example: SELECT count(*) AS objects, sum(duration_ms) / 3.6e6 AS hours FROM cascade_backlog WHERE music_pct >= 10
 CREATE VIEW cascade_backlog AS
 WITH left_out AS (
     SELECT object_id, params_hash

@@ -50,7 +50,9 @@ def test_what_is_wrong_is_one_line_and_the_conversation_goes_on(talk):
 def test_tables_are_told_with_what_they_are(talk):
     *_, printed = talk(".tables")
     lines = dict(line.split(maxsplit=1) for line in printed.splitlines() if line.strip())
-    assert {name: text.strip() for name, text in lines.items()} == {what.name: what.description for what in (*datasets().values(), *views())}
+    assert {name: text.strip() for name, text in lines.items()} == {
+        what.name: what.description for what in (*datasets().values(), *views())
+    }
 
 
 def test_quit_ends_it_and_another_command_is_told(talk):

@@ -75,7 +75,7 @@ def test_views_read_columns_that_there_are_and_call_functions_that_the_engine_ha
     made_views = made(engine, "VIEW")
     known = {view.name for view in views()}
     assert made_views.keys() == known - HIDDEN_VIEWS
-    tables = {name: {column: "TEXT" for column in columns_of(statement)} for name, statement in made(engine, "TABLE").items()}
+    tables = {name: dict.fromkeys(columns_of(statement), "TEXT") for name, statement in made(engine, "TABLE").items()}
     for name, statement in made_views.items():
         query = statement.expression
         assert not list(query.find_all(exp.Anonymous, exp.Qualify)), name
@@ -107,7 +107,13 @@ def test_no_name_is_a_word_of_the_engine(engine):
         query = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
         reserved = {name for (name,) in duckdb.connect().execute(query).fetchall()}
     if engine is Engine.ATHENA:
-        reserved |= set(Dialect.get_or_raise("trino").generator_class.RESERVED_KEYWORDS) | {"date", "exchange", "partition", "timestamp", "values"}
+        reserved |= set(Dialect.get_or_raise("trino").generator_class.RESERVED_KEYWORDS) | {
+            "date",
+            "exchange",
+            "partition",
+            "timestamp",
+            "values",
+        }
     assert {"select", "from"} <= {word.lower() for word in reserved}
     names = datasets().keys() | {view.name for view in views()}
     names |= {column.name for dataset in datasets().values() for column in dataset.columns}

@@ -166,7 +166,15 @@ def test_failures_are_counted_by_day_and_cause(store, ask, session):
     refused = {"outcome": "refused", "scope": "org", "cause": "capacity", "audio_sent_ms": 0}
     late = datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC)
     attempts_of(
-        store, session, worse, worse, refused, {}, {**worse, "endpoint": "ai_music"}, worse | {"started_at": late}, worse | {"started_at": late + timedelta(seconds=2)}
+        store,
+        session,
+        worse,
+        worse,
+        refused,
+        {},
+        {**worse, "endpoint": "ai_music"},
+        worse | {"started_at": late},
+        worse | {"started_at": late + timedelta(seconds=2)},
     )
     assert ask("SELECT * FROM failures_by_cause ORDER BY day, endpoint, cause") == [
         (DAY, "acme", "ai_music", "service", "internal", 1, 500),
@@ -178,7 +186,12 @@ def test_failures_are_counted_by_day_and_cause(store, ask, session):
 
 def test_throughput_is_audio_with_a_result_by_the_time_from_first_start_to_last_end(store, ask, session):
     def ran(start, end, audio_ms, **more):
-        return {"started_at": START + timedelta(seconds=start), "finished_at": START + timedelta(seconds=end), "audio_sent_ms": audio_ms, **more}
+        return {
+            "started_at": START + timedelta(seconds=start),
+            "finished_at": START + timedelta(seconds=end),
+            "audio_sent_ms": audio_ms,
+            **more,
+        }
 
     attempts_of(
         store,
