@@ -83,7 +83,8 @@ def sql(
 
 
 def _emit(engine: str, url: str | None) -> None:
-    from connectors.lake.ddl import Engine, script  # noqa: PLC0415
+    from connectors.lake.ddl import script  # noqa: PLC0415
+    from connectors.lake.dialects import Engine  # noqa: PLC0415
 
     sys.stdout.write(script(Engine(engine), url))
 

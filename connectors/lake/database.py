@@ -7,7 +7,8 @@ from pathlib import Path
 import duckdb
 from fsspec.implementations.memory import MemoryFileSystem
 
-from connectors.lake.ddl import Engine, root_of, tables, view_statements
+from connectors.lake.ddl import root_of, tables, view_statements
+from connectors.lake.dialects import Engine
 from connectors.lake.query import CONFIGURATION, one_line
 from connectors.lake.schemas import datasets
 from connectors.lake.tables import duckdb_query

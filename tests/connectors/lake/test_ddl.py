@@ -11,7 +11,8 @@ from sqlglot.dialects.dialect import Dialect
 from sqlglot.optimizer.qualify import qualify
 
 from connectors.lake.columns import ColumnType
-from connectors.lake.ddl import PLACEHOLDER, Engine, root_of, script
+from connectors.lake.ddl import PLACEHOLDER, root_of, script
+from connectors.lake.dialects import Engine
 from connectors.lake.packages import write_package, write_rows
 from connectors.lake.query import connect
 from connectors.lake.schemas import datasets
