@@ -78,7 +78,7 @@ def sql(
     elif duckdb:
         _write_database(duckdb, results_of(settings))
     else:
-        _answer(query, results_of(settings), _shown(csv=csv, json=json, parquet=parquet), into_file=parquet is not None)
+        _answer(query, results_of(settings), csv=csv, json=json, parquet=parquet)
     return ExitCode.OK
 
 
@@ -101,20 +101,36 @@ def _write_database(file: Path, url: str) -> None:
     stdout.print(f"{file} has {len(datasets())} tables and {len(views())} views over {url}, and no rows of its own.", highlight=False)
 
 
-def _answer(query: str | None, url: str, show: "Callable[[Answer], None]", *, into_file: bool) -> None:
+def _answer(query: str | None, url: str, *, csv: bool, json: bool, parquet: Path | None) -> None:
     from connectors.lake.query import QueryError  # noqa: PLC0415
-    from tasks.query import ask, open_results  # noqa: PLC0415
+    from flows.console import stdout  # noqa: PLC0415
+    from tasks.query import ask, open_results, save_parquet  # noqa: PLC0415
 
     talks = query is None and sys.stdin.isatty() and sys.stdout.isatty()
-    if talks and into_file:
+    if talks and parquet:
         raise QueryError("--parquet needs a query: the file has one answer")
     if query is None and not talks:
         query = sys.stdin.read()
+    show = _shown(csv=csv, json=json)
     with open_results(url) as lake:
         if query is None:
             _converse(lake, show)
+        elif parquet:
+            stdout.print(f"{parquet} has {save_parquet(lake, query, parquet):,} rows.", highlight=False)
         else:
             show(ask(lake, query))
+
+
+def _shown(*, csv: bool, json: bool) -> "Callable[[Answer], None]":
+    """What shows an answer in the form that is asked for."""
+    from flows.console import stdout  # noqa: PLC0415
+    from tasks.query import render_table, to_csv, to_json  # noqa: PLC0415
+
+    if json:
+        return lambda answer: to_json(answer, sys.stdout)
+    if csv:
+        return lambda answer: to_csv(answer, sys.stdout)
+    return lambda answer: render_table(answer, stdout)
 
 
 def _converse(lake: "DuckDBPyConnection", show: "Callable[[Answer], None]") -> None:
@@ -127,22 +143,3 @@ def _converse(lake: "DuckDBPyConnection", show: "Callable[[Answer], None]") -> N
         import readline  # noqa: F401, PLC0415
     stdout.print("A query ends with a semicolon. .tables shows what there is to ask, .quit ends.", highlight=False)
     converse(lake, input, show, lambda message: stderr.print(Text(message), style="red", soft_wrap=True), stdout)
-
-
-def _shown(*, csv: bool, json: bool, parquet: Path | None) -> "Callable[[Answer], None]":
-    """What shows an answer in the form that is asked for."""
-    from flows.console import stdout  # noqa: PLC0415
-    from tasks.query import render_table, to_csv, to_json, to_parquet  # noqa: PLC0415
-
-    if json:
-        return lambda answer: to_json(answer, sys.stdout)
-    if csv:
-        return lambda answer: to_csv(answer, sys.stdout)
-    if parquet is None:
-        return lambda answer: render_table(answer, stdout)
-
-    def write(answer: "Answer") -> None:
-        rows = to_parquet(answer, parquet)
-        stdout.print(f"{parquet} has {rows:,} rows.", highlight=False)
-
-    return write

@@ -35,25 +35,10 @@ _BATCH_ROWS = 128 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a query: column names, each once, and rows to be read once, in one way. Reading them raises QueryError, too."""
+    """The answer to a query: column names, each once, and rows to be read once. Reading them raises QueryError, too."""
 
     columns: list[str]
-    cursor: duckdb.DuckDBPyConnection
-
-    @property
-    def rows(self) -> Iterator[tuple[Any, ...]]:
-        """The rows as Python's values."""
-        try:
-            while rows := self.cursor.fetchmany(_FETCHED_ROWS):
-                yield from rows
-        except duckdb.Error as error:
-            raise QueryError(one_line(error)) from error
-
-    def reader(self) -> pa.RecordBatchReader:
-        """The rows as Arrow has them, under names that may be there twice."""
-        reader = self.cursor.to_arrow_reader(_BATCH_ROWS)
-        assert reader is not None, "a SELECT has a result"
-        return reader
+    rows: Iterator[tuple[Any, ...]]
 
 
 def open_results(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckDBPyConnection:
@@ -78,13 +63,31 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
     write into the results.
     """
     try:
-        statements = connection.extract_statements(sql)
-        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-            raise QueryError("The query must be a single SELECT: results are only read.")
-        cursor = connection.execute(statements[0])
+        cursor = connection.execute(_select(connection, sql))
     except duckdb.Error as error:
         raise QueryError(one_line(error)) from error
-    return Answer(_distinct([column[0] for column in cursor.description or ()]), cursor)
+    return Answer(_distinct([column[0] for column in cursor.description or ()]), _rows(cursor))
+
+
+def save_parquet(connection: duckdb.DuckDBPyConnection, sql: str, file: Path) -> int:
+    """Run one SELECT as `ask` does, write the answer as a Parquet file in place of an earlier one, and return how many rows it has.
+
+    Raises QueryError also for a type that Parquet does not have (intervals), and ResultsNotWritable; then the earlier file stays.
+    """
+    rows = 0
+    try:
+        reader = connection.sql(_select(connection, sql)).to_arrow_reader(_BATCH_ROWS)
+        names = _distinct(reader.schema.names)
+        schema = pa.schema([column.with_name(name) for name, column in zip(names, reader.schema, strict=True)])
+        with replacing(file) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
+            for batch in reader:
+                writer.write_batch(batch.rename_columns(names))
+                rows += batch.num_rows
+    except duckdb.Error as error:
+        raise QueryError(one_line(error)) from error
+    except (pa.ArrowException, OSError) as error:  # what a disk says comes as ResultsNotWritable: this is of the query
+        raise QueryError(" ".join(str(error).split())) from error
+    return rows
 
 
 def render_table(answer: Answer, console: Console) -> None:
@@ -121,21 +124,19 @@ def to_json(answer: Answer, out: TextIO) -> None:
     out.write("\n]\n")
 
 
-def to_parquet(answer: Answer, file: Path) -> int:
-    """Write an answer as a Parquet file, in place of an earlier one, and return how many rows it has.
+def _select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    statements = connection.extract_statements(sql)
+    if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+        raise QueryError("The query must be a single SELECT: results are only read.")
+    return statements[0]
 
-    Raises QueryError for values that Parquet has no type for (intervals), and ResultsNotWritable.
-    """
-    reader, rows = answer.reader(), 0
-    schema = pa.schema([column.with_name(name) for name, column in zip(answer.columns, reader.schema, strict=True)])
+
+def _rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     try:
-        with replacing(file) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
-            for batch in reader:
-                writer.write_batch(batch.rename_columns(answer.columns))
-                rows += batch.num_rows
-    except (pa.ArrowException, OSError) as error:  # a full disk is told as ResultsNotWritable: this is what the reader says of the query
-        raise QueryError(" ".join(str(error).split())) from error
-    return rows
+        while rows := cursor.fetchmany(_FETCHED_ROWS):
+            yield from rows
+    except duckdb.Error as error:
+        raise QueryError(one_line(error)) from error
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from connectors.lake.query import QueryError, connect
 from connectors.lake.store import FolderStore
 from moderation.errors import ConfigurationError, ResultsNotWritable
 from moderation.outcomes import ExitCode
-from tasks.query import TABLE_ROWS, ask, open_results, render_table, to_csv, to_json, to_parquet
+from tasks.query import TABLE_ROWS, ask, open_results, render_table, save_parquet, to_csv, to_json
 
 VALUES = """
 SELECT 1 AS n, 2::HUGEINT << 70 AS huge, 0.5 AS share, 'nan'::DOUBLE AS nothing, '-inf'::DOUBLE AS endless, NULL AS missing,
@@ -87,7 +87,7 @@ def test_csv_has_a_header_and_leaves_nulls_empty(lake):
 def test_parquet_keeps_types_and_rows(lake, tmp_path):
     file = tmp_path / "new" / "answer.parquet"
     query = "SELECT i, i / 2 AS half, NULL AS missing, TIMESTAMPTZ '2026-03-01 08:00:00.5+00' AS at, [i] AS i FROM range(300000) AS t(i)"
-    assert to_parquet(ask(lake, query), file) == 300_000
+    assert save_parquet(lake, query, file) == 300_000
     table = pq.read_table(file)
     assert table.column_names == ["i", "half", "missing", "at", "i_5"]
     assert table.schema.field("at").type == pa.timestamp("us", tz="UTC")
@@ -98,7 +98,7 @@ def test_parquet_keeps_types_and_rows(lake, tmp_path):
 
 
 def test_parquet_of_no_rows_has_the_columns(lake, tmp_path):
-    assert to_parquet(ask(lake, "SELECT key, music_pct FROM music_latest"), tmp_path / "none.parquet") == 0
+    assert save_parquet(lake, "SELECT key, music_pct FROM music_latest", tmp_path / "none.parquet") == 0
     assert pq.read_schema(tmp_path / "none.parquet").names == ["key", "music_pct"]
 
 
@@ -113,7 +113,7 @@ def test_an_answer_that_cannot_be_parquet_leaves_the_earlier_file(lake, tmp_path
     file = tmp_path / "answer.parquet"
     file.write_bytes(b"earlier")
     with pytest.raises(QueryError, match=says) as caught:
-        to_parquet(ask(lake, query), file)
+        save_parquet(lake, query, file)
     assert "\n" not in str(caught.value)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"earlier"]
 
@@ -121,7 +121,7 @@ def test_an_answer_that_cannot_be_parquet_leaves_the_earlier_file(lake, tmp_path
 def test_parquet_that_cannot_be_written_is_told(lake, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ResultsNotWritable):
-        to_parquet(ask(lake, "SELECT 1"), tmp_path / "file" / "answer.parquet")
+        save_parquet(lake, "SELECT 1", tmp_path / "file" / "answer.parquet")
 
 
 def test_a_table_shows_text_as_it_is(lake):
