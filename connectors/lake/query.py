@@ -17,7 +17,7 @@ from connectors.lake.columns import Dataset
 from connectors.lake.packages import RUNS_FOLDER, publishing_order
 from connectors.lake.schemas import ENDPOINT_DATASETS, PARTITION, datasets
 from connectors.lake.store import FolderStore, ResultStore, S3Store, open_store
-from connectors.lake.tables import RUN_ID, duckdb_query, literal
+from connectors.lake.tables import RUN_ID, duckdb_query, duckdb_types, literal
 from connectors.lake.views import views
 from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode
@@ -61,8 +61,8 @@ def _connected(store: ResultStore | None, only: Collection[str] | None) -> duckd
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")  # it would write into what a command prints
         _shut_in(connection, store)
-        # views look through to the files as soon as they are made, each anew: so they are made over tables without any
-        connection.execute("; ".join(_table_sql(dataset) for dataset in datasets().values()))
+        # views look through to the files as soon as they are made, each anew: so they are made over empty tables
+        connection.execute("; ".join(f"CREATE TABLE {dataset.name} ({_columns(dataset)})" for dataset in datasets().values()))
         connection.execute("; ".join(f"CREATE VIEW {view.name} AS {view.query}" for view in views()))
         for dataset in _listing_order():
             if store is not None and (only is None or dataset.name in only):
@@ -160,18 +160,19 @@ def _listing_order() -> tuple[Dataset, ...]:
     return (*(dataset for dataset in datasets().values() if dataset not in published), *reversed(published))
 
 
-def _table_sql(dataset: Dataset, root: str | None = None) -> str:
-    """The statement that makes a table of the files below a root; without one it is empty."""
-    return f"CREATE OR REPLACE VIEW {dataset.name} AS {duckdb_query(dataset, root)}"
+def _columns(dataset: Dataset) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in duckdb_types(dataset).items())
 
 
 def _add_files(connection: duckdb.DuckDBPyConnection, store: ResultStore, dataset: Dataset) -> None:
+    """Put the files of a dataset, if there are any, in place of its empty table."""
     names = _files(store, dataset)
-    if isinstance(store, S3Store) and names:
-        connection.execute(f"DROP VIEW {dataset.name}")
+    if names:
+        connection.execute(f"DROP TABLE {dataset.name}")
+    if names and isinstance(store, S3Store):
         connection.register(dataset.name, _s3_dataset(store, dataset, names))
-    elif isinstance(store, FolderStore) and names:
-        connection.execute(_table_sql(dataset, str(store.root)))
+    elif names and isinstance(store, FolderStore):
+        connection.execute(f"CREATE VIEW {dataset.name} AS {duckdb_query(dataset, str(store.root))}")
 
 
 def _files(store: ResultStore, dataset: Dataset) -> list[str]:
