@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -31,6 +32,8 @@ TABLE_ROWS = 1000
 """Rows that a table on a terminal shows at most."""
 _FETCHED_ROWS = 10_000
 _BATCH_ROWS = 128 * 1024
+_INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of a KeyboardInterrupt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,8 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
     Only SELECT (and what DuckDB makes one of: FROM, WITH, DESCRIBE, SHOW, SUMMARIZE) is run: COPY, also inside EXPLAIN ANALYZE, would
     write into the results.
     """
-    try:
+    with _explained():
         cursor = connection.execute(_select(connection, sql))
-    except duckdb.Error as error:
-        raise QueryError(one_line(error)) from error
     return Answer(_distinct([column[0] for column in cursor.description or ()]), _rows(cursor))
 
 
@@ -75,7 +76,7 @@ def save_parquet(connection: duckdb.DuckDBPyConnection, sql: str, file: Path) ->
     Raises QueryError also for a type that Parquet does not have (intervals), and ResultsNotWritable; then the earlier file stays.
     """
     rows = 0
-    try:
+    with _explained():
         reader = connection.sql(_select(connection, sql)).to_arrow_reader(_BATCH_ROWS)
         names = _distinct(reader.schema.names)
         schema = pa.schema([column.with_name(name) for name, column in zip(names, reader.schema, strict=True)])
@@ -83,10 +84,6 @@ def save_parquet(connection: duckdb.DuckDBPyConnection, sql: str, file: Path) ->
             for batch in reader:
                 writer.write_batch(batch.rename_columns(names))
                 rows += batch.num_rows
-    except duckdb.Error as error:
-        raise QueryError(one_line(error)) from error
-    except (pa.ArrowException, OSError) as error:  # what a disk says comes as ResultsNotWritable: this is of the query
-        raise QueryError(" ".join(str(error).split())) from error
     return rows
 
 
@@ -124,19 +121,32 @@ def to_json(answer: Answer, out: TextIO) -> None:
     out.write("\n]\n")
 
 
-def _select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
-    statements = connection.extract_statements(sql)
-    if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+def _select(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """The query itself, as text: as a statement it would be deaf to Ctrl-C."""
+    if [statement.type for statement in connection.extract_statements(sql)] != [duckdb.StatementType.SELECT]:
         raise QueryError("The query must be a single SELECT: results are only read.")
-    return statements[0]
+    return sql
 
 
 def _rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-    try:
+    with _explained():
         while rows := cursor.fetchmany(_FETCHED_ROWS):
             yield from rows
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what is wrong with a query into QueryError in one line; what a disk says has become ResultsNotWritable before."""
+    try:
+        yield
     except duckdb.Error as error:
         raise QueryError(one_line(error)) from error
+    except (pa.ArrowException, OSError) as error:
+        raise QueryError(" ".join(str(error).split())) from error
+    except RuntimeError as error:
+        if str(error) != _INTERRUPTED:
+            raise
+        raise KeyboardInterrupt from error
 
 
 def _distinct(names: list[str]) -> list[str]:

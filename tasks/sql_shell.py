@@ -55,6 +55,8 @@ def _obey(command: str, complain: Callable[[str], None], console: Console) -> No
         complain(f"{command} is none of .tables and .quit; a query ends with a semicolon")
         return
     shown = Table.grid(padding=(0, 2))
-    for what in (*datasets().values(), *views()):
-        shown.add_row(what.name, what.description)
+    for dataset in datasets().values():
+        shown.add_row(dataset.name, dataset.description)
+    for view in views():
+        shown.add_row(view.name, view.description)
     console.print(shown, highlight=False)

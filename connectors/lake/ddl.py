@@ -31,8 +31,8 @@ def script(engine: Engine, results_url: str | None) -> str:
     head = [f"-- The results of soundcheck in {name}: schema version {SCHEMA_VERSION}, made by `soundcheck sql --emit {name}`."]
     if results_url is None:
         head.append(f"-- Put the address of the results in place of {PLACEHOLDER}, or make this with --results.")
-    seen = {what.name for what in (*_datasets(dialect), *_views(dialect))}
-    if hidden := [what.name for what in (*datasets().values(), *views()) if what.name not in seen]:
+    seen = {dataset.name for dataset in _datasets(dialect)} | {view.name for view in _views(dialect)}
+    if hidden := [each for each in (*datasets(), *(view.name for view in views())) if each not in seen]:
         head.append(
             f"-- Not here: {', '.join(hidden)}. They need files below {RUNS_FOLDER}, and {name} hides names with an underscore first."
         )
