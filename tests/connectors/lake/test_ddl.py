@@ -10,6 +10,7 @@ from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.optimizer.qualify import qualify
 
+from connectors.lake import ddl
 from connectors.lake.columns import ColumnType
 from connectors.lake.ddl import PLACEHOLDER, root_of, script
 from connectors.lake.dialects import Engine
@@ -17,7 +18,7 @@ from connectors.lake.packages import write_package, write_rows
 from connectors.lake.query import connect
 from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore, S3Store
-from connectors.lake.views import DAY_OF_PLAIN, views
+from connectors.lake.views import DAY_OF_PLAIN, View, views
 from connectors.s3 import S3Uri
 from moderation.errors import ConfigurationError
 
@@ -129,6 +130,15 @@ def test_what_lies_below_an_underscore_is_left_out_and_named(engine):
     assert "_runs" not in text.replace(line, "")
 
 
+def test_so_is_what_reads_it_through_another_view(monkeypatch):
+    over_plan = View("planned", "SELECT * FROM plan", "", "")
+    over_view = View("streamed", "SELECT * FROM failures JOIN planned ON true", "", "")
+    monkeypatch.setattr(ddl, "views", lambda *_: [over_plan, over_view, View("seen", "SELECT * FROM attempts", "", "")])
+    text = script(Engine.TRINO, URL)
+    assert re.findall(r"VIEW (\w+)", text) == ["seen"]
+    assert "planned, streamed" in text
+
+
 @pytest.mark.parametrize("engine", Engine)
 def test_without_results_it_says_what_to_put_in(engine):
     text = script(engine, None)
@@ -185,7 +195,7 @@ def test_duckdb_run_for_real_shows_what_a_connection_of_ours_shows(full_lake):
 
 def test_the_day_is_that_of_utc_whatever_the_zone_of_the_session(full_lake):
     with duckdb.connect() as theirs, connect(full_lake.url) as ours:
-        theirs.execute("SET TimeZone = 'Pacific/Auckland'")
+        theirs.execute("SET TimeZone = 'Pacific/Honolulu'")  # where it is the evening before
         theirs.execute(script(Engine.DUCKDB, full_lake.url))
         for query in ("FROM spend_daily ORDER BY ALL", "FROM failures_by_cause ORDER BY ALL"):
             assert theirs.execute(query).fetchall() == ours.execute(query).fetchall() != []
