@@ -1,9 +1,6 @@
 import csv
 import io
 import json
-import os
-import signal
-import threading
 from datetime import UTC, date, datetime
 
 import pyarrow as pa
@@ -181,23 +178,6 @@ def test_what_cannot_be_answered_is_told_in_one_line(lake, query, says):
 def test_an_error_while_rows_are_read_is_told_the_same_way(lake):
     with pytest.raises(QueryError, match="boom"):
         as_json(ask(lake, "SELECT CASE WHEN i = 5 THEN error('boom') ELSE i END FROM range(10) AS t(i)"))
-
-
-def test_ctrl_c_ends_a_query_that_runs(lake):
-    begun = threading.Event()
-
-    def interrupt():
-        begun.wait()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    waiting = threading.Thread(target=interrupt)
-    waiting.start()
-    lake.create_function("begin", lambda n: (begun.set(), n)[1], ["BIGINT"], "BIGINT")
-    endless = "SELECT count(*) FROM range(100000000) AS a(i), (SELECT begin(j) AS j FROM range(100000) AS b(j)) WHERE (i * j) % 7 = 3"
-    with pytest.raises(KeyboardInterrupt):
-        ask(lake, endless)
-    waiting.join()
-    assert as_json(ask(lake, "SELECT 1 AS n")) == [{"n": 1}]
 
 
 def test_without_results_there_is_nothing_to_ask_about(tmp_path):
