@@ -98,7 +98,9 @@ def _write_database(file: Path, url: str) -> None:
 
     find_results(url)
     write_database(file, url)
-    stdout.print(f"{file} has {len(datasets())} tables and {len(views())} views over {url}, and no rows of its own.", highlight=False)
+    stdout.print(
+        f"{file} has {len(datasets())} tables and {len(views())} views over {url}, and no rows of its own.", highlight=False, soft_wrap=True
+    )
 
 
 def _answer(query: str | None, url: str, *, csv: bool, json: bool, parquet: Path | None) -> None:
@@ -116,7 +118,7 @@ def _answer(query: str | None, url: str, *, csv: bool, json: bool, parquet: Path
         if query is None:
             _converse(lake, show)
         elif parquet:
-            stdout.print(f"{parquet} has {save_parquet(lake, query, parquet):,} rows.", highlight=False)
+            stdout.print(f"{parquet} has {save_parquet(lake, query, parquet):,} rows.", highlight=False, soft_wrap=True)
         else:
             show(ask(lake, query))
 
