@@ -15,6 +15,7 @@ from flows.ledger_cli import ledger, pause, resume, status
 from flows.quarantine_cli import quarantine
 from flows.scan_cli import plan, scan
 from flows.serve_options import FAULTS_HELP, ServeOptions
+from flows.sql_cli import sql
 from moderation.errors import SoundcheckError
 from moderation.outcomes import ExitCode
 
@@ -106,51 +107,6 @@ def serve(options: Annotated[ServeOptions, Parameter(name="*")], *, json: Json =
 
 
 @app.command
-def sql(
-    query: str,
-    *,
-    results: str | None = None,
-    csv: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
-) -> int:
-    """Ask the results in SQL (DuckDB): datasets are tables, and docs/data-dictionary.md has their columns and views.
-
-    Examples:
-
-        soundcheck sql --results out "select key, primary_label, music_pct from music_latest order by music_pct desc"
-
-        soundcheck sql --results out --csv "from failures"
-
-    Parameters
-    ----------
-    query
-        One SELECT (or FROM, WITH, DESCRIBE, SUMMARIZE).
-    results
-        A folder, or s3://bucket/prefix.
-    csv
-        CSV on standard output.
-    json
-        A JSON list of objects on standard output.
-    """
-    from connectors.s3 import S3Settings, s3_client  # noqa: PLC0415
-    from flows.console import stdout  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
-    from flows.wiring import results_of  # noqa: PLC0415
-    from tasks.query import ask, open_results, render_table, to_csv, to_json  # noqa: PLC0415
-
-    url = results_of(load_settings(results=results))
-    with open_results(url, s3_client(S3Settings()) if "://" in url else None) as lake:
-        answer = ask(lake, query)
-        if json:
-            to_json(answer, sys.stdout)
-        elif csv:
-            to_csv(answer, sys.stdout)
-        else:
-            render_table(answer, stdout)
-    return ExitCode.OK
-
-
-@app.command
 def doctor(
     source: str | None = None, *, org: str | None = None, results: str | None = None, velma_url: str | None = None, json: Json = False
 ) -> int:
@@ -198,6 +154,7 @@ app.command(pause)
 app.command(resume)
 app.command(ledger)
 app.command(quarantine)
+app.command(sql)
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
-"""Questions to the results in SQL, and their answers as a table, CSV or JSON: what `soundcheck sql` does."""
+"""Questions to the results in SQL, and their answers as a table, CSV, JSON or Parquet: what `soundcheck sql` does."""
 
 import csv
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from connectors.durable import replacing
 from connectors.lake.query import QueryError, connect, one_line
 from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore, open_store
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 TABLE_ROWS = 1000
 """Rows that a table on a terminal shows at most."""
 _FETCHED_ROWS = 10_000
+_BATCH_ROWS = 128 * 1024
+_INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of a KeyboardInterrupt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +46,17 @@ class Answer:
 
 def open_results(results_url: str, s3: "S3Client | None" = None) -> duckdb.DuckDBPyConnection:
     """A connection as of `connectors.lake.query.connect`. Raises ConfigurationError where there is nothing to ask about."""
+    find_results(results_url, s3)
+    return connect(results_url, s3)
+
+
+def find_results(results_url: str, s3: "S3Client | None" = None) -> None:
+    """Raise ConfigurationError where there is nothing to ask about."""
     store = open_store(results_url, s3)
     if isinstance(store, FolderStore) and not Path(store.url).is_dir():
         raise ConfigurationError(f"There is no results folder {store.url}: check --results, or run a scan first.")
     if not any(True for dataset in datasets() for _ in store.list(f"{dataset}/")):
         raise ConfigurationError(f"There are no results in {store.url} yet: run a scan first.")
-    return connect(results_url, s3)
 
 
 def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
@@ -53,14 +65,26 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
     Only SELECT (and what DuckDB makes one of: FROM, WITH, DESCRIBE, SHOW, SUMMARIZE) is run: COPY, also inside EXPLAIN ANALYZE, would
     write into the results.
     """
-    try:
-        statements = connection.extract_statements(sql)
-        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-            raise QueryError("The query must be a single SELECT: results are only read.")
-        cursor = connection.execute(statements[0])
-    except duckdb.Error as error:
-        raise QueryError(one_line(error)) from error
+    with _explained():
+        cursor = connection.execute(_select(connection, sql))
     return Answer(_distinct([column[0] for column in cursor.description or ()]), _rows(cursor))
+
+
+def save_parquet(connection: duckdb.DuckDBPyConnection, sql: str, file: Path) -> int:
+    """Run one SELECT as `ask` does, write the answer as a Parquet file in place of an earlier one, and return how many rows it has.
+
+    Raises QueryError also for a type that Parquet does not have (intervals), and ResultsNotWritable; then the earlier file stays.
+    """
+    rows = 0
+    with _explained():
+        reader = connection.sql(_select(connection, sql)).to_arrow_reader(_BATCH_ROWS)
+        names = _distinct(reader.schema.names)
+        schema = pa.schema([column.with_name(name) for name, column in zip(names, reader.schema, strict=True)])
+        with replacing(file) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
+            for batch in reader:
+                writer.write_batch(batch.rename_columns(names))
+                rows += batch.num_rows
+    return rows
 
 
 def render_table(answer: Answer, console: Console) -> None:
@@ -97,12 +121,32 @@ def to_json(answer: Answer, out: TextIO) -> None:
     out.write("\n]\n")
 
 
+def _select(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """The query itself, as text: as a statement it would be deaf to Ctrl-C."""
+    if [statement.type for statement in connection.extract_statements(sql)] != [duckdb.StatementType.SELECT]:
+        raise QueryError("The query must be a single SELECT: results are only read.")
+    return sql
+
+
 def _rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-    try:
+    with _explained():
         while rows := cursor.fetchmany(_FETCHED_ROWS):
             yield from rows
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what is wrong with a query into QueryError in one line; what a disk says has become ResultsNotWritable before."""
+    try:
+        yield
     except duckdb.Error as error:
         raise QueryError(one_line(error)) from error
+    except (pa.ArrowException, OSError) as error:
+        raise QueryError(" ".join(str(error).split())) from error
+    except RuntimeError as error:
+        if str(error) != _INTERRUPTED:
+            raise
+        raise KeyboardInterrupt from error
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -36,7 +36,7 @@ class Dataset:
     """One kind of row in the lake.
 
     partitioned ones lie under `<name>/scan_date=YYYY-MM-DD/`, the others as `_runs/<run_id>/<stem>.parquet`, hidden from query
-    engines by the underscore. Rows of a package are sorted by `sorted_by`.
+    engines by the underscore. Rows of a package are sorted by `sorted_by`. The example is a query that shows its use.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Dataset:
     sorted_by: tuple[str, ...] = ()
     partitioned: bool = True
     stem: str = ""
+    example: str = ""
 
     def arrow_schema(self) -> pa.Schema:
         """The Arrow schema of the dataset's files, in column order; scan_date is not in it."""

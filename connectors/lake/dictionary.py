@@ -12,7 +12,7 @@ from connectors.lake.schemas import (
     SCHEMA_VERSION,
     datasets,
 )
-from connectors.lake.views import descriptions
+from connectors.lake.views import views
 
 _HEAD = f"""# Data dictionary
 
@@ -26,10 +26,11 @@ Every file carries the metadata `{METADATA_DATASET}`, `{METADATA_SCHEMA_VERSION}
 
 
 def data_dictionary() -> str:
-    """The page: every dataset with its columns, every view with what it is."""
+    """The page: every dataset with its columns, every view with what it is, a query over each."""
     sections = "\n".join(_section(dataset) for dataset in datasets().values())
-    views = "\n".join(f"| `{name}` | {description} |" for name, description in descriptions().items())
-    return f"{_HEAD}\n{sections}\n## Views\n\n| view | what it is |\n|---|---|\n{views}\n"
+    rows = "\n".join(f"| `{view.name}` | {view.description} |" for view in views())
+    examples = "\n\n".join(_example(view.example) for view in views())
+    return f"{_HEAD}\n{sections}\n## Views\n\n| view | what it is |\n|---|---|\n{rows}\n\nA query over each:\n\n{examples}\n"
 
 
 def _section(dataset: Dataset) -> str:
@@ -37,7 +38,11 @@ def _section(dataset: Dataset) -> str:
     by = f", in the order of {', '.join(dataset.sorted_by)}" if dataset.sorted_by else ""
     rows = "\n".join(_row(column) for column in dataset.columns)
     head = "| column | type | null | unit or values | what it is |\n|---|---|---|---|---|"
-    return f"## {dataset.name}\n\n{dataset.description} Files: `{place}`{by}.\n\n{head}\n{rows}\n"
+    return f"## {dataset.name}\n\n{dataset.description} Files: `{place}`{by}.\n\n{head}\n{rows}\n\n{_example(dataset.example)}\n"
+
+
+def _example(query: str) -> str:
+    return f"```sql\n{query}\n```"
 
 
 def _row(column: Column) -> str:

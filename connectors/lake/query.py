@@ -3,9 +3,7 @@
 The engine reads the lake and nothing else: no other file, no network, no extension, no variable of this process.
 """
 
-import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -19,20 +17,21 @@ from connectors.lake.columns import Dataset
 from connectors.lake.packages import RUNS_FOLDER, publishing_order
 from connectors.lake.schemas import ENDPOINT_DATASETS, PARTITION, datasets
 from connectors.lake.store import FolderStore, ResultStore, S3Store, open_store
-from connectors.lake.views import views_sql
+from connectors.lake.tables import RUN_ID, duckdb_query, duckdb_types, literal
+from connectors.lake.views import views
 from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
+CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "python_enable_replacements": "false",
 }
-_GLOB_CHARACTERS = re.compile(r"[*?\[\\]")
+"""What every DuckDB of ours is opened with: it fetches nothing, and takes nothing from this process."""
 
 
 class QueryError(ConfigurationError):
@@ -57,14 +56,14 @@ def connect_to_nothing() -> duckdb.DuckDBPyConnection:
 
 
 def _connected(store: ResultStore | None, only: Collection[str] | None) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(":memory:", config=_CONFIGURATION)
+    connection = duckdb.connect(":memory:", config=CONFIGURATION)
     try:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")  # it would write into what a command prints
         _shut_in(connection, store)
-        # views look through to the files as soon as they are made, each anew: so they are made over tables without any
-        connection.execute("; ".join(_table_sql(dataset) for dataset in datasets().values()))
-        connection.execute(views_sql())
+        # views look through to the files as soon as they are made, each anew: so they are made over empty tables
+        connection.execute("; ".join(f"CREATE TABLE {dataset.name} ({_columns(dataset)})" for dataset in datasets().values()))
+        connection.execute("; ".join(f"CREATE VIEW {view.name} AS {view.query}" for view in views()))
         for dataset in _listing_order():
             if store is not None and (only is None or dataset.name in only):
                 _add_files(connection, store, dataset)
@@ -149,7 +148,7 @@ def _shut_in(connection: duckdb.DuckDBPyConnection, store: ResultStore | None) -
     """Leave DuckDB the results folder alone, and its settings unchangeable."""
     if isinstance(store, FolderStore):
         # a pattern is held against this list as it is written, a file by its name
-        allowed = sorted({f"{store.root}/", f"{_literal(store.root)}/"})
+        allowed = sorted({f"{store.root}/", f"{literal(str(store.root))}/"})
         connection.execute("SET allowed_directories = ?", [allowed])
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
@@ -161,20 +160,19 @@ def _listing_order() -> tuple[Dataset, ...]:
     return (*(dataset for dataset in datasets().values() if dataset not in published), *reversed(published))
 
 
-def _table_sql(dataset: Dataset, *rows: str) -> str:
-    """The statement that makes a table of these queries, by the names of their columns; without one it is empty."""
-    empty = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in _sql_columns(dataset).items())
-    # the empty rows name the columns that no file has yet
-    return f"CREATE OR REPLACE VIEW {dataset.name} AS {' UNION ALL BY NAME '.join([f'SELECT {empty} WHERE false', *rows])}"
+def _columns(dataset: Dataset) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in duckdb_types(dataset).items())
 
 
 def _add_files(connection: duckdb.DuckDBPyConnection, store: ResultStore, dataset: Dataset) -> None:
+    """Put the files of a dataset, if there are any, in place of its empty table."""
     names = _files(store, dataset)
-    if isinstance(store, S3Store) and names:
-        connection.execute(f"DROP VIEW {dataset.name}")
+    if names:
+        connection.execute(f"DROP TABLE {dataset.name}")
+    if names and isinstance(store, S3Store):
         connection.register(dataset.name, _s3_dataset(store, dataset, names))
-    elif isinstance(store, FolderStore) and names:
-        connection.execute(_table_sql(dataset, _folder_query(store, dataset)))
+    elif names and isinstance(store, FolderStore):
+        connection.execute(f"CREATE VIEW {dataset.name} AS {duckdb_query(dataset, str(store.root))}")
 
 
 def _files(store: ResultStore, dataset: Dataset) -> list[str]:
@@ -183,33 +181,9 @@ def _files(store: ResultStore, dataset: Dataset) -> list[str]:
     return [name for name in store.list(f"{RUNS_FOLDER}/") if name.endswith(f"/{dataset.stem}.parquet")]
 
 
-def _sql_columns(dataset: Dataset) -> dict[str, str]:
-    place = {PARTITION: "DATE"} if dataset.partitioned else {"run_id": "VARCHAR"}
-    return {column.name: column.type.sql for column in dataset.columns} | place
-
-
-def _folder_query(store: FolderStore, dataset: Dataset) -> str:
-    """DuckDB's own reader over the folder, with the columns that we know of those that its files have."""
-    root = _literal(store.root).replace("'", "''")
-    if dataset.partitioned:
-        columns = "*"
-        files = f"'{root}/{dataset.name}/*/*.parquet', hive_partitioning = true, hive_types = {{'{PARTITION}': DATE}}"
-    else:
-        columns = "*, parse_path(filename)[-2] AS run_id"
-        files = f"'{root}/{RUNS_FOLDER}/*/{dataset.stem}.parquet', hive_partitioning = false, filename = true"
-    known = ", ".join(f"'{name}'" for name in _sql_columns(dataset))
-    rows = f"SELECT {columns} FROM read_parquet({files}, union_by_name = true)"  # noqa: S608 - names of ours, and the folder is quoted
-    return f"SELECT COLUMNS(lambda name: name IN ({known})) FROM ({rows})"  # noqa: S608 - as above
-
-
-def _literal(folder: Path) -> str:
-    """The folder as a pattern that matches nothing else."""
-    return _GLOB_CHARACTERS.sub(lambda found: f"[{found[0]}]", str(folder))
-
-
 def _s3_dataset(store: S3Store, dataset: Dataset, names: Sequence[str]) -> pads.Dataset:
     """The objects as an Arrow dataset, which takes DuckDB's columns and filters: DuckDB's own S3 reader is a download away."""
-    place = pa.schema([pa.field(PARTITION, pa.date32()) if dataset.partitioned else pa.field("run_id", pa.string())])
+    place = pa.schema([pa.field(PARTITION, pa.date32()) if dataset.partitioned else pa.field(RUN_ID, pa.string())])
     folder = dataset.name if dataset.partitioned else RUNS_FOLDER
     return pads.dataset(
         [f"{store.bucket}/{store.root}/{name}" for name in names],

@@ -84,12 +84,15 @@ class EndpointDatasets(NamedTuple):
 def items_dataset(name: str, description: str, item: str, *measures: Column) -> Dataset:
     """A dataset of items; `item` is what one is called, measures are its columns besides identity, place and time."""
     ordinal = count(f"{item}_index", f"The {item}'s place in the order received, from 0.", "ordinal")
-    return Dataset(name, description, (_OBJECT_ID, _SESSION_ID, ordinal, *_SPAN, *measures), ("object_id", "session_id", ordinal.name))
+    columns = (_OBJECT_ID, _SESSION_ID, ordinal, *_SPAN, *measures)
+    example = f"SELECT object_id, count(*) AS {item}s FROM {name} WHERE scan_date = DATE '2026-03-01' GROUP BY object_id"  # noqa: S608 - names of ours
+    return Dataset(name, description, columns, ("object_id", "session_id", ordinal.name), example=example)
 
 
 def summaries_dataset(name: str, description: str, *figures: Column) -> Dataset:
     """A dataset of summaries; figures are its columns besides those that every summary has."""
-    return Dataset(name, description, (*_SUMMARY_HEAD, *figures), ("object_id", "session_id"))
+    example = f"SELECT key, duration_ms, quality_flags FROM {name} WHERE scan_date >= DATE '2026-03-01' AND org = 'acme'"  # noqa: S608 - as above
+    return Dataset(name, description, (*_SUMMARY_HEAD, *figures), ("object_id", "session_id"), example=example)
 
 
 _MUSIC_FRAMES = items_dataset(
@@ -163,6 +166,7 @@ SEGMENTS = Dataset(
         text("rule_version", "By which rules the segments were made."),
     ),
     ("object_id", "session_id", "segment_index"),
+    example="SELECT object_id, start_time_ms, end_time_ms FROM segments WHERE kind = 'music' AND end_time_ms - start_time_ms > 60000",
 )
 _ATTEMPTS = Dataset(
     "attempts",
@@ -188,6 +192,7 @@ _ATTEMPTS = Dataset(
         count("items_received", "Items received before it ended."),
     ),
     ("object_id", "session_id"),
+    example="SELECT endpoint, outcome, count(*) AS sessions FROM attempts WHERE scan_date = DATE '2026-03-01' GROUP BY endpoint, outcome",
 )
 _QUARANTINE = Dataset(
     "quarantine",
@@ -205,6 +210,7 @@ _QUARANTINE = Dataset(
         instant("happened_at", "When."),
     ),
     ("object_id", "endpoint", "params_hash", "happened_at"),
+    example="SELECT happened_at, event, reason, detail FROM quarantine WHERE key = 'songs/one.mp3' ORDER BY happened_at",
 )
 _RUNS = Dataset(
     "runs",
@@ -234,6 +240,7 @@ _RUNS = Dataset(
         ms("audio_ms_saved", "Not streamed thanks to the cascade."),
     ),
     ("run_id",),
+    example="SELECT run_id, state, started_at, finished_at FROM runs WHERE org = 'acme' ORDER BY run_id",
 )
 _MANIFESTS = Dataset(
     "manifests",
@@ -248,6 +255,7 @@ _MANIFESTS = Dataset(
     ),
     partitioned=False,
     stem="manifest",
+    example="SELECT run_id, count(*) AS objects, sum(size_bytes) AS total_bytes FROM manifests GROUP BY run_id",
 )
 _PLAN = Dataset(
     "plan",
@@ -268,6 +276,7 @@ _PLAN = Dataset(
     ),
     partitioned=False,
     stem="plan",
+    example="SELECT endpoint, decision, reason, count(*) AS objects FROM plan GROUP BY endpoint, decision, reason",
 )
 
 

@@ -1,59 +1,105 @@
--- The views of the result lake besides those of endpoint_views.sql, for DuckDB; $every_summary is what each endpoint's summaries cost,
--- $every_result what they are results of, $every_newest the newest sessions; $endpoint_outcomes and $endpoint_joins are two columns and a join for each endpoint.
--- The line above each view goes into docs/data-dictionary.md.
+-- The views of the result lake besides those of endpoint_views.sql, in SQL that DuckDB, Athena and Trino all take; $every_summary is what each
+-- endpoint's summaries cost, $every_result what they are results of, $every_newest the newest sessions; $endpoint_outcomes and $endpoint_joins
+-- are two columns and a join for each endpoint, $runs_columns and $manifests_columns the columns of a table, $start_day the UTC day of started_at.
+-- The lines above each view go into docs/data-dictionary.md.
 
 -- The attempts that failed or were refused, whatever became of their objects later.
+-- Example: SELECT started_at, cause, http_status, close_code, error_text FROM failures ORDER BY started_at DESC LIMIT 20
 CREATE VIEW failures AS
 SELECT * FROM attempts WHERE outcome IN ('failed', 'refused');
 
+-- The failures of each UTC day on which their sessions began, by what the error is a fault of and its cause, with the audio that they had sent.
+-- Example: SELECT cause, sum(sessions) AS sessions FROM failures_by_cause WHERE endpoint = 'music' GROUP BY cause ORDER BY sessions DESC
+CREATE VIEW failures_by_cause AS
+SELECT day, org, endpoint, scope, cause, count(*) AS sessions, CAST(sum(audio_sent_ms) AS BIGINT) AS audio_sent_ms
+FROM (
+    SELECT $start_day AS day, org, endpoint, scope, cause, audio_sent_ms FROM failures
+) AS failed
+GROUP BY day, org, endpoint, scope, cause;
+
+-- How fast each run was at each endpoint: the sessions with a result, hours of their audio in an hour from the first one's start to the last one's end (null where that took no time), and the mean seconds of one.
+-- Example: SELECT run_id, endpoint, audio_hours_per_hour FROM throughput ORDER BY run_id DESC LIMIT 10
+CREATE VIEW throughput AS
+WITH spans AS (
+    SELECT
+        run_id, org, endpoint,
+        count(*) AS sessions,
+        CAST(sum(audio_sent_ms) AS BIGINT) AS audio_sent_ms,
+        date_diff('millisecond', min(started_at), max(finished_at)) AS wall_ms,
+        avg(date_diff('millisecond', started_at, finished_at)) AS mean_session_ms
+    FROM attempts
+    WHERE outcome = 'done'
+    GROUP BY run_id, org, endpoint
+)
+SELECT
+    run_id, org, endpoint, sessions, audio_sent_ms, wall_ms,
+    CAST(audio_sent_ms AS DOUBLE) / nullif(wall_ms, 0) AS audio_hours_per_hour,
+    mean_session_ms / 1000 AS mean_session_seconds
+FROM spans;
+
 -- The segments of the newest result of each object version at each endpoint.
+-- Example: SELECT kind, sum(end_time_ms - start_time_ms) / 3.6e6 AS hours FROM segments_latest GROUP BY kind
 CREATE VIEW segments_latest AS
 SELECT segments.*
 FROM ($every_newest) AS newest
 JOIN segments ON segments.object_id = newest.object_id AND segments.session_id = newest.session_id;
 
 -- What each day cost, by the UTC day on which the sessions began: settled_ms for results, possible_ms sent without one.
+-- Example: SELECT day, sum(settled_ms) / 3.6e6 AS hours, sum(possible_ms) / 3.6e6 AS possible_hours FROM spend_daily GROUP BY day ORDER BY day
 CREATE VIEW spend_daily AS
 WITH summaries AS (
     $every_summary
 ),
 spent AS (
-    SELECT CAST(started_at AS DATE) AS day, org, endpoint, greatest(coalesce(duration_ms, 0), covered_ms) AS settled_ms, 0 AS possible_ms
+    SELECT $start_day AS day, org, endpoint, greatest(coalesce(duration_ms, 0), covered_ms) AS settled_ms, 0 AS possible_ms
     FROM summaries
     UNION ALL
-    SELECT CAST(started_at AS DATE), org, endpoint, 0, audio_sent_ms FROM attempts WHERE outcome <> 'done'
+    SELECT $start_day, org, endpoint, 0, audio_sent_ms FROM attempts WHERE outcome <> 'done'
 )
 SELECT day, org, endpoint, CAST(sum(settled_ms) AS BIGINT) AS settled_ms, CAST(sum(possible_ms) AS BIGINT) AS possible_ms
 FROM spent
 GROUP BY day, org, endpoint;
 
 -- The objects that need a person, for each endpoint and set of parameters: quarantined and not released since.
+-- Example: SELECT endpoint, reason, count(*) AS objects FROM quarantined_now GROUP BY endpoint, reason
 CREATE VIEW quarantined_now AS
 SELECT object_id, endpoint, params_hash, reason, detail, org, bucket, key, version_id, etag, run_id, happened_at
-FROM quarantine
-QUALIFY event = 'quarantined'
-    AND row_number() OVER (PARTITION BY object_id, endpoint, params_hash ORDER BY happened_at DESC, event) = 1;
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY object_id, endpoint, params_hash ORDER BY happened_at DESC, event) AS recency
+    FROM quarantine
+) AS ranked
+WHERE recency = 1 AND event = 'quarantined';
 
 -- The objects with a music result and neither a result nor a quarantine of the AI-music endpoint, but for those that the cascade of the newest run which planned them left out: what passes its threshold. Where no run had a cascade: all, so filter by music_pct.
+-- Example: SELECT count(*) AS objects, sum(duration_ms) / 3.6e6 AS hours FROM cascade_backlog WHERE music_pct >= 10
 CREATE VIEW cascade_backlog AS
 WITH left_out AS (
     SELECT object_id, params_hash
-    FROM plan
-    WHERE endpoint = 'ai_music' AND run_id IN (SELECT run_id FROM runs)
-    QUALIFY row_number() OVER (PARTITION BY object_id, params_hash ORDER BY run_id DESC) = 1 AND reason IS NOT DISTINCT FROM 'second_stage'
+    FROM (
+        SELECT object_id, params_hash, reason, row_number() OVER (PARTITION BY object_id, params_hash ORDER BY run_id DESC) AS recency
+        FROM plan
+        WHERE endpoint = 'ai_music' AND run_id IN (SELECT run_id FROM runs)
+    ) AS ranked
+    WHERE recency = 1 AND reason = 'second_stage'
 )
 SELECT object_id, object_key_id, org, bucket, key, version_id, etag, duration_ms, music_pct, primary_label, finished_at
 FROM music_latest AS music
-WHERE NOT EXISTS (FROM ai_music_summaries AS ai_music WHERE ai_music.object_id = music.object_id)
-    AND NOT EXISTS (FROM quarantined_now AS held WHERE held.object_id = music.object_id AND held.endpoint = 'ai_music')
-    AND NOT EXISTS (FROM left_out WHERE left_out.object_id = music.object_id AND left_out.params_hash = music.params_hash);
+WHERE NOT EXISTS (SELECT 1 FROM ai_music_summaries AS ai_music WHERE ai_music.object_id = music.object_id)
+    AND NOT EXISTS (SELECT 1 FROM quarantined_now AS held WHERE held.object_id = music.object_id AND held.endpoint = 'ai_music')
+    AND NOT EXISTS (SELECT 1 FROM left_out WHERE left_out.object_id = music.object_id AND left_out.params_hash = music.params_hash);
 
 -- Each run once: as it ended, or as it began where it has not ended.
+-- Example: SELECT run_id, flow, source, state, exit_code, done, pending FROM runs_latest ORDER BY run_id DESC LIMIT 10
 CREATE VIEW runs_latest AS
-SELECT * FROM runs
-QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY finished_at DESC NULLS LAST) = 1;
+SELECT $runs_columns
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY run_id ORDER BY finished_at DESC NULLS LAST) AS recency
+    FROM runs
+) AS ranked
+WHERE recency = 1;
 
 -- What has become by now of each object and endpoint that a run planned: done also where another run has done it; pending is for a later run.
+-- Example: SELECT run_id, endpoint, outcome, count(*) AS objects FROM outcomes GROUP BY run_id, endpoint, outcome ORDER BY run_id DESC
 CREATE VIEW outcomes AS
 WITH results AS (
     $every_result
@@ -84,6 +130,7 @@ SELECT
 FROM known;
 
 -- The objects in the newest manifest of each organisation and source, a manifest being there only when it is complete, with their outcomes as in the view outcomes: null where that run did not plan the endpoint and nobody has done it.
+-- Example: SELECT music_outcome, ai_music_outcome, count(*) AS objects FROM catalogue_latest GROUP BY music_outcome, ai_music_outcome
 CREATE VIEW catalogue_latest AS
 WITH listings AS (
     SELECT max(run_id) AS run_id
@@ -92,12 +139,16 @@ WITH listings AS (
     GROUP BY org, source
 ),
 listed AS (
-    SELECT * FROM manifests
-    WHERE run_id IN (FROM listings)
-    QUALIFY row_number() OVER (PARTITION BY object_key_id ORDER BY run_id DESC, last_modified DESC) = 1
+    SELECT $manifests_columns
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY object_key_id ORDER BY run_id DESC, last_modified DESC) AS recency
+        FROM manifests
+        WHERE run_id IN (SELECT run_id FROM listings)
+    ) AS ranked
+    WHERE recency = 1
 ),
 known AS (
-    SELECT * FROM outcomes WHERE run_id IN (FROM listings)
+    SELECT * FROM outcomes WHERE run_id IN (SELECT run_id FROM listings)
 )
 SELECT listed.*, $endpoint_outcomes
 FROM listed $endpoint_joins;

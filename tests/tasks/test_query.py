@@ -3,15 +3,17 @@ import io
 import json
 from datetime import UTC, date, datetime
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from connectors.lake.packages import write_rows
 from connectors.lake.query import QueryError, connect
 from connectors.lake.store import FolderStore
-from moderation.errors import ConfigurationError
+from moderation.errors import ConfigurationError, ResultsNotWritable
 from moderation.outcomes import ExitCode
-from tasks.query import TABLE_ROWS, ask, open_results, render_table, to_csv, to_json
+from tasks.query import TABLE_ROWS, ask, open_results, render_table, save_parquet, to_csv, to_json
 
 VALUES = """
 SELECT 1 AS n, 2::HUGEINT << 70 AS huge, 0.5 AS share, 'nan'::DOUBLE AS nothing, '-inf'::DOUBLE AS endless, NULL AS missing,
@@ -80,6 +82,46 @@ def test_csv_has_a_header_and_leaves_nulls_empty(lake):
         "span": "2:00:00",
         "raw": "ff",
     }
+
+
+def test_parquet_keeps_types_and_rows(lake, tmp_path):
+    file = tmp_path / "new" / "answer.parquet"
+    query = "SELECT i, i / 2 AS half, NULL AS missing, TIMESTAMPTZ '2026-03-01 08:00:00.5+00' AS at, [i] AS i FROM range(300000) AS t(i)"
+    assert save_parquet(lake, query, file) == 300_000
+    table = pq.read_table(file)
+    assert table.column_names == ["i", "half", "missing", "at", "i_5"]
+    assert table.schema.field("at").type == pa.timestamp("us", tz="UTC")
+    assert table.schema.field("i").type == pa.int64()
+    assert table.slice(299_999).to_pylist() == [
+        {"i": 299_999, "half": 149_999.5, "missing": None, "at": datetime(2026, 3, 1, 8, 0, 0, 500_000, tzinfo=UTC), "i_5": [299_999]}
+    ]
+
+
+def test_parquet_of_no_rows_has_the_columns(lake, tmp_path):
+    assert save_parquet(lake, "SELECT key, music_pct FROM music_latest", tmp_path / "none.parquet") == 0
+    assert pq.read_schema(tmp_path / "none.parquet").names == ["key", "music_pct"]
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("SELECT INTERVAL 2 HOURS AS span", "interval"),
+        ("SELECT CASE WHEN i = 5 THEN error('boom') ELSE i END FROM range(10) AS t(i)", "boom"),
+    ],
+)
+def test_an_answer_that_cannot_be_parquet_leaves_the_earlier_file(lake, tmp_path, query, says):
+    file = tmp_path / "answer.parquet"
+    file.write_bytes(b"earlier")
+    with pytest.raises(QueryError, match=says) as caught:
+        save_parquet(lake, query, file)
+    assert "\n" not in str(caught.value)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"earlier"]
+
+
+def test_parquet_that_cannot_be_written_is_told(lake, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultsNotWritable):
+        save_parquet(lake, "SELECT 1", tmp_path / "file" / "answer.parquet")
 
 
 def test_a_table_shows_text_as_it_is(lake):

@@ -26,6 +26,7 @@ VIEWS = {
     "clean_ai_music",
     "clean_music",
     "failures",
+    "failures_by_cause",
     "frames_latest",
     "music_current",
     "music_latest",
@@ -34,6 +35,7 @@ VIEWS = {
     "runs_latest",
     "segments_latest",
     "spend_daily",
+    "throughput",
     "windows_latest",
 }
 
@@ -57,7 +59,7 @@ def ask(store, request):
 
 
 def test_an_empty_lake_has_every_table_and_view_and_no_rows(store, ask):
-    names = {name for (name,) in ask("SELECT view_name FROM duckdb_views() WHERE NOT internal")}
+    names = {name for (name,) in ask("SHOW TABLES")}
     assert names == VIEWS | datasets().keys()
     for name in names:
         assert ask(f"FROM {name}") == []
@@ -151,6 +153,60 @@ def test_failures_are_the_attempts_that_went_wrong(ask, session):
     outcomes = ["done", "failed", "refused", "cancelled"]
     found = ask("SELECT outcome FROM failures ORDER BY 1", [session(number, outcome=outcome) for number, outcome in enumerate(outcomes)])
     assert found == [("failed",), ("refused",)]
+
+
+def attempts_of(store, session, *facts) -> None:
+    """Publish attempts alone, each with facts of its own."""
+    for number, more in enumerate(facts):
+        write_rows(store, "attempts", RUN, DAY, f"a{number}", [{**session(number).attempt, **more}])
+
+
+def test_failures_are_counted_by_day_and_cause(store, ask, session):
+    worse = {"outcome": "failed", "scope": "service", "cause": "internal", "audio_sent_ms": 500}
+    refused = {"outcome": "refused", "scope": "org", "cause": "capacity", "audio_sent_ms": 0}
+    late = datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC)
+    attempts_of(
+        store,
+        session,
+        worse,
+        worse,
+        refused,
+        {},
+        {**worse, "endpoint": "ai_music"},
+        worse | {"started_at": late},
+        worse | {"started_at": late + timedelta(seconds=2)},
+    )
+    assert ask("SELECT * FROM failures_by_cause ORDER BY day, endpoint, cause") == [
+        (DAY, "acme", "ai_music", "service", "internal", 1, 500),
+        (DAY, "acme", "music", "org", "capacity", 1, 0),
+        (DAY, "acme", "music", "service", "internal", 3, 1500),
+        (DAY + timedelta(days=1), "acme", "music", "service", "internal", 1, 500),
+    ]
+
+
+def test_throughput_is_audio_with_a_result_by_the_time_from_first_start_to_last_end(store, ask, session):
+    def ran(start, end, audio_ms, **more):
+        return {
+            "started_at": START + timedelta(seconds=start),
+            "finished_at": START + timedelta(seconds=end),
+            "audio_sent_ms": audio_ms,
+            **more,
+        }
+
+    attempts_of(
+        store,
+        session,
+        ran(0, 10, 600_000),
+        ran(5, 25, 400_000),
+        ran(30, 40, 9_000_000, outcome="failed"),
+        ran(0, 2, 1000, endpoint="ai_music"),
+        ran(7, 7, 1000, run_id="r2"),
+    )
+    assert ask("SELECT * FROM throughput ORDER BY run_id, endpoint") == [
+        (RUN, "acme", "ai_music", 1, 1000, 2000, 0.5, 2.0),
+        (RUN, "acme", "music", 2, 1_000_000, 25_000, 40.0, 15.0),
+        ("r2", "acme", "music", 1, 1000, 0, None, 0.0),
+    ]
 
 
 def test_spend_is_counted_by_the_day_a_session_began(ask, session):
