@@ -9,7 +9,7 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.maintenance import verify_results
+from flows.maintenance import Verification, verify_results
 from flows.mirror import Mirror
 from flows.report import COMPLETED
 from flows.scan import state_of_error
@@ -28,10 +28,14 @@ async def verify_lake(results: str | None = None, since: date | None = None) -> 
         done = await asyncio.to_thread(verify_results, load_settings(results=results), now, since)
     except SoundcheckError as error:
         return state_of_error(error)
+    if done.found.findings:
+        rows = [{"file": name, "what is wrong": what, "what to do": remedy} for name, what, remedy in done.rows()]
+        async with Mirror.open() as mirror:
+            await mirror.tell(acreate_table_artifact(rows, key="verify-findings", description=done.sentence()))
+    return state_of_verification(done)
+
+
+def state_of_verification(done: Verification) -> State[Any]:
+    """The final state of a flow run that has looked through all files."""
     message = f"{done.sentence()} (exit code {int(done.exit_code)})"
-    if not done.found.findings:
-        return Completed(name=COMPLETED, message=message)
-    rows = [{"file": name, "what is wrong": what, "what to do": remedy} for name, what, remedy in done.rows()]
-    async with Mirror.open() as mirror:
-        await mirror.tell(acreate_table_artifact(rows, key="verify-findings", description=done.sentence()))
-    return Failed(name=FOUND, message=message)
+    return Failed(name=FOUND, message=message) if done.found.findings else Completed(name=COMPLETED, message=message)
