@@ -52,7 +52,7 @@ class Verification:
         return f"{found.files:,} files with {found.rows:,} rows in {self.results}: {wrong}{unproven if found.unproven else ''}."
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
-        """The first findings: file, what is wrong, what to do. Names and words of files can be anybody's: what is not printable is escaped."""
+        """The first findings: file, what is wrong, what to do; what is not printable is escaped, since names can be anybody's."""
         for each in self.found.findings[:SHOWN_ROWS]:
             yield _printable(each.name), _printable(each.what), each.problem.remedy
 

@@ -26,7 +26,10 @@ Tell = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class Verified:
-    """What a verification found. unproven counts files that another version of Arrow wrote: all but their filters and indexes is checked."""
+    """What a verification found.
+
+    unproven counts files that another version of Arrow wrote: all of them is checked but their filters and page indexes.
+    """
 
     files: int = 0
     rows: int = 0
@@ -62,7 +65,7 @@ def verify(store: ResultStore, now: datetime, tell: Tell, since: date | None = N
 
 
 def _names(store: ResultStore) -> Iterator[str]:
-    """Every name. Of packages summaries come before what they speak of: one that is published meanwhile shows no summary without its rows."""
+    """Every name; of packages summaries before what they speak of: one that is published meanwhile shows no summary without its rows."""
     packaged = {dataset.name for dataset in publishing_order()}
     for dataset in reversed(publishing_order()):
         yield from store.list(f"{dataset.name}/")

@@ -9,11 +9,13 @@ from connectors.lake.packages import RUNS_FOLDER, publishing_order
 from connectors.lake.schemas import PARTITION, datasets
 
 _RUN = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
-_PARTITIONED = re.compile(rf"(?P<dataset>\w+)/{PARTITION}=(?P<scan_date>\d{{4}}-\d\d-\d\d)/(?P<run_id>{_RUN})-(?P<part>\w+)\.parquet")
-_OF_RUN = re.compile(rf"{RUNS_FOLDER}/(?P<run_id>{_RUN})/(?P<stem>\w+)\.parquet")
-_OWN_OF_RUN = re.compile(rf"{RUNS_FOLDER}/{_RUN}/(chosen\.parquet|listing/(listing\.json|\d+-\d+\.parquet))")
+_PARTITIONED = re.compile(
+    rf"(?P<dataset>\w+)/{PARTITION}=(?P<scan_date>\d{{4}}-\d\d-\d\d)/(?P<run_id>{_RUN})-(?P<part>\w+)\.parquet", re.ASCII
+)
+_OF_RUN = re.compile(rf"{RUNS_FOLDER}/(?P<run_id>{_RUN})/(?P<stem>\w+)\.parquet", re.ASCII)
+_OWN_OF_RUN = re.compile(rf"{RUNS_FOLDER}/{_RUN}/(chosen\.parquet|listing/(listing\.json|\d+-\d+\.parquet))", re.ASCII)
 """What only a run itself reads again: the key list that a predicate has chosen, and a manifest that is being written."""
-_PACKAGE = re.compile(r"p\d{4,}")
+_PACKAGE = re.compile(r"p\d{4,}", re.ASCII)
 _RUN_PARTS = {"runs": {"start", "end"}, "quarantine": {"plan", "release"}}
 """The files that a run writes besides its packages, by dataset."""
 

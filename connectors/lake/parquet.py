@@ -29,8 +29,8 @@ class ParquetSink(AbstractContextManager["ParquetSink"]):
 
     few_valued are the double columns that get a dictionary; objects is the number of distinct object ids, which sizes the bloom
     filter (None: no filter); group_rows is the size of a row group, ROW_GROUP_ROWS where nothing is said; schema_version is that of the
-    dataset's columns. Rows are written in the order given. The same rows give the same bytes, however they are cut into calls. write raises ValueError for rows that do not fit the
-    dataset.
+    dataset's columns. Rows are written in the order given. The same rows give the same bytes, however they are cut into calls. write raises
+    ValueError for rows that do not fit the dataset.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""What the rows of a package say of its sessions, without the items: enough to hold items, segments, attempts and summaries against each other.
+"""What the rows of a package say of its sessions: enough to hold items, segments, attempts and summaries against each other.
 
-One table for each kind of row. Every one has endpoint, session_id and object_id; those of items and segments have a row for each stretch of
+A table for each kind of row. Every one has endpoint, session_id and object_id; those of items and segments have a row for each stretch of
 rows of one session: `first`, its first ordinal; `rows`; `whole`, whether ordinals follow each other and the object is one; `backward`,
 whether a row begins before the one before it ends; `span_ms`, what its rows last together. items_counted is what the service counted.
 """

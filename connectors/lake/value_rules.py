@@ -32,7 +32,8 @@ def misfits(dataset: Dataset, table: pa.Table) -> Iterator[tuple[str, int]]:
                 wrong = pc.and_not(wrong, excused)
             if wrong is not None and (rows := _true(wrong)):
                 yield f"{column.name} is {words}", rows
-    if {"start_time_ms", "end_time_ms"} <= set(table.column_names) and (rows := _true(pc.less(table["end_time_ms"], table["start_time_ms"]))):
+    spans = {"start_time_ms", "end_time_ms"} <= set(table.column_names)
+    if spans and (rows := _true(pc.less(table["end_time_ms"], table["start_time_ms"]))):
         yield "end_time_ms is before start_time_ms", rows
 
 def _wrong(column: Column, values: "pa.ChunkedArray[Any]") -> "tuple[pa.ChunkedArray[Any] | None, str]":
