@@ -16,6 +16,7 @@ class Teller:
         self._told = monotonic()
 
     def __call__(self, done: int, of: int) -> None:
+        """So much of so much is done."""
         if monotonic() - self._told >= TELL_SECONDS:
             self._told = monotonic()
             stderr.print(f"{done} of {of} {self._words}", highlight=False)

@@ -27,8 +27,10 @@ _MORE_FACTS = {"manifests": (schemas.METADATA_SOURCE, schemas.METADATA_WATERMARK
 
 @dataclass(slots=True)
 class Soundness:
-    """What was found in a file. proven says that its bytes were compared, which needs the version of Arrow that wrote it; read, that all
-    of its rows could be."""
+    """What was found in a file: rows is how many were read, read whether that was all of them.
+
+    proven says that its bytes were compared, which takes the version of Arrow that wrote it.
+    """
 
     problems: list[tuple[Problem, str]] = field(default_factory=list)
     rows: int = 0
@@ -57,9 +59,7 @@ def examine(file: BinaryIO, place: Place, look: Callable[[pa.Table], None]) -> S
     return found
 
 
-def _read(
-    file: BinaryIO, parquet: pq.ParquetFile, dataset: Dataset, look: Callable[[pa.Table], None], found: Soundness
-) -> None:
+def _read(file: BinaryIO, parquet: pq.ParquetFile, dataset: Dataset, look: Callable[[pa.Table], None], found: Soundness) -> None:
     """Read all rows, and write them again where that proves something."""
     written = parquet.metadata
     found.proven = written_here(written)

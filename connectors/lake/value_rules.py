@@ -19,6 +19,7 @@ _OPEN = frozenset(endpoint.label_field for endpoint in ENDPOINTS.values())
 
 _FLAGS = "quality_flags"
 
+
 def misfits(dataset: Dataset, table: pa.Table) -> Iterator[tuple[str, int]]:
     """What is wrong with the values of some rows, in a few words, and in how many of them. The table has the dataset's columns.
 
@@ -36,6 +37,7 @@ def misfits(dataset: Dataset, table: pa.Table) -> Iterator[tuple[str, int]]:
     if spans and (rows := _true(pc.less(table["end_time_ms"], table["start_time_ms"]))):
         yield "end_time_ms is before start_time_ms", rows
 
+
 def _wrong(column: Column, values: "pa.ChunkedArray[Any]") -> "tuple[pa.ChunkedArray[Any] | None, str]":
     """Which values are not among those that the column may have, None where it may have any; null is none of them."""
     if column.type is ColumnType.DOUBLE and column.unit in _BOUNDS:
@@ -49,11 +51,13 @@ def _wrong(column: Column, values: "pa.ChunkedArray[Any]") -> "tuple[pa.ChunkedA
         return pc.and_(unknown, pc.is_valid(values)), "none of its words"
     return None, ""
 
+
 def _known_words(column: Column) -> frozenset[str]:
     """The closed list of a column's words, empty where there is none."""
     if column.name == "reason":
         return frozenset(reason.value for reason in Reason)
     return frozenset(column.unit.split(_CHOICE)) if _CHOICE in column.unit and column.name not in _OPEN else frozenset()
+
 
 def _true(mask: "pa.ChunkedArray[Any]") -> int:
     return pc.sum(mask).as_py() or 0

@@ -4,15 +4,17 @@ import json
 
 import pytest
 
+from connectors.lake.findings import Finding, Problem
 from flows import teller
 from flows.cli import app, run
 from flows.maintain import state_of_verification, verify_lake
 from flows.maintenance import Verification
-from connectors.lake.findings import Finding, Problem
 from tasks.verify import Verified
+
 
 def command(*words: str) -> int:
     return app(["verify", *words], exit_on_error=False, result_action="return_value")
+
 
 @pytest.fixture
 async def results(world, make_wav):
@@ -22,12 +24,14 @@ async def results(world, make_wav):
     await world.scan()
     return world.results
 
+
 async def test_what_a_scan_leaves_is_clean(results, capsys):
     assert command("--results", str(results)) == 0
     said = capsys.readouterr().out
     assert "nothing is wrong" in said
     assert command("--results", str(results), "--since", "2199-01-01", "--json") == 0
     assert json.loads(capsys.readouterr().out)["files"] == 0
+
 
 async def test_what_is_wrong_is_said_with_what_to_do(results, capsys, monkeypatch):
     monkeypatch.setattr(teller, "TELL_SECONDS", 0.0)
@@ -49,6 +53,7 @@ async def test_what_is_wrong_is_said_with_what_to_do(results, capsys, monkeypatc
     said = capsys.readouterr().out
     assert "2 things are wrong" in said
     assert "\x1b[31m" not in said
+
 
 def test_results_that_are_not_there_are_an_error(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -214,8 +214,6 @@ def test_a_file_of_another_version_of_arrow_is_read_and_held_against_its_statist
     assert (problem, what) == (Problem.DAMAGED, "its footer has other bounds of session_id than its values")
 
 
-
-
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -155,9 +155,9 @@ def test_a_session_in_two_packages_is_found(sound, package):
     write_package(sound, f"{RUN}-p0002", RUN, DAY, package[:1])
     findings = found(sound)
     assert all(finding.problem is Problem.TWICE for finding in findings)
-    assert {finding.name for finding in findings} == {
-        place(dataset, name) for dataset in ("music_frames", "segments", "attempts", "music_summaries") for name in (PACKAGE, f"{RUN}-p0002")
-    }
+    datasets_of_it = ("music_frames", "segments", "attempts", "music_summaries")
+    both = {place(dataset, name) for dataset in datasets_of_it for name in (PACKAGE, f"{RUN}-p0002")}
+    assert {finding.name for finding in findings} == both
 
 
 def test_a_copy_on_another_day_is_found(sound):
