@@ -4,6 +4,7 @@ Page checksums say nothing of what lies outside of pages: page headers, bloom fi
 by all of which engines pass rows over. But the same rows give the same bytes: whatever was changed anywhere shows as a difference.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import RawIOBase
@@ -21,6 +22,7 @@ from connectors.lake.parquet import sink_like, written_here
 
 _READER_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 """What Arrow raises at bytes that are no Parquet: a damaged footer can break its reader anywhere."""
+_ARROW = re.compile(r"parquet-cpp-arrow version \d+\.\d+\.\d+\S*", re.ASCII)
 _FACTS = (schemas.METADATA_DATASET, schemas.METADATA_SCHEMA_VERSION, schemas.METADATA_RUN_ID, schemas.METADATA_PACKAGE)
 _MORE_FACTS = {"manifests": (schemas.METADATA_SOURCE, schemas.METADATA_WATERMARK)}
 
@@ -49,9 +51,12 @@ def examine(file: BinaryIO, place: Place, look: Callable[[pa.Table], None]) -> S
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
         written, columns = parquet.metadata, parquet.schema_arrow.remove_metadata()
         facts = {name.decode(): value.decode() for name, value in (written.metadata or {}).items()}
+        writer, found.proven = written.created_by or "", written_here(written)
     except _READER_ERRORS as error:
         found.add(Problem.DAMAGED, f"it cannot be opened: {_one_line(error)}")
         return found
+    if not _ARROW.fullmatch(writer):
+        found.add(Problem.DAMAGED, f"it says that {writer!r} wrote it")
     for problem, what in [*_wrong_columns(place.dataset, columns), *_wrong_facts(place, facts)]:
         found.add(problem, what)
     if not found.problems:
@@ -62,7 +67,6 @@ def examine(file: BinaryIO, place: Place, look: Callable[[pa.Table], None]) -> S
 def _read(file: BinaryIO, parquet: pq.ParquetFile, dataset: Dataset, look: Callable[[pa.Table], None], found: Soundness) -> None:
     """Read all rows, and write them again where that proves something."""
     written = parquet.metadata
-    found.proven = written_here(written)
     twin = _Twin(file)
     try:
         again = sink_like(twin, dataset, written) if found.proven else None  # type: ignore[arg-type]  # all that Arrow asks for
