@@ -5,9 +5,9 @@ by all of which engines pass rows over. But the same rows give the same bytes: w
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from io import RawIOBase
+from io import SEEK_END, RawIOBase
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -24,6 +24,8 @@ _READER_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryE
 """What Arrow raises at bytes that are no Parquet: a damaged footer can break its reader anywhere."""
 _ARROW = re.compile(r"parquet-cpp-arrow version \d+\.\d+\.\d+\S*", re.ASCII)
 _FACTS = (schemas.METADATA_DATASET, schemas.METADATA_SCHEMA_VERSION, schemas.METADATA_RUN_ID, schemas.METADATA_PACKAGE)
+_FOOTER_END = 8
+"""Bytes behind the footer: its length, and four letters."""
 _MORE_FACTS = {"manifests": (schemas.METADATA_SOURCE, schemas.METADATA_WATERMARK)}
 
 
@@ -88,7 +90,7 @@ def _read(file: BinaryIO, parquet: pq.ParquetFile, dataset: Dataset, look: Calla
         found.add(Problem.DAMAGED, f"it cannot be read: {_one_line(error)}")
         return
     found.read = True
-    if found.proven and (differs := twin.differs()) is not None:
+    if found.proven and (differs := twin.differs(written.metadata)) is not None:
         found.add(Problem.DAMAGED, f"its rows give other bytes, from byte {differs:,} on")
 
 
@@ -144,11 +146,18 @@ def _wrong_statistics(group: pq.RowGroupMetaData, rows: pa.Table) -> Iterator[st
 
 
 class _Twin(RawIOBase):
-    """Takes a file as it is written and holds it against another one, of which it reads as much as that."""
+    """Takes a file as it is written and holds it against another one, of which it reads as much as that.
+
+    Of the footers it does not mind in which order they have the facts about the file: that is another on another system.
+    """
 
     def __init__(self, original: BinaryIO) -> None:
         super().__init__()
         self._original = original
+        self._size = original.seek(0, SEEK_END)
+        original.seek(self._size - _FOOTER_END)
+        self._footer_at = self._size - _FOOTER_END - int.from_bytes(original.read(4), "little")
+        self._footer = b""
         self._reached = 0
         self._differs: int | None = None
 
@@ -157,14 +166,17 @@ class _Twin(RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        """Compare."""
+        """Compare, or keep what belongs to the footer."""
         given = bytes(data)
-        if self._differs is None:
+        before = given[: max(0, self._footer_at - self._reached)]
+        self._footer += given[len(before) :]
+        if before and self._differs is None:
             self._original.seek(self._reached)
-            there = self._original.read(len(given))
-            if there != given:
-                same = next((place for place, (one, other) in enumerate(zip(given, there, strict=False)) if one != other), len(there))
-                self._differs = self._reached + same
+            there = self._original.read(len(before))
+            if there != before:
+                self._differs = self._reached + next(
+                    place for place, (one, other) in enumerate(zip(before, there, strict=True)) if one != other
+                )
         self._reached += len(given)
         return len(given)
 
@@ -172,11 +184,25 @@ class _Twin(RawIOBase):
         """How much was written."""
         return self._reached
 
-    def differs(self) -> int | None:
+    def differs(self, facts: Mapping[bytes, bytes]) -> int | None:
         """From which byte on the two differ, None where they are the same to the end."""
-        if self._differs is None and self._original.seek(0, 2) != self._reached:
-            return min(self._reached, self._original.tell())
-        return self._differs
+        if self._differs is not None:
+            return self._differs
+        self._original.seek(self._footer_at)
+        ours, theirs = (_without(facts, footer) for footer in (self._footer, self._original.read()))
+        return None if ours == theirs else self._footer_at
+
+
+def _without(facts: Mapping[bytes, bytes], footer: bytes) -> bytes:
+    """A footer without the facts about the file, each of which it has as Thrift's compact protocol writes two strings."""
+    for pair in facts.items():
+        written = b"".join(b"\x18" + _varint(len(text)) + text for text in pair)
+        footer = footer.replace(written, b"", 1)
+    return footer
+
+
+def _varint(number: int) -> bytes:
+    return bytes([number]) if number < 0x80 else bytes([number & 0x7F | 0x80]) + _varint(number >> 7)
 
 
 def _one_line(error: BaseException) -> str:
