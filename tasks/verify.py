@@ -119,5 +119,5 @@ def _verify_file(store: ResultStore, name: str, place: Place, found: Verified, f
 def _of_others(place: Place, rows: pa.Table) -> Iterator[tuple[str, int]]:
     """Rows that say that they are another run's, or another package's, than the name of their file."""
     for column, own in (("run_id", place.run_id), ("package", place.package)):
-        if column in rows.column_names and (others := rows.num_rows - (pc.sum(pc.equal(rows[column], own)).as_py() or 0)):
+        if column in rows.column_names and (others := rows.filter(pc.not_equal(rows[column], pa.scalar(own))).num_rows):
             yield f"{column} is another than its name's", others

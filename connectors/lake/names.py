@@ -51,7 +51,7 @@ def place_of(name: str) -> Place | None:
         return None
     if "stem" in said:
         kind = next((dataset for dataset in every.values() if not dataset.partitioned and dataset.stem == said["stem"]), None)
-        return kind and Place(kind, run_id, "", day)
+        return None if kind is None else Place(kind, run_id, "", day)
     kind, part = every.get(said["dataset"]), said["part"]
     if kind in publishing_order() and _PACKAGE.fullmatch(part):
         return Place(kind, run_id, f"{run_id}-{part}", day)

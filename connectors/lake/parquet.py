@@ -113,7 +113,7 @@ def sink_like(out: BinaryIO, dataset: Dataset, written: pq.FileMetaData) -> Parq
 
     The rows of that file give the same bytes again, a row group a call, where `written_here` is true of it.
     """
-    facts = {name.decode(): value.decode() for name, value in written.metadata.items()}
+    facts = {name.decode(): value.decode() for name, value in (written.metadata or {}).items()}
     present = [written.schema.column(place).name for place in range(written.num_columns)]
     of_then = replace(dataset, columns=tuple(column for column in dataset.columns if column.name in present))
     groups = [written.row_group(place) for place in range(written.num_row_groups)]
@@ -122,7 +122,8 @@ def sink_like(out: BinaryIO, dataset: Dataset, written: pq.FileMetaData) -> Parq
         for name in of_then.columns_of(ColumnType.DOUBLE)
         if any(group.column(present.index(name)).has_dictionary_page for group in groups)
     ]
-    filter_bytes = groups[0].column(present.index("object_id")).bloom_filter_length if groups and "object_id" in present else None
+    object_ids: Any = groups[0].column(present.index("object_id")) if groups and "object_id" in present else None
+    filter_bytes = object_ids and object_ids.bloom_filter_length
     sink = ParquetSink(
         out,
         of_then,

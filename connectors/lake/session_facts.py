@@ -71,7 +71,7 @@ def _stretches(rows: pa.Table, ordinal: str) -> pa.Table:
         "backward": pa.array(np.logical_or.reduceat(backward, begins)),
         "span_ms": pa.array(np.add.reduceat(ends - starts, begins)),
     }
-    table = rows.select(_KEY).take(pa.array(begins))
+    table = rows.select(_KEY).take(begins)
     for name, values in facts.items():
         table = table.append_column(name, values)
     return table

@@ -90,7 +90,7 @@ def _read(file: BinaryIO, parquet: pq.ParquetFile, dataset: Dataset, look: Calla
         found.add(Problem.DAMAGED, f"it cannot be read: {_one_line(error)}")
         return
     found.read = True
-    if found.proven and (differs := twin.differs(written.metadata)) is not None:
+    if found.proven and (differs := twin.differs(written.metadata or {})) is not None:
         found.add(Problem.DAMAGED, f"its rows give other bytes, from byte {differs:,} on")
 
 
@@ -135,7 +135,8 @@ def _wrong_facts(place: Place, facts: dict[str, str]) -> Iterator[tuple[Problem,
 def _wrong_statistics(group: pq.RowGroupMetaData, rows: pa.Table) -> Iterator[str]:
     """What the footer says otherwise of the columns of a row group than their values do."""
     for column in map(group.column, range(group.num_columns)):
-        said, values = column.statistics, rows[column.path_in_schema]
+        said: Any = column.statistics
+        values = rows[column.path_in_schema]
         if said is None:
             continue
         if said.has_null_count and said.null_count != values.null_count:
@@ -202,7 +203,7 @@ def _without(facts: Mapping[bytes, bytes], footer: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    return bytes([number]) if number < 0x80 else bytes([number & 0x7F | 0x80]) + _varint(number >> 7)
+    return bytes([number]) if number < 1 << 7 else bytes([number & 0x7F | 0x80]) + _varint(number >> 7)
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from moderation.outcomes import Reason
 from moderation.results import Flag
 
 _CHOICE = " | "
-_BOUNDS = {"probability, 0 to 1": (0.0, 1.0), "percent, 0 to 100": (0.0, 100.0)}
+_BOUNDS = {"probability, 0 to 1": (0, 1), "percent, 0 to 100": (0, 100)}
 _NEVER_NEGATIVE = frozenset({"count", "ms of audio", "bytes", "ordinal", "Hz"})
 _OPEN = frozenset(endpoint.label_field for endpoint in ENDPOINTS.values())
 """Columns whose list of values the service may lengthen."""
@@ -38,14 +38,14 @@ def misfits(dataset: Dataset, table: pa.Table) -> Iterator[tuple[str, int]]:
         yield "end_time_ms is before start_time_ms", rows
 
 
-def _wrong(column: Column, values: "pa.ChunkedArray[Any]") -> "tuple[pa.ChunkedArray[Any] | None, str]":
-    """Which values are not among those that the column may have, None where it may have any; null is none of them."""
+def _wrong(column: Column, values: Any) -> tuple[Any, str]:
+    """Which values (an Arrow array) are not among those that the column may have, None where it may have any; null is none of them."""
     if column.type is ColumnType.DOUBLE and column.unit in _BOUNDS:
-        low, high = _BOUNDS[column.unit]
+        low, high = map(pa.scalar, _BOUNDS[column.unit])
         # NaN is in no range
-        return pc.invert(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))), f"outside {low:g} to {high:g}"
+        return pc.invert(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))), f"outside {low} to {high}"
     if column.type is ColumnType.INT64 and column.unit in _NEVER_NEGATIVE:
-        return pc.less(values, 0), "negative"
+        return pc.less(values, pa.scalar(0)), "negative"
     if column.type is ColumnType.STRING and (known := _known_words(column)):
         unknown = pc.invert(pc.is_in(values, pa.array(sorted(known), pa.string())))
         return pc.and_(unknown, pc.is_valid(values)), "none of its words"
@@ -59,5 +59,5 @@ def _known_words(column: Column) -> frozenset[str]:
     return frozenset(column.unit.split(_CHOICE)) if _CHOICE in column.unit and column.name not in _OPEN else frozenset()
 
 
-def _true(mask: "pa.ChunkedArray[Any]") -> int:
+def _true(mask: Any) -> int:
     return pc.sum(mask).as_py() or 0
