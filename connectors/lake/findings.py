@@ -48,7 +48,7 @@ _REMEDIES = {
     Problem.VALUES: _REPORT,
     Problem.COUNTS: _RESTORE,
     Problem.ORPHANS: _RESTORE,
-    Problem.TWICE: "take away the copy",
+    Problem.TWICE: "where a compaction broke off, run soundcheck compact again; else take away the copy",
     Problem.UNFINISHED: "let the run end, or scan again on its host, whose spool has the rest; then verify again",
     Problem.FOREIGN: "take it away: query engines may read it as results",
     Problem.LEFTOVER: "delete it",

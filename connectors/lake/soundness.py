@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from io import SEEK_END, RawIOBase
 from typing import Any, BinaryIO
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,10 +18,10 @@ import pyarrow.parquet as pq
 from connectors.lake import schemas
 from connectors.lake.columns import Dataset
 from connectors.lake.findings import Problem
-from connectors.lake.names import Place
+from connectors.lake.names import Place, members_digest
 from connectors.lake.parquet import sink_like, written_here
 
-_READER_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+READER_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 """What Arrow raises at bytes that are no Parquet: a damaged footer can break its reader anywhere."""
 _ARROW = re.compile(r"parquet-cpp-arrow version \d+\.\d+\.\d+\S*", re.ASCII)
 _FACTS = (schemas.METADATA_DATASET, schemas.METADATA_SCHEMA_VERSION, schemas.METADATA_RUN_ID, schemas.METADATA_PACKAGE)
@@ -54,7 +55,7 @@ def examine(file: BinaryIO, place: Place, look: Callable[[pa.Table], None]) -> S
         written, columns = parquet.metadata, parquet.schema_arrow.remove_metadata()
         facts = {name.decode(): value.decode() for name, value in (written.metadata or {}).items()}
         writer, found.proven = written.created_by or "", written_here(written)
-    except _READER_ERRORS as error:
+    except READER_ERRORS as error:
         found.add(Problem.DAMAGED, f"it cannot be opened: {_one_line(error)}")
         return found
     if not _ARROW.fullmatch(writer):
@@ -86,7 +87,7 @@ def _read(file: BinaryIO, parquet: pq.ParquetFile, dataset: Dataset, look: Calla
                     found.add(Problem.DAMAGED, what)
         if again is not None:
             again.close()
-    except _READER_ERRORS as error:
+    except READER_ERRORS as error:
         found.add(Problem.DAMAGED, f"it cannot be read: {_one_line(error)}")
         return
     found.read = True
@@ -120,16 +121,25 @@ def _wrong_facts(place: Place, facts: dict[str, str]) -> Iterator[tuple[Problem,
         schemas.METADATA_RUN_ID: place.run_id,
         schemas.METADATA_PACKAGE: place.package,
     }
-    known = {*_FACTS, *_MORE_FACTS.get(place.dataset.name, ())}
+    known = {*_FACTS, *((schemas.METADATA_MEMBERS,) if place.digest else _MORE_FACTS.get(place.dataset.name, ()))}
     if absent := [name for name in _FACTS if name not in facts]:
         yield Problem.DAMAGED, f"its metadata lacks {', '.join(absent)}"
     elif unknown := sorted(facts.keys() - known):
         yield Problem.DAMAGED, f"its metadata has {', '.join(map(repr, unknown))}"
     elif facts[schemas.METADATA_SCHEMA_VERSION] not in map(str, range(1, schemas.SCHEMA_VERSION + 1)):
         yield Problem.SCHEMA, f"it says that it is of schema version {facts[schemas.METADATA_SCHEMA_VERSION]!r}"
+    if place.digest and not _are_members(facts.get(schemas.METADATA_MEMBERS, ""), place.digest):
+        yield Problem.DAMAGED, "its metadata names other packages than its name says"
     for name, value in expected.items():
         if name in facts and facts[name] != value:
             yield Problem.MISPLACED, f"its metadata says {name} = {facts[name]!r}, its name {value!r}"
+
+
+def _are_members(told: str, digest: str) -> bool:
+    try:
+        return members_digest(msgspec.json.decode(told, type=frozenset[str])) == digest
+    except msgspec.MsgspecError:
+        return False
 
 
 def _wrong_statistics(group: pq.RowGroupMetaData, rows: pa.Table) -> Iterator[str]:

@@ -44,6 +44,9 @@ class ResultStore(Protocol):
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
 
+    def size(self, name: str) -> int:
+        """How many bytes a file has, 0 where there is none."""
+
     def address(self, name: str) -> str:
         """Where a file is, for whoever reads it without the store: a path, or s3://bucket/key."""
 
@@ -102,6 +105,11 @@ class FolderStore:
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
         return self._path(name).is_file()
+
+    def size(self, name: str) -> int:
+        """The size of a file."""
+        path = self._path(name)
+        return path.stat().st_size if path.is_file() else 0
 
     def address(self, name: str) -> str:
         """The path of a file."""
@@ -190,6 +198,14 @@ class S3Store:
             self._raise_unless_absent(error)
             return False
         return True
+
+    def size(self, name: str) -> int:
+        """The size of an object."""
+        try:
+            return self.client.head_object(Bucket=self.bucket, Key=self._key(name))["ContentLength"]
+        except S3_ERRORS as error:
+            self._raise_unless_absent(error)
+            return 0
 
     def address(self, name: str) -> str:
         """The S3 address of a file."""
