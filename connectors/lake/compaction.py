@@ -144,8 +144,10 @@ def _sessions(file: BinaryIO, name: str) -> Counter[str]:
     rows: Counter[str] = Counter()
 
     def look(table: pa.Table) -> None:
-        for each in table["session_id"].value_counts().to_pylist():
-            rows[each["values"]] += each["counts"]
+        counted: Any = table["session_id"].value_counts()
+        sessions, counts = counted.flatten()
+        for session, count in zip(sessions.to_pylist(), counts.to_pylist(), strict=True):
+            rows[session] += count
 
     if problems := examine(file, place, look).problems:
         raise NotCompacted(f"{name} is damaged ({problems[0][1]}): see soundcheck verify")

@@ -1,10 +1,10 @@
 """Compaction: the same rows in few files, whatever breaks off and whoever else is at it."""
 
+import shutil
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
-from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -60,11 +60,13 @@ def compact_all(store, before: date = DAY + timedelta(days=1)) -> Counter:
 def rows(store, dataset: str) -> list[dict]:
     """Every row, as a bare glob finds them, in one order."""
     tables = [pq.read_table(BytesIO(store.get(name))) for name in store.list(f"{dataset}/")]
-    return sorted((row for table in tables for row in table.to_pylist()), key=lambda row: [row[name] for name in datasets()[dataset].sorted_by])
+    return sorted(
+        (row for table in tables for row in table.to_pylist()), key=lambda row: [row[name] for name in datasets()[dataset].sorted_by]
+    )
 
 
 def every_row(store) -> dict[str, list[dict]]:
-    return {dataset.name: rows(store, dataset.name) for dataset in datasets().values() if dataset.partitioned}
+    return {name: rows(store, name) for name in (*COMPACTED_NAMES, "attempts")}
 
 
 def content(store) -> dict[str, bytes]:
@@ -199,105 +201,101 @@ def test_nothing_is_deleted_where_the_merged_file_lacks_a_session(lake, packages
     assert content(lake) == before
 
 
+CALLS = 36
+"""Of the store, to compact two packages of three datasets."""
+
+
 class Crash(Exception):
     """A process that dies."""
 
 
 class Crashing(FolderStore):
-    """A folder whose nth call never returns: it dies before it changes anything, or behind it."""
+    """A folder whose process dies before its nth call: what it did until then is all there, as after the one before."""
 
-    def __init__(self, folder: Path, at: int, *, after: bool) -> None:
+    def __init__(self, folder: Path, at: int) -> None:
         super().__init__(folder)
-        self.calls, self.at, self.after = 0, at, after
+        self.calls, self.at = 0, at
 
     def happens(self) -> None:
-        """What happens at that call."""
         raise Crash
 
-    def _call(self, call):
+    def _called(self) -> None:
         self.calls += 1
-        if self.calls == self.at and not self.after:
+        if self.calls == self.at:
             self.happens()
-        result = call()
-        if self.calls == self.at and self.after:
-            self.happens()
-        return result
 
     def list(self, prefix):
-        return iter(self._call(lambda: list(super(Crashing, self).list(prefix))))
+        self._called()
+        return iter(list(super().list(prefix)))
 
     def size(self, name):
-        return self._call(lambda: super(Crashing, self).size(name))
+        self._called()
+        return super().size(name)
 
     def reading(self, name):
-        return self._call(lambda: super(Crashing, self).reading(name))
+        self._called()
+        return super().reading(name)
 
     @contextmanager
     def writing(self, name):
-        self.calls += 1
-        here = self.calls
         with super().writing(name) as file:
             yield file
-            if here == self.at and not self.after:
-                self.happens()
-        if here == self.at and self.after:
-            self.happens()
+            self._called()
 
     def delete(self, name):
-        self._call(lambda: super(Crashing, self).delete(name))
+        self._called()
+        super().delete(name)
 
 
 @pytest.fixture(scope="module")
-def small(packages):
-    """The same packages, with short sessions alone."""
-    return {of: [each for each in sessions if each.attempt["items_received"] < 100] for of, sessions in packages.items()}
+def small(session, tmp_path_factory) -> Path:
+    """A folder with two packages of one short session each."""
+    folder = tmp_path_factory.mktemp("small")
+    publish(FolderStore(folder), {(f"{RUN}-p000{number}", RUN): [session(number, items=5)] for number in range(1, 3)})
+    return folder
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_crash_at_any_call_is_repaired_by_running_it_again(tmp_path, small, after):
-    sound = FolderStore(tmp_path / "sound")
-    publish(sound, small)
-    rows_before = every_row(sound)
+def copy_of(folder: Path, number: int, tmp_path: Path) -> Crashing:
+    """The same lake once more, in which something happens at that call."""
+    return Crashing(Path(shutil.copytree(folder, tmp_path / str(number))), number)
+
+
+def test_a_crash_before_any_call_is_repaired_by_running_it_again(tmp_path, small):
+    sound = copy_of(small, 0, tmp_path)
+    rows_before = every_row(FolderStore(small))
     compact_all(sound)
-    for at in count(1):
-        broken = Crashing(tmp_path / f"broken{at}", 0, after=after)
-        publish(broken, small)
-        broken.at, broken.calls = at, 0
-        try:
+    assert sound.calls == CALLS
+    for at in range(1, CALLS + 1):
+        broken = copy_of(small, at, tmp_path)
+        with pytest.raises(Crash):
             compact_all(broken)
-        except Crash:
-            seen = every_row(broken)
-            assert all(row in seen[dataset] for dataset, each in rows_before.items() for row in each), "nothing is lost meanwhile"
-            broken.at = 0
-            compact_all(broken)
-            assert content(broken) == content(sound), at
-        else:
-            assert at > 40
-            return
+        seen = every_row(broken)
+        assert all(row in seen[dataset] for dataset, rows in rows_before.items() for row in rows), "nothing is lost meanwhile"
+        compact_all(broken)
+        assert content(broken) == content(sound)
 
 
-def test_two_that_compact_at_once_lose_nothing(tmp_path, small):
-    """The second comes in at every call of the first."""
-    for at in count(1):
-        first = Crashing(tmp_path / f"lake{at}", 0, after=False)
-        publish(first, small)
-        rows_before = every_row(first)
-        other = FolderStore(tmp_path / f"lake{at}")
-        first.at, first.calls, first.happens = at, 0, lambda other=other: compact_all(other)
-        try:
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.torture)])
+def test_two_that_compact_at_once_lose_nothing(tmp_path, small, step):
+    """The second comes in before a call of the first, and does all of it."""
+    rows_before = every_row(FolderStore(small))
+    for at in range(1, CALLS + 1, step):
+        first = copy_of(small, at, tmp_path)
+        other = FolderStore(tmp_path / str(at))
+        first.happens = lambda other=other: compact_all(other)
+        with suppress(NotCompacted):
             compact_all(first)
-        except NotCompacted:
-            compact_all(other)
         assert every_row(other) == rows_before
-        if first.calls < at:
-            return
+        assert len(list(other.list("music_frames/"))) == 1
 
 
 def test_merging_keeps_the_order_whatever_the_batches(packages, lake):
     publish(lake, packages)
     names = sorted(lake.list("music_frames/"))
     frames = datasets()["music_frames"]
-    whole = pa.concat_tables(pq.read_table(BytesIO(lake.get(name))) for name in names).sort_by([(name, "ascending") for name in frames.sorted_by])
+    whole = pa.concat_tables(pq.read_table(BytesIO(lake.get(name))) for name in names).sort_by(
+        [(name, "ascending") for name in frames.sorted_by]
+    )
     for batch_rows in (100, 4096, 100_000):
         pieces = list(merged_rows([BytesIO(lake.get(name)) for name in names], frames, batch_rows))
         assert max(piece.num_rows for piece in pieces) <= batch_rows * len(names)
