@@ -9,13 +9,14 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.maintenance import Verification, verify_results
+from flows.maintenance import Verification, compact_results, verify_results
 from flows.mirror import Mirror
 from flows.report import COMPLETED
 from flows.scan import state_of_error
 from flows.settings import load_settings
 from flows.wiring import now
 from moderation.errors import SoundcheckError
+from moderation.outcomes import ExitCode
 
 FOUND = "Found"
 """The state of a flow run that found something wrong."""
@@ -39,3 +40,13 @@ def state_of_verification(done: Verification) -> State[Any]:
     """The final state of a flow run that has looked through all files."""
     message = f"{done.sentence()} (exit code {int(done.exit_code)})"
     return Failed(name=FOUND, message=message) if done.found.findings else Completed(name=COMPLETED, message=message)
+
+
+@flow(name="compact-results", persist_result=False, log_prints=False)
+async def compact_lake(results: str | None = None, before: date | None = None) -> State[Any]:
+    """Compact the days before one, or before yesterday."""
+    try:
+        done = await asyncio.to_thread(compact_results, load_settings(results=results), now, before)
+    except SoundcheckError as error:
+        return state_of_error(error)
+    return Completed(name=COMPLETED, message=f"{done.sentence()} (exit code {int(ExitCode.OK)})")

@@ -1,8 +1,8 @@
 """Maintenance of the results that settings name: what was found in them, for people and as JSON."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,19 @@ from rich.text import Text
 
 from connectors.lake.store import FolderStore, ResultStore, open_store
 from connectors.s3 import S3Settings, s3_client
+from flows.console import stderr
 from flows.settings import Settings
 from flows.teller import Teller
 from flows.wiring import results_of
 from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode
+from tasks.compact import Compacted, compact_days
 from tasks.verify import Verified, verify
 
+MOVE = (
+    "Until this has ended, whoever reads the files by a bare glob can see rows twice, in a merged file and in its originals; "
+    "where it breaks off, until it is run again."
+)
 SHOWN_ROWS = 100
 """Findings that a table shows; --json has all."""
 
@@ -57,10 +63,38 @@ class Verification:
             yield _printable(each.name), _printable(each.what), each.problem.remedy
 
 
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What was done with the results at an address."""
+
+    results: str
+    before: date
+    done: Compacted
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as one JSON object."""
+        return {"results": self.results, "before": self.before.isoformat(), **asdict(self.done), "exit_code": int(ExitCode.OK)}
+
+    def sentence(self) -> str:
+        """The same in a sentence."""
+        done = self.done
+        nothing = "nothing is left to compact"
+        moved = f"{done.merged:,} files have become {done.made:,}, and {done.deleted:,} were deleted" if done.deleted else nothing
+        return f"{done.days:,} days before {self.before} in {self.results}: {moved}."
+
+
 def verify_results(settings: Settings, now: Callable[[], datetime], since: date | None = None) -> Verification:
     """Look through the results of the settings. Raises ConfigurationError where there are none, and what the store raises."""
     store = _open_results(settings)
     return Verification(store.url, verify(store, now(), Teller("files verified"), since))
+
+
+def compact_results(settings: Settings, now: Callable[[], datetime], before: date | None = None) -> Compaction:
+    """Compact the days before one, or before yesterday. Raises as `compact_days` does, and ConfigurationError without results."""
+    before = before or now().date() - timedelta(days=1)
+    store = _open_results(settings)
+    stderr.print(MOVE, highlight=False, soft_wrap=True)
+    return Compaction(store.url, before, compact_days(store, before, Teller("datasets of days compacted")))
 
 
 def print_verification(done: Verification, console: Console) -> None:

@@ -25,6 +25,7 @@ from connectors.lake.schemas import ENDPOINT_DATASETS, METADATA_MEMBERS, SEGMENT
 from connectors.lake.soundness import READER_ERRORS, examine
 from connectors.lake.store import ResultStore
 from moderation.errors import ConfigurationError
+from moderation.outcomes import ExitCode
 
 MERGED_BYTES = 1_000_000_000
 """The most that the originals of a merged file have together."""
@@ -36,6 +37,8 @@ COMPACTED = (*(kind.items for kind in ENDPOINT_DATASETS.values()), SEGMENTS, *(k
 
 class NotCompacted(ConfigurationError):
     """A merged file and its originals do not have the same rows, or one of them is damaged: nothing was deleted."""
+
+    exit_code = ExitCode.FOUND
 
 
 @dataclass(frozen=True, slots=True)

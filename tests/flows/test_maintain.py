@@ -1,19 +1,22 @@
 """`soundcheck verify` over what a scan has left, as a command and as a flow."""
 
 import json
+from datetime import date
 
 import pytest
 
 from connectors.lake.findings import Finding, Problem
 from flows import teller
 from flows.cli import app, run
-from flows.maintain import state_of_verification, verify_lake
+from flows.maintain import compact_lake, state_of_verification, verify_lake
 from flows.maintenance import Verification
+from flows.rebuild import rebuild
+from flows.wiring import now
 from tasks.verify import Verified
 
 
-def command(*words: str) -> int:
-    return app(["verify", *words], exit_on_error=False, result_action="return_value")
+def command(*words: str, name: str = "verify") -> int:
+    return app([name, *words], exit_on_error=False, result_action="return_value")
 
 
 @pytest.fixture
@@ -75,3 +78,33 @@ def test_a_flow_run_that_finds_something_fails_as_found():
     state = state_of_verification(Verification("out", wrong))
     assert (state.name, state.is_failed()) == ("Found", True)
     assert "3 files with 7 rows in out: 1 things are wrong; 1 files are of another version" in state.message
+
+
+async def test_what_a_scan_has_left_in_many_packages_is_compacted(world, make_wav, capsys, monkeypatch):
+    """And a ledger that is lost then is made anew: nothing is streamed again."""
+    monkeypatch.setattr("tasks.publish.PACKAGE_SESSIONS", 1)
+    for name in ("one.wav", "two.wav"):
+        world.put(name, make_wav(1.0))
+    await world.scan()
+    before = world.ask("SELECT * FROM frames_latest ORDER BY ALL")
+    results = ("--results", str(world.results))
+    assert command(*results, name="compact") == 0
+    out, err = capsys.readouterr()
+    assert "nothing is left to compact" in out
+    assert "can see rows twice" in " ".join(err.split())
+    assert command(*results, "--before", "2199-01-01", "--json", name="compact") == 0
+    assert json.loads(capsys.readouterr().out).items() >= {"days": 1, "made": 4, "merged": 8, "deleted": 8, "exit_code": 0}.items()
+    assert world.ask("SELECT * FROM frames_latest ORDER BY ALL") == before
+    assert command(*results) == 0
+    for path in (world.results / "_state").glob("ledger.db*"):
+        path.unlink()
+    rebuilt = await rebuild(world.settings, now, replace=False)
+    assert (rebuilt.found.published, rebuilt.found.lost, rebuilt.found.unknown) == (4, 0, 0)
+    assert (await world.scan()).progress.sessions == 0
+
+
+async def test_the_flow_compacts(results):
+    state = await compact_lake.fn(str(results), date(2199, 1, 1))
+    assert (state.name, "days before 2199-01-01" in state.message) == ("Completed", True)
+    state = await compact_lake.fn(str(results / "gone"))
+    assert state.name == "Configuration"

@@ -79,10 +79,12 @@ READERS = (by_arrow, by_duckdb, by_polars)
 
 
 def reading(reader, path, truth: pa.Table, object_id: str) -> str:
-    """What a reader makes of a file whose rows are known: the same, others, refused, or that it passes some of an object over."""
+    """What a reader makes of a file whose rows are known: the same, others, of other types, refused, or that it passes some over."""
     try:
         every, of_object = reader(path, object_id)
         own = truth.filter(pc.equal(truth["object_id"], object_id))
+        if [plain(every[name].type) for name in truth.column_names] != [column.type for column in truth.columns]:
+            return "other types"
         if not same(every, truth):
             return "other"
         return "same" if same(of_object, own) else "passes over"
@@ -99,8 +101,12 @@ def same(table: pa.Table, truth: pa.Table) -> bool:
     return all(bits(table[name]).equals(bits(truth[name])) for name in truth.column_names)
 
 
+def plain(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if kind == pa.large_string() else kind
+
+
 def bits(column: pa.ChunkedArray) -> pa.Array:
-    values = column.cast(pa.string()) if column.type == pa.large_string() else column
+    values = column.cast(plain(column.type))
     array = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
     return array.view(pa.int64()) if array.type == pa.float64() else array
 
