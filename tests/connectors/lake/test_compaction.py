@@ -30,14 +30,14 @@ COMPACTED_NAMES = {dataset.name for dataset in COMPACTED}
 
 @pytest.fixture(scope="module")
 def packages(session):
-    """Four packages of two runs, an hour of frames in one session among them; the last has a failed attempt alone."""
+    """Four packages of two runs, a long session among them; the last has a failed attempt alone."""
 
     def later(number, **options):
         one = session(number, run_id=LATER, **options)
         return msgspec.structs.replace(one, run_id=LATER, attempt=one.attempt | {"run_id": LATER})
 
     return {
-        (f"{RUN}-p0001", RUN): [session(0, items=19_000), session(1, items=4), session(2, items=3, endpoint="ai_music")],
+        (f"{RUN}-p0001", RUN): [session(0, items=5_000), session(1, items=4), session(2, items=3, endpoint="ai_music")],
         (f"{RUN}-p0002", RUN): [session(3, items=7, key=session(0).summary["key"]), session(4, items=0), session(5, outcome="failed")],
         (f"{LATER}-p0001", LATER): [later(6, items=400), later(7, items=2, endpoint="ai_music")],
         (f"{RUN}-p0003", RUN): [session(8, outcome="failed")],
@@ -77,33 +77,28 @@ def clean(store) -> bool:
     return verify(store, NOW, lambda done, of: None).findings == []
 
 
-@pytest.fixture
-def days_lake(store, packages):
-    """A day of four packages."""
+def test_the_same_rows_are_in_few_sorted_files(store, packages):
     publish(store, packages)
-    return store
-
-
-def test_the_same_rows_are_in_few_sorted_files(days_lake, packages):
-    before = every_row(days_lake)
-    done = compact_all(days_lake)
-    assert every_row(days_lake) == before
-    assert clean(days_lake)
+    before = every_row(store)
+    done = compact_all(store)
+    assert every_row(store) == before
+    assert clean(store)
     assert done == Counter(made=5, merged=13, deleted=13)
     for dataset in COMPACTED_NAMES:
-        [name] = days_lake.list(f"{dataset}/")
-        file = pq.ParquetFile(BytesIO(days_lake.get(name)))
+        [name] = store.list(f"{dataset}/")
+        file = pq.ParquetFile(BytesIO(store.get(name)))
         keys = list(zip(*(file.read()[column].to_pylist() for column in datasets()[dataset].sorted_by), strict=True))
         assert keys == sorted(keys)
         assert (file.metadata.row_group(0).column(0).bloom_filter_length or 0) > 0
-    assert len(list(days_lake.list("attempts/"))) == len(packages)
+    assert len(list(store.list("attempts/"))) == len(packages)
 
 
-def test_compacting_again_changes_nothing(days_lake):
-    compact_all(days_lake)
-    once = content(days_lake)
-    assert compact_all(days_lake) == Counter()
-    assert content(days_lake) == once
+def test_compacting_again_changes_nothing(lake, packages):
+    publish(lake, packages)
+    compact_all(lake)
+    once = content(lake)
+    assert compact_all(lake) == Counter()
+    assert content(lake) == once
 
 
 def test_the_same_packages_give_the_same_bytes(tmp_path, packages):
@@ -296,7 +291,7 @@ def test_merging_keeps_the_order_whatever_the_batches(packages, lake):
     whole = pa.concat_tables(pq.read_table(BytesIO(lake.get(name))) for name in names).sort_by(
         [(name, "ascending") for name in frames.sorted_by]
     )
-    for batch_rows in (100, 4096, 100_000):
+    for batch_rows in (100, 1024, 100_000):
         pieces = list(merged_rows([BytesIO(lake.get(name)) for name in names], frames, batch_rows))
         assert max(piece.num_rows for piece in pieces) <= batch_rows * len(names)
         assert pa.concat_tables(pieces).equals(whole)

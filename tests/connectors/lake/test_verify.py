@@ -1,8 +1,10 @@
 """`verify` over whole lakes: what is missing, twice, misplaced or foreign, on a folder and on S3."""
 
 import os
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
+from pathlib import Path
 
 import msgspec
 import pyarrow as pa
@@ -60,8 +62,7 @@ def without_rows(*places: int):
     return lambda rows: rows.take([row for row in range(rows.num_rows) if row not in places])
 
 
-@pytest.fixture
-def full(store, package, run, listed):
+def fill(store, package, run, listed):
     """A lake with a package, a run's record, a manifest, a plan and a release."""
     write_package(store, PACKAGE, RUN, DAY, package)
     write_rows(store, "runs", RUN, DAY, "start", [run])
@@ -70,21 +71,27 @@ def full(store, package, run, listed):
     with rows_sink(store, "manifests", RUN, DAY, "manifest") as sink:
         sink.write([listed(number) for number in range(3)])
     store.put(f"_runs/{RUN}/chosen.parquet", b"a run's own")
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, package, run, listed):
+    store = FolderStore(tmp_path_factory.mktemp("filled"))
+    fill(store, package, run, listed)
     return store
 
 
 @pytest.fixture
-def sound(lake, package):
-    """A package in a folder."""
-    write_package(lake, PACKAGE, RUN, DAY, package)
-    return lake
+def sound(filled, tmp_path):
+    """A copy of it in a folder."""
+    return FolderStore(Path(shutil.copytree(filled.url, tmp_path / "sound")))
 
 
-def test_a_sound_lake_is_clean_and_every_file_is_read(full, package):
+def test_a_sound_lake_is_clean_and_every_file_is_read(store, package, run, listed):
+    fill(store, package, run, listed)
     told = []
-    done = verify(full, NOW, lambda *progress: told.append(progress))
+    done = verify(store, NOW, lambda *progress: told.append(progress))
     assert (done.findings, done.files, done.unproven) == ([], 11, 0)
-    assert done.rows == sum(len(pq.read_table(BytesIO(full.get(name)))) for name in full.list("") if "chosen" not in name)
+    assert done.rows == sum(len(pq.read_table(BytesIO(store.get(name)))) for name in store.list("") if "chosen" not in name)
     assert told == [(number, 11) for number in range(1, 12)]
 
 
@@ -97,9 +104,9 @@ def test_a_sound_lake_is_clean_and_every_file_is_read(full, package):
         ("music_summaries", {("music_summaries", Problem.UNFINISHED)}),
     ],
 )
-def test_a_file_that_is_gone_is_missed(full, gone, findings):
-    full.delete(place(gone))
-    assert brief(found(full)) == findings
+def test_a_file_that_is_gone_is_missed(sound, gone, findings):
+    sound.delete(place(gone))
+    assert brief(found(sound)) == findings
 
 
 @pytest.mark.parametrize(
@@ -196,10 +203,10 @@ def test_what_a_broken_write_left_is_found_once_nobody_can_be_writing_it(sound):
     ]
 
 
-def test_a_damaged_file_is_one_finding_and_its_package_is_not_asked_further(full):
+def test_a_damaged_file_is_one_finding_and_its_package_is_not_asked_further(sound):
     name = place("music_frames")
-    full.put(name, full.get(name)[:-1])
-    assert [(finding.name, finding.problem) for finding in found(full)] == [(name, Problem.DAMAGED)]
+    sound.put(name, sound.get(name)[:-1])
+    assert [(finding.name, finding.problem) for finding in found(sound)] == [(name, Problem.DAMAGED)]
 
 
 class Publishing(FolderStore):
