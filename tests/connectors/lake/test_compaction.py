@@ -169,6 +169,16 @@ def test_files_have_their_bounds(lake, session, monkeypatch):
     assert clean(lake)
 
 
+def test_a_merged_file_that_names_other_packages_than_its_name_is_found(lake, packages):
+    publish(lake, packages)
+    compact_all(lake)
+    name = next(lake.list("music_frames/"))
+    data = lake.get(name)
+    lake.put(name, data.replace(f"{RUN}-p0001".encode(), f"{RUN}-p0009".encode()))
+    [finding] = verify(lake, NOW, lambda done, of: None).findings
+    assert (finding.name, finding.what) == (name, "its metadata names other packages than its name says")
+
+
 @pytest.mark.parametrize("what", ["original", "merged"])
 def test_nothing_is_deleted_where_something_is_damaged(lake, packages, what):
     publish(lake, packages)
@@ -196,8 +206,8 @@ def test_nothing_is_deleted_where_the_merged_file_lacks_a_session(lake, packages
     assert content(lake) == before
 
 
-CALLS = 36
-"""Of the store, to compact two packages of three datasets."""
+CALLS = 26
+"""Of the store, to compact two packages of two datasets."""
 
 
 class Crash(Exception):
@@ -244,9 +254,12 @@ class Crashing(FolderStore):
 
 @pytest.fixture(scope="module")
 def small(session, tmp_path_factory) -> Path:
-    """A folder with two packages of one short session each."""
+    """A folder with two packages of one short session each, of frames and summaries alone."""
     folder = tmp_path_factory.mktemp("small")
-    publish(FolderStore(folder), {(f"{RUN}-p000{number}", RUN): [session(number, items=5)] for number in range(1, 3)})
+    publish(
+        FolderStore(folder),
+        {(f"{RUN}-p000{number}", RUN): [msgspec.structs.replace(session(number, items=5), segments=[])] for number in (1, 2)},
+    )
     return folder
 
 
