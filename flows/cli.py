@@ -12,6 +12,7 @@ from rich.console import Console
 
 from flows.backfill_cli import backfill, retry
 from flows.ledger_cli import ledger, pause, resume, status
+from flows.maintain_cli import compact, verify
 from flows.quarantine_cli import quarantine
 from flows.scan_cli import plan, scan
 from flows.serve_options import FAULTS_HELP, ServeOptions
@@ -155,6 +156,8 @@ app.command(resume)
 app.command(ledger)
 app.command(quarantine)
 app.command(sql)
+app.command(verify)
+app.command(compact)
 
 
 def main() -> None:

@@ -4,21 +4,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from connectors.lake.store import open_store
 from connectors.ledger import aside, rebuilding
 from connectors.s3 import S3Settings, s3_client
 from connectors.spool import Spool
-from flows.console import stderr
 from flows.settings import Settings
+from flows.teller import Teller
 from flows.wiring import ledger_place, results_of, spool_of
 from moderation.identity import lake_id
 from tasks.rebuild import Lake, Rebuild, Rebuilt
 
-TELL_SECONDS = 2.0
-"""How often people hear how far it is, and when for the first time."""
 NOT_RESTORED = (
     "corrections are not restored: repeat them with soundcheck ledger adjust",
     "tombstones are not restored: what was erased by request can be streamed again until it is erased again",
@@ -68,7 +65,7 @@ async def rebuild(settings: Settings, now: Callable[[], datetime], *, replace: b
     """Make the ledger of the settings anew. Raises ConfigurationError while sessions stream, or where a database is not to be replaced."""
     at, place = now(), ledger_place(settings)
     lakes = _lakes(settings)
-    task = Rebuild(lakes, Spool(spool_of(settings)), _Teller())
+    task = Rebuild(lakes, Spool(spool_of(settings)), Teller("packages read"))
     async with rebuilding(place, replace=replace, now=lambda: at) as ledger:
         found = await task.run(ledger)
     await task.clear_spool()
@@ -83,15 +80,3 @@ def _lakes(settings: Settings) -> list[Lake]:
     s3 = s3_client(S3Settings())
     stores = [open_store(url, s3) for url in urls]
     return [Lake(store, lake_id(store.url)) for store in stores]
-
-
-class _Teller:
-    """Says on standard error how far a rebuild is."""
-
-    def __init__(self) -> None:
-        self._told = monotonic()
-
-    def __call__(self, read: int, packages: int) -> None:
-        if monotonic() - self._told >= TELL_SECONDS:
-            self._told = monotonic()
-            stderr.print(f"{read} of {packages} packages read", highlight=False)

@@ -14,7 +14,8 @@ Those of one connector or task stand beside what raises them; this is the whole 
     |  `- DecoderDied           object         its decoder crashed, hung, or was ended by its limits
     |- ConfigurationError       config         a setting, URL, bucket or folder is wrong: nothing was streamed
     |  |- AccessDeniedError     key            a key or credential was refused
-    |  `- QueryError            config         a query cannot be answered
+    |  |- QueryError            config         a query cannot be answered
+    |  `- NotCompacted          config         files of the lake cannot be merged
     |- UnreachableError         network        S3, Velma or Prefect did not answer
     |  `- LedgerDamaged         network        the ledger's file or rows cannot be read back
     |- ResultsNotWritable       config         the result store does not take what is written

@@ -68,7 +68,8 @@ class Selection:
     def may_be_needed(self, item: AudioObject) -> bool:
         """Whether an object may be the sidecar of one that passes: its own size and times say nothing then.
 
-        Whether there is such an object only the whole manifest tells; a plan asks `leaves_out` again for what is no sidecar after all, and leaves it as `filtered`.
+        Whether there is such an object only the whole manifest tells: a plan asks `leaves_out` again for what is no sidecar after all, and
+        leaves it as `filtered`.
         """
         return item.key.endswith(SIDECAR_SUFFIX) and self._place_leaves_out(item.bucket, item.key.removesuffix(SIDECAR_SUFFIX)) is None
 

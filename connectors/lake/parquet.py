@@ -1,7 +1,9 @@
 """One Parquet file of a dataset: rows held strictly to the schema, written with the settings of design.md section 7."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeAlias
@@ -26,9 +28,9 @@ class ParquetSink(AbstractContextManager["ParquetSink"]):
     """A Parquet file that is written row group by row group and never held whole.
 
     few_valued are the double columns that get a dictionary; objects is the number of distinct object ids, which sizes the bloom
-    filter (None: no filter); group_rows is the size of a row group, ROW_GROUP_ROWS where nothing is said. Rows are written in the order
-    given. The same rows give the same bytes, however they are cut into calls. write raises ValueError for rows that do not fit the
-    dataset.
+    filter (None: no filter); group_rows is the size of a row group, ROW_GROUP_ROWS where nothing is said; schema_version is that of the
+    dataset's columns. Rows are written in the order given. The same rows give the same bytes, however they are cut into calls. write raises
+    ValueError for rows that do not fit the dataset.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class ParquetSink(AbstractContextManager["ParquetSink"]):
         few_valued: Collection[str] = (),
         objects: int | None = None,
         group_rows: int | None = None,
+        schema_version: str = str(schemas.SCHEMA_VERSION),
     ) -> None:
         self.rows = 0
         self._group_rows = group_rows or ROW_GROUP_ROWS
@@ -50,7 +53,7 @@ class ParquetSink(AbstractContextManager["ParquetSink"]):
         self._writer.add_key_value_metadata(
             {
                 schemas.METADATA_DATASET: dataset.name,
-                schemas.METADATA_SCHEMA_VERSION: str(schemas.SCHEMA_VERSION),
+                schemas.METADATA_SCHEMA_VERSION: schema_version,
                 schemas.METADATA_RUN_ID: run_id,
                 schemas.METADATA_PACKAGE: package,
             }
@@ -103,6 +106,48 @@ def _settings(dataset: Dataset, few_valued: Collection[str], objects: int | None
         "sorting_columns": [pq.SortingColumn(names.index(name)) for name in dataset.sorted_by] or None,
         "bloom_filter_options": {"object_id": {"ndv": objects, "fpp": BLOOM_FALSE_POSITIVES}} if objects else None,
     }
+
+
+def sink_like(out: BinaryIO, dataset: Dataset, written: pq.FileMetaData) -> ParquetSink:
+    """A sink with the settings by which a sound file of the dataset was written, as its footer tells them.
+
+    The rows of that file give the same bytes again, a row group a call, where `written_here` is true of it.
+    """
+    facts = {name.decode(): value.decode() for name, value in (written.metadata or {}).items()}
+    present = [written.schema.column(place).name for place in range(written.num_columns)]
+    of_then = replace(dataset, columns=tuple(column for column in dataset.columns if column.name in present))
+    groups = [written.row_group(place) for place in range(written.num_row_groups)]
+    few = [
+        name
+        for name in of_then.columns_of(ColumnType.DOUBLE)
+        if any(group.column(present.index(name)).has_dictionary_page for group in groups)
+    ]
+    object_ids: Any = groups[0].column(present.index("object_id")) if groups and "object_id" in present else None
+    filter_bytes = object_ids and object_ids.bloom_filter_length
+    sink = ParquetSink(
+        out,
+        of_then,
+        run_id=facts.pop(schemas.METADATA_RUN_ID),
+        package=facts.pop(schemas.METADATA_PACKAGE),
+        few_valued=few,
+        objects=_objects_of(filter_bytes) if filter_bytes else None,
+        group_rows=groups[0].num_rows if groups else None,
+        schema_version=facts.pop(schemas.METADATA_SCHEMA_VERSION),
+    )
+    if more := {name: value for name, value in facts.items() if name != schemas.METADATA_DATASET}:
+        sink.describe(more)
+    return sink
+
+
+def written_here(written: pq.FileMetaData) -> bool:
+    """Whether a file was written by this version of Arrow, whose bytes for the same rows are the same."""
+    return bool(written.created_by == f"parquet-cpp-arrow version {pa.__version__}")
+
+
+def _objects_of(filter_bytes: int) -> int:
+    """Objects for which a bloom filter takes these bytes: it has a power of two of them, and a short header."""
+    bits = 8 << (filter_bytes.bit_length() - 1)
+    return int(-bits * math.log(1 - BLOOM_FALSE_POSITIVES ** (1 / 8)) / 8)
 
 
 def few_valued(dataset: Dataset, tables: Iterable[pa.Table]) -> list[str]:

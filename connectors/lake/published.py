@@ -3,21 +3,23 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from io import BytesIO
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from connectors.lake.names import place_of
 from connectors.lake.packages import RUNS_FOLDER, publishing_order
 from connectors.lake.schemas import ENDPOINT_DATASETS, PARTITION, datasets
 from connectors.lake.store import ResultStore
 from moderation.errors import ConfigurationError
 
-_FILE = re.compile(rf"(?P<dataset>\w+)/{PARTITION}=(?P<scan_date>[\d-]+)/(?P<package>(?P<run_id>.+)-p\d{{4,}})\.parquet")
 _RUN_FILE = re.compile(rf"runs/{PARTITION}=[\d-]+/(?P<run_id>.+)-(start|end)\.parquet")
 _SESSION = ("session_id", "org", "endpoint", "object_id", "attempt", "started_at", "close_code", "items_received")
 _FAILURE = ("worker", "outcome", "scope", "cause", "error_text", "bytes_sent", "audio_sent_ms")
@@ -27,12 +29,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PackageFiles:
-    """The files of a package: their names by dataset."""
+    """The files of a package: their names by dataset. merged are those of its day in which, once it is compacted, its other rows are."""
 
     package: str
     run_id: str
     scan_date: date
     names: Mapping[str, str]
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,18 @@ class Planned:
 
 def package_files(store: ResultStore) -> list[PackageFiles]:
     """Every package of which anything lies in the lake, by run and number."""
-    found: defaultdict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    found: defaultdict[tuple[str, str, date], dict[str, str]] = defaultdict(dict)
+    merged: defaultdict[date, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for dataset in publishing_order():
         for name in store.list(f"{dataset.name}/"):
-            if file := _FILE.fullmatch(name):
-                found[file["run_id"], file["package"], file["scan_date"]][dataset.name] = name
+            place = place_of(name)
+            if place is not None and place.package:
+                found[place.run_id, place.package, place.day][dataset.name] = name
+            elif place is not None and place.digest:
+                merged[place.day][dataset.name].append(name)
     return [
-        PackageFiles(package, run_id, date.fromisoformat(scan_date), names) for (run_id, package, scan_date), names in sorted(found.items())
+        PackageFiles(package, run_id, day, names, {dataset: tuple(files) for dataset, files in merged[day].items()})
+        for (run_id, package, day), names in sorted(found.items())
     ]
 
 
@@ -77,7 +85,8 @@ def read_package(store: ResultStore, files: PackageFiles) -> PublishedPackage:
     with_items: set[str] = set()
     for kind in ENDPOINT_DATASETS.values():
         rows = _rows(store, files.names.get(kind.summaries.name), (*_SESSION, *_FIGURES))
-        summaries |= {row["session_id"]: row for row in rows}
+        of_day = [_of_packages(store, name).get(files.package, []) for name in files.merged.get(kind.summaries.name, ())]  # type: ignore[arg-type]  # stores are hashed by identity
+        summaries |= {row["session_id"]: row for row in chain(rows, *of_day)}
         if "attempts" not in files.names:  # else every session is known by now
             with_items |= {row["session_id"] for row in _rows(store, files.names.get(kind.items.name), ("session_id",), distinct=True)}
     return PublishedPackage(files, attempts, summaries, frozenset(with_items - summaries.keys()))
@@ -112,6 +121,15 @@ def _rows(store: ResultStore, name: str | None, columns: Sequence[str], *, disti
     if table is None:
         return []
     return (table.group_by(list(columns)).aggregate([]) if distinct else table).to_pylist()
+
+
+@lru_cache(maxsize=4)
+def _of_packages(store: ResultStore, name: str) -> dict[str, list[Row]]:
+    """The rows of a merged file of summaries by package. It never changes, and is asked for by all packages of its day in turn."""
+    found: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in _rows(store, name, (*_SESSION, *_FIGURES, "package")):
+        found[row.pop("package")].append(row)
+    return dict(found)
 
 
 def _table(store: ResultStore, name: str, columns: Sequence[str]) -> pa.Table | None:

@@ -21,6 +21,9 @@ METADATA_SOURCE = "soundcheck.source"
 METADATA_WATERMARK = "soundcheck.watermark"
 """Of manifests: what was listed, and the instant (ISO 8601, UTC) of which it shows the state: what changed later may be missing."""
 
+METADATA_MEMBERS = "soundcheck.members"
+"""Of merged files: the packages whose rows they have, as JSON; they bear no run and no package of their own."""
+
 _OBJECT_ID = text("object_id", "The version of the object: a hash of bucket, key and etag.", "32 hex digits")
 _OBJECT_KEY_ID = text("object_key_id", "The place of the object, whatever lies there: a hash of bucket and key.", "32 hex digits")
 _SESSION_ID = text("session_id", "The session that this comes from, sorted by time.", "UUIDv7")

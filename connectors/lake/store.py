@@ -1,9 +1,10 @@
-"""Where results lie: a folder or a bucket, behind five verbs. A name is there whole or not at all."""
+"""Where results lie: a folder or a bucket, behind a few verbs. A name is there whole or not at all."""
 
 import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -37,14 +38,23 @@ class ResultStore(Protocol):
     def get(self, name: str) -> bytes | None:
         """The bytes of a file, None where there is none."""
 
+    def reading(self, name: str) -> AbstractContextManager[BinaryIO | None]:
+        """A file to read here and there without holding it whole, None where there is none."""
+
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
+
+    def size(self, name: str) -> int:
+        """How many bytes a file has, 0 where there is none."""
 
     def address(self, name: str) -> str:
         """Where a file is, for whoever reads it without the store: a path, or s3://bucket/key."""
 
     def list(self, prefix: str) -> Iterator[str]:
         """The names under a folder (`music_frames/`), sorted; unfinished files are passed over."""
+
+    def leftovers(self, before: datetime) -> Iterator[str]:
+        """The names of unfinished files that nobody has written to since then: a write broke off."""
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is fine."""
@@ -78,9 +88,28 @@ class FolderStore:
         except OSError as error:
             raise ConfigurationError(f"Cannot read {self._path(name)}: {error.strerror}.") from error
 
+    @contextmanager
+    def reading(self, name: str) -> Iterator[BinaryIO | None]:
+        """The file itself."""
+        path = self._path(name)
+        try:
+            file = path.open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            yield None
+            return
+        except OSError as error:
+            raise ConfigurationError(f"Cannot read {path}: {error.strerror}.") from error
+        with file:
+            yield file
+
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
         return self._path(name).is_file()
+
+    def size(self, name: str) -> int:
+        """The size of a file."""
+        path = self._path(name)
+        return path.stat().st_size if path.is_file() else 0
 
     def address(self, name: str) -> str:
         """The path of a file."""
@@ -91,6 +120,15 @@ class FolderStore:
         for path in sorted((self.root / prefix).rglob("*")):
             if path.is_file() and not path.name.startswith(TEMPORARY_PREFIX):
                 yield path.relative_to(self.root).as_posix()
+
+    def leftovers(self, before: datetime) -> Iterator[str]:
+        """The temporary files that nobody has written to since then."""
+        for path in sorted(self.root.rglob(f"{TEMPORARY_PREFIX}*")):
+            try:
+                if path.is_file() and path.stat().st_mtime < before.timestamp():
+                    yield path.relative_to(self.root).as_posix()
+            except FileNotFoundError:  # it got its name, or was taken away, just now
+                continue
 
     def delete(self, name: str) -> None:
         """Remove a file durably; its folder stays."""
@@ -139,6 +177,19 @@ class S3Store:
             self._raise_unless_absent(error)
             return None
 
+    @contextmanager
+    def reading(self, name: str) -> Iterator[BinaryIO | None]:
+        """A local temporary copy of the object."""
+        with writing_to(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+            try:
+                self.client.download_fileobj(self.bucket, self._key(name), file)
+            except S3_ERRORS as error:
+                self._raise_unless_absent(error)
+                yield None
+                return
+            file.seek(0)
+            yield file
+
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
         try:
@@ -147,6 +198,14 @@ class S3Store:
             self._raise_unless_absent(error)
             return False
         return True
+
+    def size(self, name: str) -> int:
+        """The size of an object."""
+        try:
+            return self.client.head_object(Bucket=self.bucket, Key=self._key(name))["ContentLength"]
+        except S3_ERRORS as error:
+            self._raise_unless_absent(error)
+            return 0
 
     def address(self, name: str) -> str:
         """The S3 address of a file."""
@@ -160,6 +219,11 @@ class S3Store:
                 yield from (entry["Key"].removeprefix(f"{self.root}/") for entry in page.get("Contents", ()))
         except S3_ERRORS as error:
             raise explain(error, f"listing {self.url}") from error
+
+    def leftovers(self, before: datetime) -> Iterator[str]:
+        """None: an object is there whole or not at all, and a lifecycle rule of the bucket ends uploads that broke off."""
+        del before
+        yield from ()
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is fine."""

@@ -141,7 +141,7 @@ def a_package() -> list[SpooledSession]:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def session() -> Callable[..., SpooledSession]:
     return a_session
 

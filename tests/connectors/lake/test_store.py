@@ -1,5 +1,6 @@
 import errno
 import os
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -54,6 +55,34 @@ def test_a_file_whose_filling_fails_never_appears(store):
     with pytest.raises(ConnectionResetError):
         filling_that_fails()
     assert list(store.list("")) == []
+
+
+def test_reads_here_and_there_in_a_file(store):
+    store.put(NAME, b"0123456789")
+    with store.reading(NAME) as file:
+        assert (file.read(2), file.seek(7), file.read(), file.seek(0, 2)) == (b"01", 7, b"789", 10)
+    with store.reading("runs/none.parquet") as file:
+        assert file is None
+
+
+def test_an_error_of_whoever_reads_is_its_own(store):
+    def reading_that_fails():
+        with store.reading(NAME):
+            raise ConnectionResetError(errno.ECONNRESET, "what it is for broke")
+
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            reading_that_fails()
+        store.put(NAME, b"one")
+
+
+def test_leftovers_are_temporary_files_that_nobody_writes_any_more(lake):
+    lake.put(NAME, b"one")
+    for name, age_s in (("old", 100), ("new", 10)):
+        path = lake.root / "runs" / f".{name}.tmp"
+        path.write_bytes(b"half")
+        os.utime(path, (1_000_000 - age_s,) * 2)
+    assert list(lake.leftovers(datetime.fromtimestamp(1_000_000 - 50, UTC))) == ["runs/.old.tmp"]
 
 
 @pytest.mark.parametrize("name", ["../x", "a//b", "/etc/passwd", "a/.hidden", "", "ä", "a/../../b"])

@@ -1,0 +1,86 @@
+"""What the name of a file in the lake says that is in it."""
+
+import hashlib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+
+from connectors.lake.columns import Dataset
+from connectors.lake.packages import RUNS_FOLDER, partition_name, publishing_order
+from connectors.lake.schemas import PARTITION, datasets
+
+_RUN = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
+_PARTITIONED = re.compile(
+    rf"(?P<dataset>\w+)/{PARTITION}=(?P<scan_date>\d{{4}}-\d\d-\d\d)/(?P<run_id>{_RUN})-(?P<part>\w+)\.parquet", re.ASCII
+)
+_MERGED = re.compile(rf"(?P<dataset>\w+)/{PARTITION}=(?P<scan_date>\d{{4}}-\d\d-\d\d)/merged-(?P<digest>[0-9a-f]{{16}})\.parquet", re.ASCII)
+_OF_RUN = re.compile(rf"{RUNS_FOLDER}/(?P<run_id>{_RUN})/(?P<stem>\w+)\.parquet", re.ASCII)
+_OWN_OF_RUN = re.compile(rf"{RUNS_FOLDER}/{_RUN}/(chosen\.parquet|listing/(listing\.json|\d+-\d+\.parquet))", re.ASCII)
+"""What only a run itself reads again: the key list that a predicate has chosen, and a manifest that is being written."""
+_PACKAGE = re.compile(r"p\d{4,}", re.ASCII)
+_RUN_PARTS = {"runs": {"start", "end"}, "quarantine": {"plan", "release"}}
+"""The files that a run writes besides its packages, by dataset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A Parquet file of a dataset by its name: of which run, and of which package, empty where it belongs to the run alone.
+
+    day is that of its partition, below `_runs/` the one on which its run began. digest is that of the packages that a merged file is of,
+    which has neither run nor package.
+    """
+
+    dataset: Dataset
+    run_id: str
+    package: str
+    day: date
+    digest: str = ""
+
+    @property
+    def is_of_its_day(self) -> bool:
+        """Whether its run began on that day."""
+        return bool(self.digest) or _day_of(self.run_id) == self.day
+
+
+def place_of(name: str) -> Place | None:
+    """What a name says, None for a name that no dataset's file has."""
+    every = datasets()
+    found = _PARTITIONED.fullmatch(name) or _MERGED.fullmatch(name) or _OF_RUN.fullmatch(name)
+    if found is None:
+        return None
+    said = found.groupdict()
+    run_id = said.get("run_id", "")
+    try:
+        day = date.fromisoformat(said["scan_date"]) if "scan_date" in said else _day_of(run_id)
+    except ValueError:
+        return None
+    if "stem" in said:
+        kind = next((dataset for dataset in every.values() if not dataset.partitioned and dataset.stem == said["stem"]), None)
+        return None if kind is None else Place(kind, run_id, "", day)
+    kind, part = every.get(said["dataset"]), said.get("part", "")
+    if "digest" in said:
+        return Place(kind, "", "", day, said["digest"]) if kind in publishing_order() else None
+    if kind in publishing_order() and _PACKAGE.fullmatch(part):
+        return Place(kind, run_id, f"{run_id}-{part}", day)
+    return Place(kind, run_id, "", day) if kind and part in _RUN_PARTS.get(kind.name, ()) else None
+
+
+def merged_name(dataset: Dataset, day: date, packages: Collection[str]) -> str:
+    """The name of the file that packages of a day are merged into."""
+    return partition_name(dataset, day, f"merged-{members_digest(packages)}")
+
+
+def members_digest(packages: Collection[str]) -> str:
+    """The packages of a merged file, in 16 hex digits."""
+    return hashlib.blake2b("\n".join(sorted(packages)).encode(), digest_size=8).hexdigest()
+
+
+def _day_of(run_id: str) -> date:
+    """The UTC date of a run's start. Raises ValueError where its name begins with none."""
+    return date.fromisoformat(run_id[:8])
+
+
+def is_own_of_run(name: str) -> bool:
+    """Whether it is a file of a run that is no dataset's, and in its place."""
+    return _OWN_OF_RUN.fullmatch(name) is not None

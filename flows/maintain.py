@@ -1,0 +1,52 @@
+"""Maintenance as Prefect flows, for schedules: what the commands of the same names do."""
+
+import asyncio
+from datetime import date
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import acreate_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows.maintenance import Verification, compact_results, verify_results
+from flows.mirror import Mirror
+from flows.report import COMPLETED
+from flows.scan import state_of_error
+from flows.settings import load_settings
+from flows.wiring import now
+from moderation.errors import SoundcheckError
+from moderation.outcomes import ExitCode
+
+FOUND = "Found"
+"""The state of a flow run that found something wrong."""
+
+
+@flow(name="verify-results", persist_result=False, log_prints=False)
+async def verify_lake(results: str | None = None, since: date | None = None) -> State[Any]:
+    """Look through the published files, or through what runs since a day have left; a run that finds something fails as `Found`."""
+    try:
+        done = await asyncio.to_thread(verify_results, load_settings(results=results), now, since)
+    except SoundcheckError as error:
+        return state_of_error(error)
+    if done.found.findings:
+        rows = [{"file": name, "what is wrong": what, "what to do": remedy} for name, what, remedy in done.rows()]
+        async with Mirror.open() as mirror:
+            await mirror.tell(acreate_table_artifact(rows, key="verify-findings", description=done.sentence()))
+    return state_of_verification(done)
+
+
+def state_of_verification(done: Verification) -> State[Any]:
+    """The final state of a flow run that has looked through all files."""
+    message = f"{done.sentence()} (exit code {int(done.exit_code)})"
+    return Failed(name=FOUND, message=message) if done.found.findings else Completed(name=COMPLETED, message=message)
+
+
+@flow(name="compact-results", persist_result=False, log_prints=False)
+async def compact_lake(results: str | None = None, before: date | None = None) -> State[Any]:
+    """Compact the days before one, or before yesterday."""
+    try:
+        done = await asyncio.to_thread(compact_results, load_settings(results=results), now, before)
+    except SoundcheckError as error:
+        return state_of_error(error)
+    return Completed(name=COMPLETED, message=f"{done.sentence()} (exit code {int(ExitCode.OK)})")
