@@ -53,7 +53,7 @@ def backfill(
     resume
         The run_id of a backfill that did not come to its end.
     anyway
-        Resume though settings that shape a plan have changed since.
+        Resume though settings that shape a plan have changed since, or though the run seems to be running still.
     org
         The organisation that pays, where the settings have several.
     results

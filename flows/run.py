@@ -22,6 +22,7 @@ from moderation.identity import run_id
 from moderation.outcomes import ExitCode
 from moderation.retry import RetryBudget
 from tasks.admission import Admission
+from tasks.alive import LIFE, alive, is_alive
 from tasks.cascade import plan_second_stage
 from tasks.leases import Leases
 from tasks.list_catalogue import list_catalogue
@@ -61,9 +62,9 @@ async def run_scan(wired: Wired, request: Request, watch: Watch, execute: Execut
     run = Run(begun.run_id, wired.settings.org, begun.started_at) if begun else Run(run_id(now, wired.entropy(3)), wired.settings.org, now)
     scan = _Scan(wired, request, run, watch, execute, flow_run_id)
     logger.info("%s: scanning %s into %s", run.run_id, request, wired.results.url)
-    async with scan.notifier.until_told():
+    await scan.check_begun()
+    async with scan.notifier.until_told(), alive(wired.results, run.run_id, wired.now):
         try:
-            scan.check_begun()
             await scan.record(RUNNING)
             recovered = await scan.steps_or_stop()
             state, code = scan.verdict()
@@ -89,12 +90,18 @@ class _Scan:
         self.rest = NO_REST
         self.notifier = Notifier(wired.ledger, wired.notices, run.org, run.run_id, wired.settings.warn_share)
 
-    def check_begun(self) -> None:
-        """Refuse to go on with a run under settings that would have made another plan."""
-        begun = self.request.begun
-        if begun and not begun.anyway and begun.fingerprint != fingerprint(self.wired.settings, self.request):
+    async def check_begun(self) -> None:
+        """Refuse to go on with a run under settings that would have made another plan, or while somebody is at it; its record stays."""
+        begun, wired = self.request.begun, self.wired
+        if begun is None or begun.anyway:
+            return
+        if begun.fingerprint != fingerprint(wired.settings, self.request):
             raise ConfigurationError(
                 f"run {begun.run_id} was planned under other settings ({', '.join(SHAPING)}): restore them, or go on with --anyway"
+            )
+        if await asyncio.to_thread(is_alive, wired.results, begun.run_id, wired.now()):
+            raise ConfigurationError(
+                f"run {begun.run_id} is still running, or was killed less than {LIFE.seconds} s ago: wait for it, or go on with --anyway"
             )
 
     async def steps_or_stop(self) -> int:

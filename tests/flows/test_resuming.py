@@ -1,0 +1,98 @@
+"""Runs that are taken up again, or that meet their own results: nothing is paid twice, and their record keeps what was before."""
+
+import asyncio
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from connectors.lake.store import FolderStore
+from connectors.ledger import Ledger
+from connectors.local_velma.journal import Journal
+from flows.request import FlowName, Request
+from flows.resuming import request_of
+from flows.watch import Watch
+from moderation.errors import ConfigurationError
+from tasks.alive import LIFE, alive, is_alive
+
+
+def named(*sources, **more):
+    return Request(tuple(f"s3://catalogue/{source}" for source in sources), flow=FlowName.BACKFILL, **more)
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_result_that_was_swept_before_it_was_booked_is_paid_once_by_its_run(world, make_wav, monkeypatch, force):
+    world.put("a.wav", make_wav(1.0))
+    finish, late = Ledger.finish, []
+
+    async def finish_late(ledger, session_id, *arguments, **more):
+        if not late:
+            late.append(session_id)
+            with sqlite3.connect(world.results / "_state" / "ledger.db") as database:
+                database.execute("UPDATE sessions SET lease_until = 1 WHERE state = 'streaming'")
+        return await finish(ledger, session_id, *arguments, **more)
+
+    monkeypatch.setattr("tasks.stream.CLAIM_PAUSE_S", 0.05)
+    monkeypatch.setattr(Ledger, "finish", finish_late)
+    await world.scan_request(named("", force=force), endpoints=["music"])
+    assert world.ask("SELECT session_id FROM music_summaries") == [tuple(late)]
+    assert world.velma.journal.counts["done"] == 1
+
+
+async def test_a_run_that_is_alive_is_not_taken_up_by_another_process(world, make_wav, monkeypatch):
+    for number in range(3):
+        world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))
+    watch, note = Watch(), Journal.note
+    reached, asked = asyncio.Event(), asyncio.Event()
+
+    def hold_at_the_first(journal, event, *arguments, **facts):
+        note(journal, event, *arguments, **facts)
+        if journal.counts["done"]:
+            reached.set()
+
+    monkeypatch.setattr(Journal, "note", hold_at_the_first)
+    finish = Ledger.finish
+
+    async def finish_when_asked(ledger, *arguments, **more):
+        await asked.wait()
+        return await finish(ledger, *arguments, **more)
+
+    monkeypatch.setattr(Ledger, "finish", finish_when_asked)
+    first = asyncio.create_task(world.scan_request(named(""), watch, endpoints=["music"], connections=1))
+    await reached.wait()
+    [(run_id,)] = world.ask("SELECT run_id FROM runs_latest")
+    with pytest.raises(ConfigurationError, match=r"is still running.*--anyway"):
+        await world.scan_request(request_of(world.settings, run_id), endpoints=["music"])
+    assert world.ask("SELECT state FROM runs") == [("Running",)]
+    watch.terminate()
+    asked.set()
+    await first
+    report = await world.scan_request(request_of(world.settings, run_id), endpoints=["music"])
+    assert (report.run_id, report.counts()["done"], world.velma.journal.counts["done"]) == (run_id, 3, 3)
+
+
+async def test_a_sign_of_life_holds_for_a_minute_and_goes_with_its_run(tmp_path):
+    store, at = FolderStore(tmp_path), datetime(2026, 11, 21, 8, tzinfo=UTC)
+    assert not is_alive(store, "r1", at)
+    async with alive(store, "r1", lambda: at):
+        assert is_alive(store, "r1", at + LIFE - timedelta(seconds=1))
+        assert not is_alive(store, "r1", at + LIFE)
+        assert not is_alive(store, "r2", at)
+    assert not is_alive(store, "r1", at)
+
+
+async def test_a_sign_of_life_is_renewed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.alive.BEAT_S", 0.01)
+    store, at = FolderStore(tmp_path), datetime(2026, 11, 21, 8, tzinfo=UTC)
+    later = at + LIFE * 5
+    told = iter([at])
+    async with asyncio.timeout(30), alive(store, "r1", lambda: next(told, later)):
+        while not is_alive(store, "r1", later):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_store_that_takes_no_sign_of_life_ends_no_run(tmp_path, caplog):
+    (tmp_path / "v1").write_text("no folder")
+    async with alive(FolderStore(tmp_path), "r1", lambda: datetime(2026, 11, 21, 8, tzinfo=UTC)):
+        pass
+    assert "sign of life is not kept" in caplog.text
