@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from connectors.lake.packages import write_rows
-from flows.choosing import plan_rules, source_of
+from flows.choosing import letting_go, plan_rules, release_retried, source_of
 from flows.notifying import Notifier
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
@@ -164,14 +164,18 @@ class _Scan:
             await list_catalogue(source, wired.results, run, progress, wired.selection)
 
     async def _plan(self, rules: PlanRules) -> list[Shard]:
-        """Make the plan, or take up the one that was made."""
+        """Make the plan, or take up the one that was made. A retry releases what it streams once that is planned for good."""
         wired, run, progress = self.wired, self.run, self.watch.progress
         if self.request.begun and has_plan(wired.results, run.run_id):
             progress.step = "taking up the plan"
+            await release_retried(wired, self.request, run)
             rest = partial(rest_of_plan, wired.results, wired.open_lake, run.run_id, wired.endpoints, progress, force=rules.force)
             self.rest = await asyncio.to_thread(rest)
             return self.rest.shards
-        return await plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
+        rules = await letting_go(rules, wired, self.request, run)
+        shards = await plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress)
+        await release_retried(wired, self.request, run)
+        return shards
 
     async def _set_limits(self) -> None:
         """Write the ceilings, caps and prices of the settings into the ledger, where every process keeps them."""

@@ -49,8 +49,11 @@ def read_known(
     sources: Sequence[S3Uri],
     transcode: Transcode = Transcode.AUTO,
     only_of: str | None = None,
+    let_go: pl.DataFrame | None = None,
 ) -> dict[str, Known]:
     """By the name of each endpoint. sources are the prefixes that are listed completely; only_of is the run whose results alone count.
+
+    let_go are rows of the quarantine that count no more.
 
     Raises ConfigurationError where files of the lake cannot be read.
     """
@@ -58,6 +61,8 @@ def read_known(
     try:
         with open_lake() as lake:
             held = _frame(quarantined_now(lake))
+            if let_go is not None:
+                held = held.join(let_go, on=["endpoint", *IDENTITY], how="anti")
             # one endpoint after the other: no more than the results of one are held
             return {endpoint.name: _known(lake, listing, held, endpoint.name, below, transcode, only_of) for endpoint in endpoints}
     except (DuckDBError, ArrowException, OSError) as error:

@@ -46,7 +46,7 @@ logger = logging.getLogger("soundcheck.plan")
 class PlanRules:
     """What shapes a plan: ordered rules for raw audio, the longest session in hours, bounds of a shard, what to take, what to decode.
 
-    force plans again what is done.
+    force plans again what is done; let_go are rows of the quarantine (endpoint, object_id, params_hash) that hold nothing any more.
     """
 
     parameter_rules: Sequence[ParameterRule] = ()
@@ -57,6 +57,7 @@ class PlanRules:
     cut: Cut = field(default_factory=Cut)
     force: bool = False
     transcode: Transcode = Transcode.AUTO
+    let_go: pl.DataFrame | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ async def make_plan(
     listing = await asyncio.to_thread(read_listing, results, run.run_id, rules.parameter_rules, rules.transcode)
     progress.listed = listing.height
     known = await asyncio.to_thread(
-        read_known, open_lake, listing, endpoints, sources, rules.transcode, run.run_id if rules.force else None
+        read_known, open_lake, listing, endpoints, sources, rules.transcode, run.run_id if rules.force else None, rules.let_go
     )
     has_second_stage = rules.cascade is not None and SECOND in known
     if rules.cascade is not None and has_second_stage:
