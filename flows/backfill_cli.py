@@ -81,7 +81,7 @@ def backfill(
     flags: dict[str, Any] = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url, "connections": connections}
     settings = load_settings(**flags, monthly_hours=monthly_hours, cascade=cascade)
     if resume is not None:
-        if source or where or force or dry_run or portion != WHOLE:
+        if source or where or force or dry_run or endpoint or cascade is not None or portion != WHOLE:
             raise ConfigurationError("--resume goes on with what that run was asked for: give nothing else of it")
         return run(settings, request_of(settings, resume, anyway=anyway), direct=direct, json=json)
     request = Request(source, portion, FlowName.BACKFILL, where, force)

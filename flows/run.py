@@ -11,7 +11,7 @@ from flows.choosing import letting_go, plan_rules, release_retried, source_of
 from flows.notifying import Notifier
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
-from flows.run_record import SHAPING, Ended, fingerprint, run_row
+from flows.run_record import KEPT, SHAPING, Ended, fingerprint, run_row
 from flows.setting_types import hours_ms, micros, text_patterns
 from flows.watch import Watch
 from flows.wiring import Wired
@@ -96,8 +96,9 @@ class _Scan:
         if begun is None or begun.anyway:
             return
         if begun.fingerprint != fingerprint(wired.settings, self.request):
+            shaping = ", ".join(name for name in SHAPING if name not in KEPT)
             raise ConfigurationError(
-                f"run {begun.run_id} was planned under other settings ({', '.join(SHAPING)}): restore them, or go on with --anyway"
+                f"run {begun.run_id} was planned under other settings ({shaping}): restore them, or go on with --anyway"
             )
         if await asyncio.to_thread(is_alive, wired.results, begun.run_id, wired.now()):
             raise ConfigurationError(

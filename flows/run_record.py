@@ -15,6 +15,8 @@ from tasks.records import Run
 
 SHAPING = ("endpoints", "raw_rules", "max_session_hours", "cascade", "transcode")
 """Settings by which a plan would be another one."""
+KEPT = ("endpoints", "cascade")
+"""Those of them that a run keeps when it is taken up again, whatever the settings are by then."""
 
 
 @dataclass(frozen=True, slots=True)

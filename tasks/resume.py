@@ -60,11 +60,14 @@ def rest_of_plan(
 ) -> Rest:
     """What a run's plan streams and has not ended yet, counted in the progress with all that has.
 
-    A result of anybody ends it; of a run that streams anew (force), only its own.
+    endpoints are those of the plan; others have nothing to stream in it. A result of anybody ends an object; of a run that streams anew
+    (force), only its own.
     """
     listing = read_frame(results, run_id, "manifest").unique("object_id", keep="first", maintain_order=True).with_row_index("position")
     progress.listed = listing.height
     plan = read_frame(results, run_id, "plan").join(listing.select("position", "object_id"), on="object_id")
+    named = set(plan["endpoint"])
+    planned_for = [each for each in endpoints if each.name in named or not named]
     with open_lake() as lake:
         held = _frame(quarantined_now(lake))
         known = {
@@ -73,7 +76,7 @@ def rest_of_plan(
                 _frame(done_objects(lake, each.name, run_id if force else None)),
                 held.filter(pl.col("endpoint") == each.name),
             )
-            for each in endpoints
+            for each in planned_for
         }
     left = pl.concat(
         [each.left.join(plan.filter(pl.col("endpoint") == name), on="position", maintain_order="left") for name, each in known.items()]

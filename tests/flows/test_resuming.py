@@ -9,15 +9,29 @@ import pytest
 from connectors.lake.store import FolderStore
 from connectors.ledger import Ledger
 from connectors.local_velma.journal import Journal
-from flows.request import FlowName, Request
+from flows.backfill_cli import backfill
+from flows.request import FlowName, Portion, Request
 from flows.resuming import request_of
 from flows.watch import Watch
-from moderation.errors import ConfigurationError
+from moderation.errors import ConfigurationError, UnreachableError
 from tasks.alive import LIFE, alive, is_alive
 
 
 def named(*sources, **more):
     return Request(tuple(f"s3://catalogue/{source}" for source in sources), flow=FlowName.BACKFILL, **more)
+
+
+async def broken_at(world, monkeypatch, step, request, **changes):
+    """The run_id of a run that was broken off at a step."""
+
+    def breaks(*_, **__):
+        raise UnreachableError("S3 did not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, breaks)
+        with pytest.raises(UnreachableError):
+            await world.scan_request(request, **changes)
+    return world.ask("SELECT max(run_id) FROM runs")[0][0]
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -96,3 +110,19 @@ async def test_a_store_that_takes_no_sign_of_life_ends_no_run(tmp_path, caplog):
     async with alive(FolderStore(tmp_path), "r1", lambda: datetime(2026, 11, 21, 8, tzinfo=UTC)):
         pass
     assert "sign of life is not kept" in caplog.text
+
+
+@pytest.mark.parametrize("anyway", [False, True])
+async def test_a_run_keeps_its_endpoints_and_its_cascade_when_it_is_taken_up(world, make_wav, monkeypatch, anyway):
+    for number in range(2):
+        world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))
+    run_id = await broken_at(world, monkeypatch, "flows.run.load_shard", named("", portion=Portion(limit=1)), endpoints=["ai_music"])
+    report = await world.scan_request(request_of(world.settings, run_id, anyway=anyway), cascade="music_pct > 5")
+    assert (report.run_id, list(report.progress.endpoints), report.progress.sessions) == (run_id, ["ai_music"], 1)
+
+
+@pytest.mark.parametrize("more", [{"endpoint": ["music"]}, {"cascade": "true"}])
+def test_other_endpoints_or_another_cascade_for_a_run_that_is_taken_up_are_refused(tmp_path, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="give nothing else"):
+        backfill(resume="x", **more)
