@@ -45,7 +45,7 @@ def backfill(
     source
         As for `soundcheck scan`; besides --where, prefixes that the objects must lie in.
     where
-        A condition in DuckDB's SQL over the latest results (views music_latest and ai_music_latest): of each endpoint that has its columns.
+        A condition in DuckDB's SQL over the views music_current and ai_music_current: of each endpoint that has its columns.
     portion
         Which objects of the sources.
     force
