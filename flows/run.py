@@ -7,6 +7,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from connectors.lake.packages import write_rows
+from connectors.lake.query import spent_by
 from flows.choosing import letting_go, plan_rules, release_retried, source_of
 from flows.notifying import Notifier
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
@@ -125,6 +126,8 @@ class _Scan:
         await self._set_limits()
         progress.step = "recovering what earlier runs left"
         recovered = await wired.publisher.recover()
+        if self.request.begun:
+            progress.spent_before_ms = await asyncio.to_thread(self._spent)
         await self.execute("list", self._list)
         if self.watch.stop:
             return recovered
@@ -135,6 +138,10 @@ class _Scan:
         progress.step = "finished"
         logger.info("%s: %s", run.run_id, progress.line())
         return recovered
+
+    def _spent(self) -> tuple[int, int]:
+        with self.wired.open_lake() as lake:
+            return spent_by(lake, self.run.run_id)
 
     async def _stream_and_publish(self, shards: Sequence[Shard]) -> None:
         """Stream some shards, then publish all that the run has."""

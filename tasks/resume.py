@@ -10,11 +10,13 @@ from connectors.lake.packages import RUNS_FOLDER
 from connectors.lake.query import done_objects, quarantined_now
 from connectors.lake.store import ResultStore
 from moderation.endpoints import Endpoint
-from tasks.cascade import SECOND
+from moderation.outcomes import Reason
+from tasks.cascade import SECOND, verdicts
 from tasks.history import DECISIONS, IDENTITY, LOOK, REASONS, Known
 from tasks.listed import read_frame
 from tasks.plan_counts import count_plan
 from tasks.progress import Progress
+from tasks.quarantine import EVERYTHING
 from tasks.records import PlannedObject
 from tasks.shards import Shard
 
@@ -88,8 +90,18 @@ def rest_of_plan(
         .with_columns(pl.lit(None, REASONS).alias("reason"), pl.lit(None, pl.String).alias("detail"))
     )
     count_plan(progress, listing, known, findings, shards)
+    if saved_ms := _saved_ms(plan, open_lake):
+        progress.of(SECOND).saved_ms = saved_ms
     has_second_stage = not plan.filter((pl.col("endpoint") == SECOND) & pl.col("shard").is_not_null()).is_empty()
     return Rest(shards, frozenset(left.select("endpoint", "object_id").iter_rows()), has_second_stage)
+
+
+def _saved_ms(plan: pl.DataFrame, open_lake: Callable[[], DuckDBPyConnection]) -> int:
+    """The audio of the objects that a cascade has left out of a plan by now, as long as their music sessions were."""
+    left_out = plan.filter((pl.col("endpoint") == SECOND) & (pl.col("reason") == Reason.SECOND_STAGE.value))
+    if left_out.is_empty():
+        return 0
+    return int(left_out.join(verdicts(open_lake, EVERYTHING), on=IDENTITY)["audio_ms"].sum())
 
 
 def _known(plan: pl.DataFrame, done: pl.DataFrame, held: pl.DataFrame) -> Known:

@@ -121,6 +121,29 @@ async def test_a_run_keeps_its_endpoints_and_its_cascade_when_it_is_taken_up(wor
     assert (report.run_id, list(report.progress.endpoints), report.progress.sessions) == (run_id, ["ai_music"], 1)
 
 
+async def test_the_record_of_a_run_that_is_taken_up_keeps_what_it_had_spent_and_saved(world, make_wav, monkeypatch):
+    for key, seconds in {"half.wav": 9.7, "one.wav": 3.0, "two.wav": 2.0}.items():
+        world.put(key, make_wav(seconds, 200 + seconds))
+    await world.scan(endpoints=["music"])
+    wanted = {"cascade": "music_pct >= 60", "connections": 1}
+    watch, note, done = Watch(), Journal.note, world.velma.journal.counts["done"]
+
+    def stop_at_the_first(journal, event, *arguments, **facts):
+        note(journal, event, *arguments, **facts)
+        if journal.counts["done"] == done + 1:
+            watch.terminate()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "note", stop_at_the_first)
+        run_id = (await world.scan_request(named(""), watch, **wanted)).run_id
+    record = f"SELECT audio_ms_settled, audio_ms_at_risk, audio_ms_saved FROM runs_latest WHERE run_id = '{run_id}'"
+    [(settled_ms, _, saved_ms)] = world.ask(record)
+    assert settled_ms in {2000, 3000}
+    assert saved_ms > 9000
+    await world.scan_request(request_of(world.settings, run_id), **wanted)
+    assert world.ask(record) == [(5000, 0, saved_ms)]
+
+
 @pytest.mark.parametrize("more", [{"endpoint": ["music"]}, {"cascade": "true"}])
 def test_other_endpoints_or_another_cascade_for_a_run_that_is_taken_up_are_refused(tmp_path, monkeypatch, more):
     monkeypatch.chdir(tmp_path)
