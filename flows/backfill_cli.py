@@ -51,7 +51,8 @@ def backfill(
     force
         Stream again what is done: it is paid again.
     resume
-        The run_id of a backfill that did not come to its end.
+        The run_id of any run that did not come to its end, a scan or a retry, too: its error names it, and so does the view runs_latest. A
+        listing goes on behind its last page, a plan with exactly its rest.
     anyway
         Resume though settings that shape a plan have changed since, or though the run seems to be running still.
     org

@@ -18,7 +18,7 @@ from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
 from moderation.budget import month_of
-from moderation.errors import ConfigurationError, SoundcheckError, first_of_group
+from moderation.errors import AccessDeniedError, ConfigurationError, SoundcheckError, UnreachableError, first_of_group
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode
 from moderation.retry import RetryBudget
@@ -107,7 +107,10 @@ class _Scan:
             )
 
     async def steps_or_stop(self) -> int:
-        """The steps, of which listing and planning can be broken off; any error comes by itself, and not in a group."""
+        """The steps, of which listing and planning can be broken off.
+
+        Any error comes by itself, and not in a group; one that passes says how to go on after it.
+        """
         self.watch.task = asyncio.current_task()
         try:
             with first_of_group():
@@ -117,6 +120,10 @@ class _Scan:
                 raise
             self.watch.task.uncancel()
             return 0
+        except (UnreachableError, AccessDeniedError) as error:
+            if type(error) not in {UnreachableError, AccessDeniedError}:
+                raise
+            raise type(error)(f"{error}; then `soundcheck backfill --resume {self.run.run_id}` goes on where this run broke off") from error
         finally:
             self.watch.task = None
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from connectors.catalogue.list_pages import list_page
 from connectors.lake.store import FolderStore
 from connectors.ledger import Ledger
 from connectors.local_velma.journal import Journal
@@ -149,3 +150,27 @@ def test_other_endpoints_or_another_cascade_for_a_run_that_is_taken_up_are_refus
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="give nothing else"):
         backfill(resume="x", **more)
+
+
+async def test_a_listing_that_breaks_off_names_the_command_that_goes_on_behind_its_last_page(world, make_wav, monkeypatch):
+    for number in range(3):
+        world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))
+    asked, breaks = [], True
+
+    def page_of_one(client, bucket, **request):
+        asked.append(request)
+        if breaks and "ContinuationToken" in request:
+            raise UnreachableError("S3 did not answer: try again")
+        return list_page(client, bucket, **{"MaxKeys": 1, **request})
+
+    monkeypatch.setattr("connectors.catalogue.listing.list_page", page_of_one)
+    with pytest.raises(UnreachableError, match=r"S3 did not answer: try again; then `soundcheck backfill --resume \S+` goes on") as caught:
+        await world.scan(endpoints=["music"])
+    [(run_id, said)] = world.ask("SELECT run_id, stop_cause FROM runs_latest")
+    assert run_id in str(caught.value)
+    assert run_id in said
+    asked.clear()
+    breaks = False
+    report = await world.scan_request(request_of(world.settings, run_id))
+    assert (report.run_id, report.counts()["objects"], report.progress.sessions) == (run_id, 3, 3)
+    assert ["ContinuationToken" in request for request in asked] == [True, True], "the first page is not asked for again"
