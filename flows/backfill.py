@@ -26,8 +26,8 @@ async def backfill_catalogue(
 ) -> State[dict[str, Any]]:
     """Stream what `source` names, or the objects for whose earlier results `where` holds; with force again what is done.
 
-    resume is the name of a backfill to go on with, anyway goes on though settings that shape a plan have changed. What is not given comes
-    from the settings of the process that runs this.
+    resume is the name of a run to go on with, anyway goes on though settings that shape a plan have changed, or the run seems to be running
+    still. What is not given comes from the settings of the process that runs this.
     """
     flags = {"results": results, "endpoints": endpoints, "velma_url": velma_url, "org": org, "cascade": cascade}
     if resume is not None:

@@ -45,15 +45,16 @@ def backfill(
     source
         As for `soundcheck scan`; besides --where, prefixes that the objects must lie in.
     where
-        A condition in DuckDB's SQL over the latest results (views music_latest and ai_music_latest): of each endpoint that has its columns.
+        A condition in DuckDB's SQL over the views music_current and ai_music_current: of each endpoint that has its columns.
     portion
         Which objects of the sources.
     force
         Stream again what is done: it is paid again.
     resume
-        The run_id of a backfill that did not come to its end.
+        The run_id of any run that did not come to its end, a scan or a retry, too: its error names it, and so does the view runs_latest. A
+        listing goes on behind its last page, a plan with exactly its rest.
     anyway
-        Resume though settings that shape a plan have changed since.
+        Resume though settings that shape a plan have changed since, or though the run seems to be running still.
     org
         The organisation that pays, where the settings have several.
     results
@@ -81,7 +82,7 @@ def backfill(
     flags: dict[str, Any] = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url, "connections": connections}
     settings = load_settings(**flags, monthly_hours=monthly_hours, cascade=cascade)
     if resume is not None:
-        if source or where or force or dry_run or portion != WHOLE:
+        if source or where or force or dry_run or endpoint or cascade is not None or portion != WHOLE:
             raise ConfigurationError("--resume goes on with what that run was asked for: give nothing else of it")
         return run(settings, request_of(settings, resume, anyway=anyway), direct=direct, json=json)
     request = Request(source, portion, FlowName.BACKFILL, where, force)

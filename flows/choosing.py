@@ -1,6 +1,7 @@
 """What a run lists, its sources or the objects that a predicate chooses, and by which rules it plans them."""
 
 import asyncio
+from dataclasses import replace
 
 import polars as pl
 
@@ -13,7 +14,7 @@ from flows.wiring import Wired, WiredToPlan
 from moderation.selection import Selection
 from tasks.choose import chosen_results, freeze, frozen, predicates
 from tasks.plan import PlanRules
-from tasks.quarantine import held_now, release
+from tasks.quarantine import freeze_held, frozen_held, held_now, release_planned
 from tasks.records import Run
 
 RELEASED = "released to be tried again"
@@ -30,6 +31,19 @@ def plan_rules(settings: Settings, request: Request, selection: Selection) -> Pl
         force=request.force,
         selection=selection,
     )
+
+
+async def letting_go(rules: PlanRules, wired: Wired, request: Request, run: Run) -> PlanRules:
+    """The same rules; those of a retry plan what it is about as if that were held no more."""
+    if request.flow is not FlowName.RETRY:
+        return rules
+    return replace(rules, let_go=await asyncio.to_thread(frozen_held, wired.results, run))
+
+
+async def release_retried(wired: Wired, request: Request, run: Run) -> None:
+    """Release what the plan of a retry streams; nothing of any other run."""
+    if request.flow is FlowName.RETRY:
+        await asyncio.to_thread(release_planned, wired.results, run, who(), RELEASED)
 
 
 async def source_of(wired: Wired | WiredToPlan, request: Request, run: Run) -> Source:
@@ -50,10 +64,11 @@ def _chosen(wired: Wired | WiredToPlan, request: Request, run: Run, where: str) 
 
 
 def _held(wired: Wired | WiredToPlan, request: Request, run: Run, where: str) -> str:
-    """The quarantined objects, frozen before they are released: whoever goes on with the run finds those not released yet, too."""
+    """The quarantined objects, and what holds them: it stays held until the plan has said what of it is streamed."""
     del request
+    if address := frozen(wired.results, run):
+        return address
     with wired.open_lake() as lake:
         held = held_now(lake, run.org, where).filter(pl.col("endpoint").is_in([endpoint.name for endpoint in wired.endpoints]))
-    address = frozen(wired.results, run) or freeze(wired.results, run, held, where)
-    release(wired.results, held, run, who(), RELEASED)
-    return address
+    freeze_held(wired.results, run, held)
+    return freeze(wired.results, run, held, where)

@@ -91,11 +91,16 @@ class FlowName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run that is taken up again: its name, its start, and the fingerprint that it began with. anyway goes on under another one."""
+    """A run that is taken up again: its name, its start, and the fingerprint that it began with. anyway goes on under another one.
+
+    endpoints and cascade are what it planned for, and go on to count.
+    """
 
     run_id: str
     started_at: datetime
     fingerprint: str
+    endpoints: tuple[str, ...]
+    cascade: str | None
     anyway: bool = False
 
 

@@ -24,9 +24,9 @@ def request_of(settings: Settings, run_id: str, *, anyway: bool = False) -> Requ
     if found is None:
         raise ConfigurationError(f'there is no run {run_id} of {own.org} in {url}: ask `soundcheck sql "from runs_latest"`')
     started_at, fingerprint, parameters, exit_code = found
-    told = json.loads(parameters).get("request")
-    if told is None:
+    settled = json.loads(parameters)
+    if (told := settled.get("request")) is None:
         raise ConfigurationError(f"run {run_id} is of an older soundcheck, which did not write down what it was asked for: start it anew")
     if exit_code == 0:
         raise ConfigurationError(f"run {run_id} came to its end: there is nothing left of it")
-    return Request.from_json(told, Begun(run_id, started_at, fingerprint, anyway))
+    return Request.from_json(told, Begun(run_id, started_at, fingerprint, tuple(settled["endpoints"]), settled["cascade"], anyway))

@@ -7,22 +7,24 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from connectors.lake.packages import write_rows
-from flows.choosing import plan_rules, source_of
+from connectors.lake.query import spent_by
+from flows.choosing import letting_go, plan_rules, release_retried, source_of
 from flows.notifying import Notifier
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
-from flows.run_record import SHAPING, Ended, alike, fingerprint, run_row
+from flows.run_record import KEPT, SHAPING, Ended, alike, fingerprint, run_row
 from flows.setting_types import hours_ms, micros, text_patterns
 from flows.sources import listed_whole
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
 from moderation.budget import month_of
-from moderation.errors import ConfigurationError, SoundcheckError, first_of_group
+from moderation.errors import AccessDeniedError, ConfigurationError, SoundcheckError, UnreachableError, first_of_group
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode
 from moderation.retry import RetryBudget
 from tasks.admission import Admission
+from tasks.alive import LIFE, alive, is_alive
 from tasks.cascade import plan_second_stage
 from tasks.leases import Leases
 from tasks.list_catalogue import list_catalogue
@@ -62,9 +64,9 @@ async def run_scan(wired: Wired, request: Request, watch: Watch, execute: Execut
     run = Run(begun.run_id, wired.settings.org, begun.started_at) if begun else Run(run_id(now, wired.entropy(3)), wired.settings.org, now)
     scan = _Scan(wired, request, run, watch, execute, flow_run_id)
     logger.info("%s: scanning %s into %s", run.run_id, request, wired.results.url)
-    async with scan.notifier.until_told():
+    await scan.check_begun()
+    async with scan.notifier.until_told(), alive(wired.results, run.run_id, wired.now):
         try:
-            scan.check_begun()
             await scan.record(RUNNING)
             recovered = await scan.steps_or_stop()
             state, code = scan.verdict()
@@ -90,16 +92,26 @@ class _Scan:
         self.rest = NO_REST
         self.notifier = Notifier(wired.ledger, wired.notices, run.org, run.run_id, wired.settings.warn_share)
 
-    def check_begun(self) -> None:
-        """Refuse to go on with a run under settings that would have made another plan."""
-        begun = self.request.begun
-        if begun and not begun.anyway and begun.fingerprint != fingerprint(self.wired.settings, self.request):
+    async def check_begun(self) -> None:
+        """Refuse to go on with a run under settings that would have made another plan, or while somebody is at it; its record stays."""
+        begun, wired = self.request.begun, self.wired
+        if begun is None or begun.anyway:
+            return
+        if begun.fingerprint != fingerprint(wired.settings, self.request):
+            shaping = ", ".join(name for name in SHAPING if name not in KEPT)
             raise ConfigurationError(
-                f"run {begun.run_id} was planned under other settings ({', '.join(SHAPING)}): restore them, or go on with --anyway"
+                f"run {begun.run_id} was planned under other settings ({shaping}): restore them, or go on with --anyway"
+            )
+        if await asyncio.to_thread(is_alive, wired.results, begun.run_id, wired.now()):
+            raise ConfigurationError(
+                f"run {begun.run_id} is still running, or was killed less than {LIFE.seconds} s ago: wait for it, or go on with --anyway"
             )
 
     async def steps_or_stop(self) -> int:
-        """The steps, of which listing and planning can be broken off; any error comes by itself, and not in a group."""
+        """The steps, of which listing and planning can be broken off.
+
+        Any error comes by itself, and not in a group; one that passes says how to go on after it.
+        """
         self.watch.task = asyncio.current_task()
         try:
             with first_of_group():
@@ -109,6 +121,10 @@ class _Scan:
                 raise
             self.watch.task.uncancel()
             return 0
+        except (UnreachableError, AccessDeniedError) as error:
+            if type(error) not in {UnreachableError, AccessDeniedError}:
+                raise
+            raise type(error)(f"{error}; then `soundcheck backfill --resume {self.run.run_id}` goes on where this run broke off") from error
         finally:
             self.watch.task = None
 
@@ -118,6 +134,8 @@ class _Scan:
         await self._set_limits()
         progress.step = "recovering what earlier runs left"
         recovered = await wired.publisher.recover()
+        if self.request.begun:
+            progress.spent_before_ms = await asyncio.to_thread(self._spent)
         await self.execute("list", self._list)
         if self.watch.stop:
             return recovered
@@ -128,6 +146,10 @@ class _Scan:
         progress.step = "finished"
         logger.info("%s: %s", run.run_id, progress.line())
         return recovered
+
+    def _spent(self) -> tuple[int, int]:
+        with self.wired.open_lake() as lake:
+            return spent_by(lake, self.run.run_id)
 
     async def _stream_and_publish(self, shards: Sequence[Shard]) -> None:
         """Stream some shards, then publish all that the run has."""
@@ -158,15 +180,19 @@ class _Scan:
             await list_catalogue(source, wired.results, run, progress, wired.selection)
 
     async def _plan(self, rules: PlanRules) -> list[Shard]:
-        """Make the plan, or take up the one that was made."""
+        """Make the plan, or take up the one that was made. A retry releases what it streams once that is planned for good."""
         wired, run, progress = self.wired, self.run, self.watch.progress
         if self.request.begun and has_plan(wired.results, run.run_id):
             progress.step = "taking up the plan"
+            await release_retried(wired, self.request, run)
             rest = partial(rest_of_plan, wired.results, wired.open_lake, run.run_id, wired.endpoints, progress, force=rules.force)
             self.rest = await asyncio.to_thread(rest)
             return self.rest.shards
+        rules = await letting_go(rules, wired, self.request, run)
         listed, earlier = listed_whole(self.request), alike(run.org, self.request)
-        return await plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, listed, earlier)
+        shards = await plan_catalogue(wired.audio, wired.results, wired.open_lake, run, wired.endpoints, rules, progress, listed, earlier)
+        await release_retried(wired, self.request, run)
+        return shards
 
     async def _set_limits(self) -> None:
         """Write the ceilings, caps and prices of the settings into the ledger, where every process keeps them."""

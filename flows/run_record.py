@@ -17,6 +17,8 @@ from tasks.records import Run
 PACKAGE = "soundcheck"
 SHAPING = ("endpoints", "raw_rules", "max_session_hours", "cascade", "transcode")
 """Settings by which a plan would be another one."""
+KEPT = ("endpoints", "cascade")
+"""Those of them that a run keeps when it is taken up again, whatever the settings are by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ def run_row(
     """A row of `runs`, all but its Prefect flow run; ended is None in the row of its start."""
     parameters = settings.model_dump(mode="json", exclude={"api_key", "proxy"}) | {"request": request.as_json()}
     objects = progress.objects()
+    settled_before_ms, at_risk_before_ms = progress.spent_before_ms
     return {
         "run_id": run.run_id,
         "flow": request.flow.value,
@@ -60,7 +63,7 @@ def run_row(
         "objects_listed": progress.listed,
         "planned": sum(counts.planned for counts in progress.endpoints.values()),
         **{standing.value: objects[standing] for standing in Standing},
-        "audio_ms_settled": progress.audio_ms,
-        "audio_ms_at_risk": progress.at_risk_ms,
+        "audio_ms_settled": settled_before_ms + progress.audio_ms,
+        "audio_ms_at_risk": at_risk_before_ms + progress.at_risk_ms,
         "audio_ms_saved": progress.saved_ms,
     }

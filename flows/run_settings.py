@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from connectors.s3 import S3Uri
 from flows.organisation import KEY_REFERENCES
+from flows.request import Request
 from flows.settings import Settings
 from flows.sources import prefixes_of
 from moderation.errors import AccessDeniedError, ConfigurationError
@@ -19,6 +20,13 @@ def run_settings(settings: Settings, sources: Sequence[str], *, needs_key: bool 
     for prefix in prefixes_of(sources):
         check_source(settings, prefix)
     return own
+
+
+def as_begun(settings: Settings, request: Request) -> Settings:
+    """The settings of a run: its endpoints and its cascade are those that it began with, whoever goes on with it."""
+    if request.begun is None:
+        return settings
+    return settings.model_copy(update={"endpoints": list(request.begun.endpoints), "cascade": request.begun.cascade})
 
 
 def ownership(settings: Settings) -> Callable[[str, str], bool] | None:

@@ -26,7 +26,7 @@ from connectors.s3 import S3Caller, S3Settings, s3_client
 from connectors.spool import Spool
 from connectors.velma import ApiKey, VelmaClient, VelmaSettings
 from flows.request import Request
-from flows.run_settings import ownership, run_settings
+from flows.run_settings import as_begun, ownership, run_settings
 from flows.settings import ENV_FILE, Settings
 from flows.sources import open_source
 from moderation.endpoints import ENDPOINTS, Endpoint
@@ -129,7 +129,7 @@ async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
 
     Raises ConfigurationError, AccessDeniedError or ResultsNotWritable before anything is streamed.
     """
-    own = run_settings(settings, request.sources)
+    own = as_begun(run_settings(settings, request.sources), request)
     key = await load_key(own)
     client = velma_client(own, key)
     results_url = results_of(own)

@@ -64,7 +64,7 @@ class Claim:
 
     session_id is new for every attempt; lake is the id of the result lake (identity.lake_id); month is the budget month of its start;
     estimate_ms the milliseconds of audio to reserve; the run of the higher priority gets a slot first. force streams an object again whose
-    result is paid for, never one that streams.
+    result was paid for by another run, never one that streams.
     """
 
     session_id: str
@@ -120,11 +120,13 @@ class Refusal:
 class History:
     """What became of an object before.
 
-    Whether a session of it (same lake, endpoint and parameters) streams, whether one is paid for, and whether its key was erased.
+    Whether a session of it (same lake, endpoint and parameters) streams, whether one is paid for, whether that is one of the run that
+    asks, and whether its key was erased.
     """
 
     streaming: bool
     done: bool
+    done_by_run: bool
     erased: bool
 
 

@@ -105,7 +105,7 @@ def decide(claim: Claim, history: History, usages: Usages, now_ms: int, rules: G
         return Denial.TOMBSTONE
     if history.streaming:
         return Denial.CLAIMED
-    if history.done and not claim.force:
+    if history.done_by_run or (history.done and not claim.force):
         return Denial.DONE
     entered = entry(usages.gates, usages.crowd, now_ms, rules, claim.priority)
     if isinstance(entered, Denial) or usages.fit(claim.estimate_ms):

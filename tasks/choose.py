@@ -13,20 +13,23 @@ from connectors.lake.store import ResultStore
 from connectors.s3 import S3Uri
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import ConfigurationError
+from tasks.quarantine import EVERYTHING
 from tasks.records import Run
 
 FACTS = ("bucket", "key", "version_id", "etag", "size_bytes", "last_modified")
 """What a key list says of an object, so that it need not be asked for."""
-LATEST = tuple(f"{endpoint}_latest" for endpoint in ENDPOINTS)
+_PLACE = ("bucket", "key")
+CURRENT = tuple(f"{endpoint}_current" for endpoint in ENDPOINTS)
+"""The views that are asked: a result of what was overwritten since is history, and its object can be streamed no more."""
 
 
 def predicates(condition: str) -> list[Predicate]:
-    """The condition over the latest results of every endpoint that has its columns: one of key and time is asked of all.
+    """The condition over the current results of every endpoint that has its columns: one of key and time is asked of all.
 
     Raises QueryError where it is a condition over none, with what is wrong with it over the first.
     """
     found, errors = [], []
-    for view in LATEST:
+    for view in CURRENT:
         try:
             Predicate(view, condition).check()
         except QueryError as error:
@@ -58,9 +61,14 @@ def freeze(results: ResultStore, run: Run, chosen: pl.DataFrame, condition: str)
 def chosen_results(
     open_lake: Callable[[], DuckDBPyConnection], org: str, asked: Sequence[Predicate], below: Sequence[S3Uri] = ()
 ) -> pl.DataFrame:
-    """The FACTS of an organisation's results that any predicate holds for; below are prefixes that they must lie in, if any are given."""
+    """The FACTS of an organisation's results that any predicate holds for; below are prefixes that they must lie in, if any are given.
+
+    An endpoint may know an older version of an object than another one does: that counts as overwritten, too.
+    """
     with open_lake() as lake:
-        chosen = pl.concat([_frame(predicate, lake, org) for predicate in asked])
+        found = pl.concat([_frame(predicate, lake, org, FACTS) for predicate in asked])
+        seen = pl.concat([_frame(Predicate(view, EVERYTHING), lake, org, (*_PLACE, "last_modified")) for view in CURRENT])
+    chosen = found.join(seen.group_by(_PLACE).max(), on=[*_PLACE, "last_modified"], how="semi")
     return chosen.filter(pl.any_horizontal(_lies_in(prefix) for prefix in below)) if below else chosen
 
 
@@ -68,8 +76,8 @@ def _name(run: Run) -> str:
     return f"{RUNS_FOLDER}/{run.run_id}/chosen.parquet"
 
 
-def _frame(predicate: Predicate, lake: DuckDBPyConnection, org: str) -> pl.DataFrame:
-    rows = pl.from_arrow(predicate.rows(lake, (*FACTS, "org")))
+def _frame(predicate: Predicate, lake: DuckDBPyConnection, org: str, columns: Sequence[str]) -> pl.DataFrame:
+    rows = pl.from_arrow(predicate.rows(lake, (*columns, "org")))
     assert isinstance(rows, pl.DataFrame), "a table has columns"
     return rows.filter(pl.col("org") == org).drop("org")
 

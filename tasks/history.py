@@ -64,17 +64,21 @@ def read_known(
     transcode: Transcode = Transcode.AUTO,
     only_of: str | None = None,
     no_audio: Callable[[DuckDBPyConnection], pl.DataFrame] | None = None,
+    let_go: pl.DataFrame | None = None,
 ) -> dict[str, Known]:
     """By the name of each endpoint.
 
     sources are the prefixes that are listed completely; only_of is the run whose results alone are done. no_audio gives the (object_id,
-    params_hash) of what need not be looked at to know that it is none. Raises ConfigurationError where files of the lake cannot be read.
+    params_hash) of what need not be looked at to know that it is none; let_go are rows of the quarantine that count no more. Raises
+    ConfigurationError where files of the lake cannot be read.
     """
     below = [(source.bucket, source.prefix) for source in sources]
     try:
         with open_lake() as lake:
             held = _frame(quarantined_now(lake))
             listing = _without(listing, no_audio(lake)) if no_audio else listing
+            if let_go is not None:
+                held = held.join(let_go, on=["endpoint", *IDENTITY], how="anti")
             # one endpoint after the other: no more than the results of one are held
             return {endpoint.name: _known(lake, listing, held, endpoint.name, below, transcode, only_of) for endpoint in endpoints}
     except (DuckDBError, ArrowException, OSError) as error:

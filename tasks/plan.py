@@ -49,7 +49,8 @@ logger = logging.getLogger("soundcheck.plan")
 class PlanRules:
     """What shapes a plan: ordered rules for raw audio, the longest session in hours, bounds of a shard, what to take, what to decode.
 
-    force plans again what is done; selection is what the manifest was listed with.
+    force plans again what is done; selection is what the manifest was listed with; let_go are rows of the quarantine (endpoint, object_id,
+    params_hash) that hold nothing any more.
     """
 
     parameter_rules: Sequence[ParameterRule] = ()
@@ -61,6 +62,7 @@ class PlanRules:
     force: bool = False
     transcode: Transcode = Transcode.AUTO
     selection: Selection = EVERYTHING
+    let_go: pl.DataFrame | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ async def make_plan(
     listing = await asyncio.to_thread(read_listing, results, run.run_id, rules.parameter_rules, rules.transcode, rules.selection)
     progress.listed = listing.height
     only_of, no_audio = (run.run_id, None) if rules.force else (None, partial(known_no_audio, results, alike) if alike else None)
-    known = await asyncio.to_thread(read_known, open_lake, listing, endpoints, sources, rules.transcode, only_of, no_audio)
+    known = await asyncio.to_thread(read_known, open_lake, listing, endpoints, sources, rules.transcode, only_of, no_audio, rules.let_go)
     has_second_stage = rules.cascade is not None and SECOND in known
     if rules.cascade is not None and has_second_stage:
         judged = await asyncio.to_thread(verdicts, open_lake, rules.cascade)

@@ -110,6 +110,8 @@ class Progress:
     """What the next session of an endpoint waits for."""
     known: Counter[Standing] = field(default_factory=Counter)
     cut: int = 0
+    spent_before_ms: tuple[int, int] = (0, 0)
+    """Milliseconds of audio that the run had booked, and possibly was billed for, before it was taken up again: in no other count."""
 
     def of(self, endpoint: str) -> EndpointProgress:
         """The counts of an endpoint, from zero when it is new."""

@@ -4,20 +4,23 @@ A release is an event in the same log: the plan of the next scan finds the objec
 """
 
 from datetime import timedelta
+from io import BytesIO
 
 import polars as pl
 from duckdb import DuckDBPyConnection
 
-from connectors.lake.packages import write_rows
+from connectors.lake.packages import RUNS_FOLDER, partition_name, write_rows
 from connectors.lake.predicates import HOLDS, Predicate
+from connectors.lake.schemas import datasets
 from connectors.lake.store import ResultStore
+from tasks.listed import read_frame
 from tasks.records import Run
 
 EVERYTHING = "true"
 """The predicate that holds for every row."""
 RESOLUTION = timedelta(microseconds=1)
 """Of the instants in the lake."""
-_VIEW = "quarantined_now"
+_DATASET, _VIEW, _RELEASE = "quarantine", "quarantined_now", "release"
 _COLUMNS = (
     "org",
     "endpoint",
@@ -59,4 +62,30 @@ def release(results: ResultStore, held: pl.DataFrame, run: Run, who: str, why: s
         pl.lit(run.run_id).alias("run_id"),
         pl.max_horizontal(pl.col("happened_at") + RESOLUTION, pl.lit(run.started_at)).alias("happened_at"),
     )
-    write_rows(results, "quarantine", run.run_id, run.scan_date, "release", rows.to_arrow())
+    write_rows(results, _DATASET, run.run_id, run.scan_date, _RELEASE, rows.to_arrow())
+
+
+def freeze_held(results: ResultStore, run: Run, held: pl.DataFrame) -> None:
+    """Leave under a run the rows of `held_now` that it is about, whatever becomes of the quarantine while it lists and plans."""
+    out = BytesIO()
+    held.write_parquet(out)
+    results.put(_held_name(run), out.getvalue())
+
+
+def frozen_held(results: ResultStore, run: Run) -> pl.DataFrame | None:
+    """The rows that a run is about, None where none were frozen."""
+    data = results.get(_held_name(run))
+    return None if data is None else pl.read_parquet(data)
+
+
+def release_planned(results: ResultStore, run: Run, who: str, why: str) -> None:
+    """Release, once, the frozen rows of a run whose objects its plan streams, or finds done: nothing that it leaves out or cuts off."""
+    held = frozen_held(results, run)
+    if held is None or results.exists(partition_name(datasets()[_DATASET], run.scan_date, f"{run.run_id}-{_RELEASE}")):
+        return
+    planned = read_frame(results, run.run_id, "plan").filter(pl.col("decision").is_in(["stream", "done"]))
+    release(results, held.join(planned, on=["object_id", "endpoint"], how="semi"), run, who, why)
+
+
+def _held_name(run: Run) -> str:
+    return f"{RUNS_FOLDER}/{run.run_id}/held.parquet"

@@ -11,11 +11,12 @@ from connectors.lake.query import done_objects, quarantined_now
 from connectors.lake.store import ResultStore
 from moderation.endpoints import Endpoint
 from moderation.outcomes import Reason
-from tasks.cascade import SECOND
+from tasks.cascade import SECOND, verdicts
 from tasks.history import CHANGES, DECISIONS, IDENTITY, LOOK, REASONS, Known
 from tasks.listed import read_frame
 from tasks.plan_counts import count_plan
 from tasks.progress import Progress
+from tasks.quarantine import EVERYTHING
 from tasks.records import PlannedObject
 from tasks.shards import Shard
 
@@ -61,11 +62,14 @@ def rest_of_plan(
 ) -> Rest:
     """What a run's plan streams and has not ended yet, counted in the progress with all that has.
 
-    A result of anybody ends it; of a run that streams anew (force), only its own.
+    endpoints are those of the plan; others have nothing to stream in it. A result of anybody ends an object; of a run that streams anew
+    (force), only its own.
     """
     listing = read_frame(results, run_id, "manifest").unique("object_id", keep="first", maintain_order=True).with_row_index("position")
     progress.listed = listing.height
     plan = read_frame(results, run_id, "plan").join(listing.select("position", "object_id"), on="object_id").with_columns(_is_cut())
+    named = set(plan["endpoint"])
+    planned_for = [each for each in endpoints if each.name in named or not named]
     with open_lake() as lake:
         held = _frame(quarantined_now(lake))
         known = {
@@ -74,7 +78,7 @@ def rest_of_plan(
                 _frame(done_objects(lake, each.name, run_id if force else None)),
                 held.filter(pl.col("endpoint") == each.name),
             )
-            for each in endpoints
+            for each in planned_for
         }
     left = pl.concat(
         [each.left.join(plan.filter(pl.col("endpoint") == name), on="position", maintain_order="left") for name, each in known.items()]
@@ -83,6 +87,8 @@ def rest_of_plan(
     findings = left.select("position", pl.col("reason").cast(REASONS), pl.lit(None, pl.String).alias("detail"))
     findings = findings.unique("position", maintain_order=True)
     count_plan(progress, listing, known, findings, shards)
+    if saved_ms := _saved_ms(plan, open_lake):
+        progress.of(SECOND).saved_ms = saved_ms
     has_second_stage = not plan.filter((pl.col("endpoint") == SECOND) & pl.col("shard").is_not_null()).is_empty()
     return Rest(shards, frozenset(left.select("endpoint", "object_id").iter_rows()), has_second_stage)
 
@@ -91,6 +97,14 @@ def _is_cut() -> pl.Expr:
     """Which rows a bound of the plan left out; what its second stage did not reach has a row of the first one that is streamed."""
     is_streamed = (pl.col("decision") == "stream").any().over("object_id")
     return ((pl.col("reason") == Reason.NOT_REACHED.value) & ~is_streamed).fill_null(value=False).alias("cut")
+
+
+def _saved_ms(plan: pl.DataFrame, open_lake: Callable[[], DuckDBPyConnection]) -> int:
+    """The audio of the objects that a cascade has left out of a plan by now, as long as their music sessions were."""
+    left_out = plan.filter((pl.col("endpoint") == SECOND) & (pl.col("reason") == Reason.SECOND_STAGE.value))
+    if left_out.is_empty():
+        return 0
+    return int(left_out.join(verdicts(open_lake, EVERYTHING), on=IDENTITY)["audio_ms"].sum())
 
 
 def _known(plan: pl.DataFrame, done: pl.DataFrame, held: pl.DataFrame) -> Known:

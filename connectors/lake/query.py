@@ -106,6 +106,15 @@ def measured_speed(connection: duckdb.DuckDBPyConnection, endpoint: str, *, runs
     return speed
 
 
+def spent_by(connection: duckdb.DuckDBPyConnection, run_id: str) -> tuple[int, int]:
+    """What a run has cost by what is published of it, in milliseconds of audio: for its results, and sent without one."""
+    rows = [f"SELECT run_id, duration_ms, covered_ms FROM {kind.summaries.name}" for kind in ENDPOINT_DATASETS.values()]  # noqa: S608 - names of ours
+    settled = f"SELECT sum(greatest(coalesce(duration_ms, 0), covered_ms)) AS ms FROM ({' UNION ALL '.join(rows)}) WHERE run_id = ?"  # noqa: S608 - as above
+    possible = "SELECT sum(audio_sent_ms) AS ms FROM attempts WHERE run_id = ? AND outcome <> 'done'"
+    settled_ms, possible_ms = (_read(connection, query, [run_id])["ms"][0].as_py() for query in (settled, possible))
+    return int(settled_ms or 0), int(possible_ms or 0)
+
+
 def audio_saved_ms(connection: duckdb.DuckDBPyConnection, org: str, month: str) -> int:
     """The audio that cascades of an organisation leave out: by the newest run of each source in a month ("2026-11") that came to its end.
 

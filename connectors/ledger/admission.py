@@ -31,6 +31,7 @@ OF_OBJECT = and_(
 _HISTORY = select(
     exists().where(OF_OBJECT, sessions.c.state == SessionState.STREAMING),
     exists().where(OF_OBJECT, sessions.c.state.in_(sorted(DONE))),
+    exists().where(OF_OBJECT, sessions.c.state.in_(sorted(DONE)), sessions.c.run_id == bindparam("of_run_id")),
     exists().where(tombstones.c.object_key_id == bindparam("of_object_key_id")),
 )
 """The fields of History."""
@@ -97,6 +98,7 @@ async def _history(connection: AsyncConnection, claim: Claim) -> History:
     parameters = {
         **parameters_of_object(claim.lake, claim.object_id, claim.endpoint, claim.params_hash),
         "of_object_key_id": claim.object_key_id,
+        "of_run_id": claim.run_id,
     }
     return History(*(await connection.execute(_HISTORY, parameters)).one())
 

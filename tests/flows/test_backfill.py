@@ -59,6 +59,17 @@ async def test_objects_with_odd_keys_are_streamed_known_and_chosen_like_others(w
     assert (await world.scan_request(chosen, endpoints=["ai_music"])).progress.of("ai_music").standings == {Standing.DONE: len(keys)}
 
 
+async def test_where_passes_over_results_of_what_was_overwritten_since(world, make_wav):
+    for seconds, endpoints in ((1.0, ["ai_music"]), (1.2, ["music"]), (1.4, ["music"])):
+        world.put("a.wav", make_wav(seconds))
+        await world.scan(endpoints=endpoints)
+    report = await world.scan_request(named(where="duration_ms > 0"))
+    assert (report.exit_code, report.counts()["objects"], report.progress.sessions) == (ExitCode.OK, 1, 1)
+    assert world.ask("SELECT duration_ms FROM ai_music_current") == [(1400,)]
+    with pytest.raises(ConfigurationError, match="nothing satisfies"):
+        await world.scan_request(named(where="duration_ms < 1100"), endpoints=["ai_music"])
+
+
 async def test_force_streams_again_what_is_done_and_the_newest_result_counts(world, make_wav):
     put_some(world, make_wav)
     await world.scan("a/", endpoints=["music"])
@@ -117,7 +128,7 @@ async def test_what_cannot_be_gone_on_with_or_chosen_is_said(world, make_wav, tm
         request_of(world.settings, "nobody")
     with pytest.raises(ConfigurationError, match="nothing satisfies"):
         await world.scan_request(named(where="music_pct > 1000"))
-    with pytest.raises(QueryError, match="columns of music_latest are"):
+    with pytest.raises(QueryError, match="columns of music_current are"):
         await world.scan_request(named(where="no_such_column = 1"))
     with pytest.raises(ConfigurationError, match="only s3://"):
         Request(("./here",), where="true")

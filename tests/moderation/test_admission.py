@@ -13,7 +13,7 @@ from moderation.limits import ConnectionLimit, Place, Stage
 from moderation.usage import Usage, Usages, decide
 
 CLAIM = Claim("s1", "lake", "acme", "music", "o1", "k1", "p1", "r1", 0, "w1", 1, "2026-03", 1000)
-UNKNOWN = History(streaming=False, done=False, erased=False)
+UNKNOWN = History(streaming=False, done=False, done_by_run=False, erased=False)
 GATE = Gate(ceiling=4, cap_ms=9000, limit=ConnectionLimit(stage=Stage.GROWING, allowed=4))
 FREE = Usage("acme", "music", "2026-03", GATE, live=3, admitted=3, settled_ms=5000, at_risk_ms=1000, reserved_ms=2000)
 WHOLE = replace(FREE, endpoint=EVERY_ENDPOINT)
@@ -56,9 +56,10 @@ def test_of_several_reasons_the_one_that_lasts_is_given(reasons):
     assert decided(endpoint=replace(FREE, **usage), history=replace(UNKNOWN, **history)) is min(reasons, key=list(Denial).index)
 
 
-def test_force_streams_what_is_paid_for_and_nothing_that_streams_or_was_erased():
+def test_force_streams_what_others_have_paid_for_and_nothing_of_its_own_run_that_streams_or_was_erased():
     forced = replace(CLAIM, force=True)
     assert isinstance(decided(forced, history=replace(UNKNOWN, done=True)), Entry)
+    assert decided(forced, history=replace(UNKNOWN, done=True, done_by_run=True)) is Denial.DONE
     assert decided(forced, history=replace(UNKNOWN, done=True, streaming=True)) is Denial.CLAIMED
     assert decided(forced, history=replace(UNKNOWN, done=True, erased=True)) is Denial.TOMBSTONE
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from connectors.lake.packages import write_package, write_rows
-from connectors.lake.query import audio_saved_ms, connect, done_objects, measured_speed, places_done, quarantined_now
+from connectors.lake.query import audio_saved_ms, connect, done_objects, measured_speed, places_done, quarantined_now, spent_by
 from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore, open_store
 from connectors.s3 import S3Settings, s3_client
@@ -395,6 +395,15 @@ def test_the_speed_of_a_session_is_that_of_the_newest_runs_that_had_results(lake
         assert measured_speed(connection, "music", runs=1) == 15
         assert measured_speed(connection, "music", runs=5) == 11
         assert measured_speed(connection, "ai_music", runs=5) is None
+
+
+def test_what_a_run_has_spent_is_that_of_its_results_and_of_its_failures_at_every_endpoint(lake, session):
+    write_package(lake, PACKAGE, RUN, DAY, [session(1), session(2, endpoint="ai_music"), session(3, outcome="failed")])
+    with connect(lake.url) as connection:
+        [(settled_ms, possible_ms)] = connection.execute("SELECT sum(settled_ms), sum(possible_ms) FROM spend_daily").fetchall()
+        assert settled_ms > possible_ms > 0
+        assert spent_by(connection, RUN) == (settled_ms, possible_ms)
+        assert spent_by(connection, "another") == (0, 0)
 
 
 def test_unfinished_and_hidden_files_are_not_read(lake, session):

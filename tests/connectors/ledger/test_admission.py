@@ -218,13 +218,15 @@ async def test_an_object_that_streams_is_claimed_even_by_force(ledger):
 
 
 @pytest.mark.parametrize("published", [False, True])
-async def test_what_is_done_is_done_unless_forced(ledger, published):
+async def test_what_is_done_is_done_unless_another_run_is_forced(ledger, published):
     await finished(ledger, 1)
     if published:
         package = await ledger.assign_package("lake", RUN, SCAN_DATE, max_sessions=10)
         await ledger.mark_published(package.package)
-    assert await ledger.admit(claim_of(2, object_id="object-1")) == Refusal(Denial.DONE)
-    await admit(ledger, 2, object_id="object-1", force=True)
+    for force in (False, True):
+        assert await ledger.admit(claim_of(2, object_id="object-1", force=force)) == Refusal(Denial.DONE)
+    assert await ledger.admit(claim_of(2, object_id="object-1", run_id="another")) == Refusal(Denial.DONE)
+    await admit(ledger, 2, object_id="object-1", run_id="another", force=True)
 
 
 @pytest.mark.parametrize("difference", [{"lake": "other"}, {"endpoint": "ai_music"}, {"params_hash": "other"}])

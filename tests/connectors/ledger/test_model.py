@@ -25,6 +25,7 @@ MONEY_CAPS = {"music": None, "ai_music": 999, "*": 1001}
 """In millionths of the currency: some 3.6 s of audio at the higher price."""
 MONTHS = ("2026-11", "2026-12")
 WORKERS = ("north", "south")
+RUNS = (RUN, "20261121T120000Z-fedcba")
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -90,12 +91,11 @@ class LedgerMachine(RuleBasedStateMachine):
         return max(self.shares(claim, more_ms)) > 1
 
     def denial(self, claim):
-        states = {
-            s["state"] for s in self.sessions.values() if (s["claim"].object_id, s["claim"].endpoint) == (claim.object_id, claim.endpoint)
-        }
-        if "streaming" in states:
+        of_object = [s for s in self.sessions.values() if (s["claim"].object_id, s["claim"].endpoint) == (claim.object_id, claim.endpoint)]
+        if any(s["state"] == "streaming" for s in of_object):
             return Denial.CLAIMED
-        if states & {"finished", "published"} and not claim.force:
+        done_by = {s["claim"].run_id for s in of_object if s["state"] in {"finished", "published"}}
+        if claim.run_id in done_by or (done_by and not claim.force):
             return Denial.DONE
         if self.paused:
             return Denial.PAUSED
@@ -126,6 +126,7 @@ class LedgerMachine(RuleBasedStateMachine):
         worker=st.sampled_from(WORKERS),
         estimate_ms=st.integers(0, 2000),
         force=st.booleans(),
+        run_id=st.sampled_from(RUNS),
     )
     def admits(self, number, **wish):
         claim = claim_of(len(self.sessions), object_id=f"object-{number}", **wish)
@@ -221,7 +222,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(max_sessions=st.integers(1, 3))
     def assigns_a_package(self, max_sessions):
         packaged = {member for members in self.packages.values() for member in members}
-        waiting = [name for name, s in self.sessions.items() if s["state"] in {"finished", "at_risk", "released"} and name not in packaged]
+        ended = [name for name, s in self.sessions.items() if s["state"] in {"finished", "at_risk", "released"} and name not in packaged]
+        waiting = [name for name in ended if self.sessions[name]["claim"].run_id == RUN]
         package = self.run(self.ledger.assign_package("lake", RUN, SCAN_DATE, max_sessions=max_sessions))
         members = [member.session_id for member in package.members] if package else []
         assert members == waiting[:max_sessions]
