@@ -39,7 +39,7 @@ class PostgresqlServer:
 
     def __init__(self, url: URL, clock_ms: Callable[[], int] | None = None) -> None:
         self._clock_ms = clock_ms
-        self.place = url.render_as_string(hide_password=True)
+        self.place = url.set(query={}).render_as_string(hide_password=True)  # asyncpg takes a password there, too
         settings = {
             "application_name": "soundcheck",
             "lock_timeout": f"{LOCK_SECONDS}s",

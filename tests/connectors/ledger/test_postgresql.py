@@ -59,6 +59,15 @@ async def test_a_connection_that_falls_silent_is_given_up_and_the_next_one_works
         await admit(ledger, 2)
 
 
+@pytest.mark.parametrize("url", ["u:canary@127.0.0.1:1/db", "127.0.0.1:1/db?user=u&password=canary&ssl=disable"])
+async def test_no_message_has_the_password_wherever_the_url_has_it(url):
+    with pytest.raises(UnreachableError) as failed:
+        async with Ledger.open(f"postgresql://{url}"):
+            pass
+    assert "127.0.0.1:1/db" in str(failed.value)
+    assert "canary" not in str(failed.value)
+
+
 @pytest.mark.parametrize("cancelled", [False, True], ids=["waiting", "cancelled"])
 async def test_a_transaction_that_falls_silent_ends(ledger, cancelled):
     begun = asyncio.Event()
