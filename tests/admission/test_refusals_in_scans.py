@@ -73,6 +73,18 @@ async def test_a_wrong_key_at_start_costs_three_refused_tries_of_the_shortest_ob
         assert "not permitted" in report.message
 
 
+async def test_a_wrong_key_at_start_of_both_endpoints_is_asked_for_again_at_one_of_them_only(put, tmp_path):
+    for number in range(4):
+        put(f"{number}.ulaw", 25.0 + number)
+    async with scanning(tmp_path, connections=3, breaker=SOON, endpoints=["music", "ai_music"]) as world:
+        world.velma.organisation.api_keys = frozenset({"another"})
+        report = await world.scan()
+        assert (report.state, report.exit_code) == ("AccessDenied", ExitCode.ACCESS_DENIED)
+        assert counts(report) == {"done": 0, "pending": 4, "quarantined": 0}
+        assert 3 <= len(world.seen.events("refused")) <= 4
+        assert {row.scope for row in await world.rows()} == {Scope.KEY}
+
+
 async def test_a_key_that_is_revoked_in_mid_run_stops_it_within_the_sessions_live_and_its_probes(put, tmp_path):
     put("first.ulaw", 1.0)
     for number in range(8):
