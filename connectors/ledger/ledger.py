@@ -88,7 +88,7 @@ class Ledger:
     async def _transact(self, step: Callable[[AsyncConnection, Moment], Awaitable[T]]) -> T:
         async def at_its_moment(connection: AsyncConnection) -> T:
             now_ms = await self._database.now_ms(connection)
-            return await step(connection, Moment(now_ms, self._now(), self._chance(), self.lease_ms, self._rules))
+            return await step(connection, Moment(now_ms, self._now(), self._chance(), self.lease_ms, self._rules, self._database.restarts))
 
         return await self._database.transact(at_its_moment)
 

@@ -37,6 +37,8 @@ class PostgresqlServer:
     two of them could wait for each other. clock_ms takes the place of the database's clock in simulations.
     """
 
+    restarts = False
+
     def __init__(self, url: URL, clock_ms: Callable[[], int] | None = None) -> None:
         self._clock_ms = clock_ms
         self.place = url.set(query={}).render_as_string(hide_password=True)  # asyncpg takes a password there, too

@@ -51,6 +51,8 @@ class SqliteServer:
     clock_ms takes the place of the host's boot clock in simulations.
     """
 
+    restarts = True
+
     def __init__(self, url: URL, clock_ms: Callable[[], int] | None = None) -> None:
         self.place = url.database or ""
         self._clock_ms = clock_ms or host_boot_ms
