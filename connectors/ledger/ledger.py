@@ -82,8 +82,9 @@ class Ledger:
             yield cls(database, rules or GateRules(), lease_ms, now, chance)
 
     async def restore(self, remains: AsyncIterator[Remains]) -> None:
-        """Forget everything but what was erased by request, and write what is known without this ledger; all of it, or nothing."""
-        await self._transact(lambda c, moment: restoring.restore(c, remains, moment))
+        """Forget all but what was erased by request, and write what is known without this ledger. ConfigurationError where it is used."""
+        known, packed = await self._transact(restoring.refuse_while_used), await restoring.packed(remains)
+        await self._transact(lambda c, moment: restoring.restore(c, packed, known, moment))
 
     async def _transact(self, step: Callable[[AsyncConnection, Moment], Awaitable[T]]) -> T:
         async def at_its_moment(connection: AsyncConnection) -> T:

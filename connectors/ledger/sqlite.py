@@ -44,6 +44,11 @@ def host_boot_ms() -> int:
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
 
 
+def is_locked(error: Exception) -> bool:
+    """Whether a statement failed because of another connection's lock."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & _PRIMARY_CODE in _LOCKED
+
+
 class SqliteServer:
     """A ledger in a file: one connection, and every transaction is a writer's from its first statement.
 
