@@ -17,8 +17,9 @@ from flows.person import who
 from flows.settings import Settings
 from flows.status import OrganisationStatus
 from flows.wiring import open_ledger, results_of, spool_of
-from moderation.admission import Adjustment
+from moderation.admission import EVERY_ENDPOINT, Adjustment
 from moderation.budget import hours_to_ms, month_of
+from moderation.endpoints import ENDPOINTS
 from moderation.errors import ConfigurationError, SoundcheckError
 from moderation.identity import session_id
 from tasks.publish import settle_expired
@@ -94,14 +95,22 @@ class Correction:
     reason: str
 
 
+def _is_month(said: str) -> bool:
+    """Whether this is a month as the ledger writes them: another spelling would be another budget."""
+    try:
+        return month_of(datetime.strptime(said, "%Y-%m").replace(tzinfo=UTC)) == said
+    except ValueError:
+        return False
+
+
 async def adjust(settings: Settings, correction: Correction, entropy: Callable[[int], bytes], now: Callable[[], datetime]) -> None:
     """Correct what a month has cost; who did it and why stays on record."""
     if not correction.reason.strip():
         raise ConfigurationError("a correction needs a reason: it stays on record")
-    try:
-        datetime.strptime(correction.month, "%Y-%m").replace(tzinfo=UTC)
-    except ValueError:
-        raise ConfigurationError(f"{correction.month!r} is no month: write it as 2026-11") from None
+    if not _is_month(correction.month):
+        raise ConfigurationError(f"{correction.month!r} is no month: write it as 2026-11")
+    if correction.endpoint not in {*ENDPOINTS, EVERY_ENDPOINT}:
+        raise ConfigurationError(f"there is no endpoint {correction.endpoint!r}: it is {', '.join(ENDPOINTS)} or {EVERY_ENDPOINT}")
     async with open_ledger(settings) as ledger:
         if correction.org not in await ledger.organisations():
             raise ConfigurationError(f"the ledger knows no organisation {correction.org!r}")

@@ -248,7 +248,7 @@ class _Scan:
         wired = self.wired
         return Admission(
             wired.ledger,
-            Leases(wired.ledger, wired.worker),
+            Leases(wired.ledger, wired.worker, wired.spool),
             self.watch.stop,
             lambda: month_of(wired.now()),
             wired.chance,

@@ -23,7 +23,7 @@ class OpenedBy(StrEnum):
     """What opened a breaker; it decides when probes go out and what their refusal means."""
 
     PREFLIGHT = "preflight"
-    """The key was refused and has not worked in the last ten minutes."""
+    """The key was refused and has not worked in the last ten minutes: it may be wrong for all endpoints."""
     KEY = "key"
     """The key was refused though it worked minutes ago, and nothing of ours was in flight."""
     MID_STREAM = "mid_stream"

@@ -65,6 +65,10 @@ class Gate:
             key_ok_ms=None,
         )
 
+    def has_proven_key(self, now_ms: int, rules: "GateRules") -> bool:
+        """Whether the key has worked here lately."""
+        return self.key_ok_ms is not None and 0 <= now_ms - self.key_ok_ms < rules.key_fresh_ms
+
     def reopened(self, now_ms: int, live: int) -> Self:
         """At the start of a run: one session first where nothing is live; an open breaker may be probed."""
         return replace(self, limit=self.limit if live else self.limit.reopened(), breaker=self.breaker.reopened(now_ms))
@@ -83,11 +87,12 @@ class Gates(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """The live sessions beside the one in question: at its endpoint, those of them that have a result, and in the organisation."""
+    """The live sessions beside the one in question, and those of them that have a result: at its endpoint, and in the organisation."""
 
     live: int = 0
     admitted: int = 0
     whole: int = 0
+    whole_admitted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

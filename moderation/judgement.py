@@ -43,8 +43,10 @@ class Judgement(NamedTuple):
 MID_STREAM_TRIES = 3
 """Of an object that is refused with 4003 after results: it is tried twice more."""
 
-_OF_ALL = frozenset({OpenedBy.QUOTA, OpenedBy.UNDECIDED})
-"""Reasons that close the whole organisation at once."""
+_OF_ALL = frozenset({OpenedBy.PREFLIGHT, OpenedBy.QUOTA, OpenedBy.UNDECIDED})
+"""Reasons that close the whole organisation at once: a key that has not worked anywhere is asked for at one endpoint only."""
+_OF_KEY = frozenset({OpenedBy.KEY, OpenedBy.MID_STREAM})
+"""Reasons that close an endpoint whose key worked once, and may be refused for longer than that counts as a proof."""
 _COUNTED = frozenset({OpenedBy.SERVICE, OpenedBy.NETWORK, OpenedBy.HIDDEN})
 """Reasons that open a breaker by their number only."""
 _SPEAKS_AGAINST = {
@@ -58,7 +60,7 @@ _SPEAKS_AGAINST = {
 
 def judge(gates: Gates, crowd: Crowd, failure: Failure, now_ms: int, chance: float, rules: GateRules) -> Judgement:
     """Take a failure into the gates. The cause that comes back says what follows for the object: WAIT where only admission decides."""
-    tells = _told(gates.endpoint, crowd, failure)
+    tells = _told(gates, crowd, failure, now_ms, rules)
     if tells is Tells.ADMITTED and not failure.had_results:
         return Judgement(admitted(gates, crowd, failure.session_id, now_ms, chance, rules), failure.cause)
     if tells in {Tells.ADMITTED, Tells.NOTHING}:
@@ -78,17 +80,19 @@ def judge(gates: Gates, crowd: Crowd, failure: Failure, now_ms: int, chance: flo
     return Judgement(after, _meaning(tells, failure, given_up(after, now_ms, rules)))
 
 
-def _told(gate: Gate, crowd: Crowd, failure: Failure) -> Tells:
+def _told(gates: Gates, crowd: Crowd, failure: Failure, now_ms: int, rules: GateRules) -> Tells:
     """What a failure says where others of ours are live, or none are: 4003 and 4029 have two opposite meanings each (service.md).
 
-    A session that asked for a higher limit is taken to have learned that there is none: the quota would be said to the others, too.
+    Others that are live speak for the key only where it has worked: in preflight they may be about to be refused as well. A session that
+    asked for a higher limit is taken to have learned that there is none: the quota would be said to the others, too.
     """
     tells = failure.cause.tells
-    if tells is Tells.KEY and crowd.whole and not failure.had_results:
+    works = crowd.whole_admitted > 0 or any(gate.has_proven_key(now_ms, rules) for gate in gates)
+    if tells is Tells.KEY and crowd.whole and works and not failure.had_results:
         return Tells.CAPACITY
     if tells is Tells.UNDECIDED and (failure.had_results or not crowd.whole):
         return Tells.QUOTA
-    if tells is Tells.UNDECIDED and gate.limit.raising == failure.session_id:
+    if tells is Tells.UNDECIDED and gates.endpoint.limit.raising == failure.session_id:
         return Tells.CAPACITY
     return tells
 
@@ -102,8 +106,8 @@ def _reason(tells: Tells, gate: Gate, crowd: Crowd, failure: Failure, now_ms: in
     if tells is Tells.KEY:
         if failure.had_results:
             return OpenedBy.MID_STREAM
-        proven = gate.key_ok_ms is not None and 0 <= now_ms - gate.key_ok_ms < rules.key_fresh_ms
-        return OpenedBy.KEY if proven else OpenedBy.PREFLIGHT
+        confirms = gate.breaker.is_probe(failure.session_id) and gate.breaker.opened_by in _OF_KEY
+        return OpenedBy.KEY if confirms or gate.has_proven_key(now_ms, rules) else OpenedBy.PREFLIGHT
     return _SPEAKS_AGAINST[tells]
 
 

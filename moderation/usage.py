@@ -68,7 +68,7 @@ class Usages:
     @property
     def crowd(self) -> Crowd:
         """Who is live by now."""
-        return Crowd(self.endpoint.live, self.endpoint.admitted, self.whole.live)
+        return Crowd(self.endpoint.live, self.endpoint.admitted, self.whole.live, self.whole.admitted)
 
     @property
     def unpriced(self) -> str | None:

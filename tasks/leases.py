@@ -1,13 +1,20 @@
-"""The leases of this process: its sessions are renewed for as long as it lives, and dropped as soon as it may not hold them any more."""
+"""The leases of this process: its sessions are renewed for as long as it lives, and dropped as soon as it may not hold them any more.
+
+Those of dead processes are swept meanwhile: a probe, or a session that asks for a higher limit, holds up every other until it has ended.
+"""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from connectors.ledger import Ledger, host_boot_ms
+from connectors.spool import Spool
 from moderation.errors import LeaseLost, SoundcheckError
+from tasks.publish import settle_expired
 
+logger = logging.getLogger("soundcheck.leases")
 RENEWALS_PER_LEASE = 4
 LOOKS_PER_LEASE = 8
 """How often the watch looks whether the last renewal is half a lease old."""
@@ -28,6 +35,7 @@ class Leases:
 
     ledger: Ledger
     worker: str
+    spool: Spool
     clock_ms: Callable[[], int] = host_boot_ms
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _held: dict[str, _Held] = field(default_factory=dict)
@@ -52,10 +60,11 @@ class Leases:
             del self._held[session_id]
 
     async def keep(self) -> None:
-        """Renew for ever, and drop what the ledger no longer knows, or what could not be renewed for half a lease, for whatever reason."""
+        """Renew for ever, drop what the ledger no longer knows or what could not be renewed for half a lease, and sweep after the dead."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew_for_ever())
             group.create_task(self._watch_for_ever())
+            group.create_task(self._sweep_for_ever())
 
     def cancel_all(self) -> None:
         """Cancel what this process streams."""
@@ -79,6 +88,15 @@ class Leases:
             await self.sleep(self.ledger.lease_ms / LOOKS_PER_LEASE / 1000)
             late_ms = self.clock_ms() - self.ledger.lease_ms // 2
             self._drop([session_id for session_id, held in self._held.items() if held.renewed_ms < late_ms])
+
+    async def _sweep_for_ever(self) -> None:
+        """Beside the renewals, which must not wait for it. What is held here is left to its own task, which knows best what was sent."""
+        while True:
+            await self.sleep(self.ledger.lease_ms / RENEWALS_PER_LEASE / 1000)
+            try:
+                await settle_expired(self.ledger, self.spool, held=self._held)
+            except SoundcheckError as error:
+                logger.warning("the sessions of dead workers are not swept yet: %s", error)
 
     def _drop(self, sessions: Iterable[str]) -> None:
         for session_id in sessions:

@@ -1,7 +1,7 @@
 """Publishes ended sessions in packages, and takes up what a crash left: expired sessions, unpublished packages, lonely spool entries."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -80,9 +80,11 @@ class Publisher:
         )
 
 
-async def settle_expired(ledger: Ledger, spool: Spool) -> None:
-    """End the sessions whose workers have died by what the spool has of them: their objects are free again, or done."""
+async def settle_expired(ledger: Ledger, spool: Spool, *, held: Container[str] = ()) -> None:
+    """End the sessions whose workers have died by what the spool has of them: their objects are free again, or done; but for those held."""
     for session_id in await ledger.expired():
+        if session_id in held:
+            continue
         await ledger.recover(session_id, await asyncio.to_thread(spool.get, session_id))
 
 

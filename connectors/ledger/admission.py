@@ -58,12 +58,11 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
     await keep_gates(connection, claim.org, claim.endpoint, usages.gates, after)
     await turns.leave(connection, claim)
     await reserve(connection, claim.org, claim.endpoint, claim.month, claim.estimate_ms)
-    lease_until = moment.now_ms + moment.lease_ms
-    row = _session_of(claim) | {"kind": entered.kind, "started_at": moment.at, "lease_until": lease_until}
+    row = _session_of(claim) | {"kind": entered.kind, "started_at": moment.at, "lease_until": moment.lease_until}
     await connection.execute(insert(sessions), row)
     alone = usages.endpoint.gate.limit.stage is Stage.PREFLIGHT
     kind = SessionKind.PROBE if alone else entered.kind
-    return Grant(claim.session_id, lease_until, kind, usages.share_with(claim.estimate_ms))
+    return Grant(claim.session_id, moment.lease_until, kind, usages.share_with(claim.estimate_ms))
 
 
 def _refusal(denial: Denial, usages: Usages, moment: Moment) -> Refusal:

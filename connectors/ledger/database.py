@@ -22,9 +22,13 @@ T = TypeVar("T")
 
 
 class Server(Protocol):
-    """What keeps the tables: SQLite's file or a PostgreSQL server. place names it to people, without a password."""
+    """What keeps the tables: SQLite's file or a PostgreSQL server.
+
+    place names it to people, without a password; restarts is whether its clock starts again at a reboot.
+    """
 
     place: str
+    restarts: bool
     engine: AsyncEngine
 
     async def lock(self, connection: AsyncConnection) -> None:
@@ -58,6 +62,11 @@ class Database:
             yield database
         finally:
             await server.engine.dispose()
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the ledger's clock starts again at a reboot."""
+        return self._server.restarts
 
     async def now_ms(self, connection: AsyncConnection) -> int:
         """The ledger's clock, within a transaction."""

@@ -82,13 +82,14 @@ class Ledger:
             yield cls(database, rules or GateRules(), lease_ms, now, chance)
 
     async def restore(self, remains: AsyncIterator[Remains]) -> None:
-        """Forget everything but what was erased by request, and write what is known without this ledger; all of it, or nothing."""
-        await self._transact(lambda c, moment: restoring.restore(c, remains, moment))
+        """Forget all but what was erased by request, and write what is known without this ledger. ConfigurationError where it is used."""
+        known, packed = await self._transact(restoring.refuse_while_used), await restoring.packed(remains)
+        await self._transact(lambda c, moment: restoring.restore(c, packed, known, moment))
 
     async def _transact(self, step: Callable[[AsyncConnection, Moment], Awaitable[T]]) -> T:
         async def at_its_moment(connection: AsyncConnection) -> T:
             now_ms = await self._database.now_ms(connection)
-            return await step(connection, Moment(now_ms, self._now(), self._chance(), self.lease_ms, self._rules))
+            return await step(connection, Moment(now_ms, self._now(), self._chance(), self.lease_ms, self._rules, self._database.restarts))
 
         return await self._database.transact(at_its_moment)
 

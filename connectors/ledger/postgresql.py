@@ -13,6 +13,8 @@ from moderation.errors import AccessDeniedError, ConfigurationError, ResultsNotW
 CONNECT_SECONDS = 15.0
 LOCK_SECONDS = 30
 """How long a transaction waits for those of others; and after which the server ends one whose process was stopped in the middle of it."""
+COMMAND_SECONDS = LOCK_SECONDS + 5
+"""How long a statement may take before the server counts as away: a little more than the longest that one waits on purpose."""
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('soundcheck.ledger'))")
 _NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 
@@ -35,9 +37,11 @@ class PostgresqlServer:
     two of them could wait for each other. clock_ms takes the place of the database's clock in simulations.
     """
 
+    restarts = False
+
     def __init__(self, url: URL, clock_ms: Callable[[], int] | None = None) -> None:
         self._clock_ms = clock_ms
-        self.place = url.render_as_string(hide_password=True)
+        self.place = url.set(query={}).render_as_string(hide_password=True)  # asyncpg takes a password there, too
         settings = {
             "application_name": "soundcheck",
             "lock_timeout": f"{LOCK_SECONDS}s",
@@ -49,7 +53,7 @@ class PostgresqlServer:
             max_overflow=0,
             pool_pre_ping=True,
             pool_timeout=LOCK_SECONDS,
-            connect_args={"timeout": CONNECT_SECONDS, "server_settings": settings},
+            connect_args={"timeout": CONNECT_SECONDS, "command_timeout": COMMAND_SECONDS, "server_settings": settings},
         )
 
     async def lock(self, connection: AsyncConnection) -> None:
@@ -64,6 +68,8 @@ class PostgresqlServer:
         """What a failed transaction or connection means."""
         cause: Any = error.orig if isinstance(error, DBAPIError) else error
         kind, meaning = _MEANINGS.get(getattr(cause, "sqlstate", None) or "", (UnreachableError, ""))
+        if isinstance(cause, TimeoutError):
+            meaning = "it does not answer: check the server and the network, then run again"
         said = str(cause).partition("\n")[0] or type(cause).__name__
         return kind(f"the ledger {self.place} cannot be used: {meaning or said}")
 

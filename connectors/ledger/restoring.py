@@ -1,8 +1,9 @@
 """A ledger restored from what is known without it: the sessions of the lake and of the spool (design.md section 5)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, replace
 
+import msgspec
 from sqlalchemy import Table, case, delete, func, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -10,19 +11,50 @@ from connectors.ledger.gates import keep_gate
 from connectors.ledger.leases import Moment
 from connectors.ledger.schema import adjustments, budgets, gates, notices, packages, sessions, waiting
 from moderation.admission import EVERY_ENDPOINT, Remains, SessionState
+from moderation.errors import ConfigurationError
 from moderation.gate import Gate
+from moderation.turns import FRESH_MS
 
 _FORGOTTEN: tuple[Table, ...] = (sessions, packages, budgets, gates, adjustments, waiting, notices)
 """All but the tombstones: what was erased by request stays erased."""
 _SETTLED = (SessionState.FINISHED, SessionState.PUBLISHED, SessionState.LOST)
 
 
-async def restore(connection: AsyncConnection, remains: AsyncIterator[Remains], moment: Moment) -> None:
-    """Write every session and package anew, and the months' counters as their sums; all gates but the organisations' are closed."""
+async def refuse_while_used(connection: AsyncConnection, moment: Moment) -> int:
+    """How many sessions there are, of which nobody may add any. Raises ConfigurationError while sessions stream, or wait for a slot."""
+    every = select(func.count()).select_from(sessions)
+    refuse_streaming(await connection.scalar(every.where(sessions.c.state == SessionState.STREAMING)) or 0)
+    fresh = waiting.c.seen_ms > moment.now_ms - FRESH_MS
+    if workers := await connection.scalar(select(func.count()).select_from(waiting).where(fresh)):
+        raise ConfigurationError(f"{workers} workers wait for a slot: stop every run, then begin again")
+    return await connection.scalar(every) or 0
+
+
+def refuse_streaming(count: int) -> None:
+    """Raise ConfigurationError while sessions stream: of those the ledger alone knows that money may have gone."""
+    if count:
+        raise ConfigurationError(
+            f"{count} sessions stream, or their workers have died: stop every run, settle the rest with `soundcheck ledger sweep`, "
+            "then begin again"
+        )
+
+
+async def packed(remains: AsyncIterator[Remains]) -> list[bytes]:
+    """All of it, in as little memory as does: no transaction is to wait until the lakes are read."""
+    return [msgspec.msgpack.encode(each) async for each in remains]
+
+
+async def restore(connection: AsyncConnection, remains: Sequence[bytes], known: int, moment: Moment) -> None:
+    """Write every session and package anew, and the months' counters as their sums; all gates but the organisations' are closed.
+
+    remains as `packed` has them. Raises ConfigurationError where the ledger is used, or no longer has so many sessions as were known.
+    """
+    if await refuse_while_used(connection, moment) != known:
+        raise ConfigurationError("sessions have come into the ledger meanwhile: stop every run, then begin again")
     for table in _FORGOTTEN:
         await connection.execute(delete(table))
-    async for each in remains:
-        await _keep(connection, each, moment)
+    for each in remains:
+        await _keep(connection, msgspec.msgpack.decode(each, type=Remains), moment)
     await _sum_up(connection)
     found = (await connection.execute(select(sessions.c.org, sessions.c.endpoint).distinct())).all()
     for org in sorted({org for org, _ in found}):

@@ -44,12 +44,19 @@ def host_boot_ms() -> int:
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
 
 
+def is_locked(error: Exception) -> bool:
+    """Whether a statement failed because of another connection's lock."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & _PRIMARY_CODE in _LOCKED
+
+
 class SqliteServer:
     """A ledger in a file: one connection, and every transaction is a writer's from its first statement.
 
     SQLite has one writer at a time anyway; coroutines queue for the connection in order instead of polling each other's locks.
     clock_ms takes the place of the host's boot clock in simulations.
     """
+
+    restarts = True
 
     def __init__(self, url: URL, clock_ms: Callable[[], int] | None = None) -> None:
         self.place = url.database or ""

@@ -38,7 +38,7 @@ S = 1_000
 MINUTE = 60 * S
 NOW = 100 * MINUTE
 FRESH, STALE = NOW - 9 * MINUTE, NOW - 10 * MINUTE
-ALONE, BESIDE, ELSEWHERE = Crowd(), Crowd(4, 4, 4), Crowd(0, 0, 4)
+ALONE, BESIDE, ELSEWHERE = Crowd(), Crowd(4, 4, 4, 4), Crowd(0, 0, 4, 4)
 """Nothing of ours in flight; four streaming at the endpoint; four at another one of the organisation."""
 REFUSED = [Phase.CONNECTING, Phase.ADMITTED]
 STREAMED = [Phase.STREAMING, Phase.DRAINING]
@@ -87,7 +87,7 @@ def probed_until_the_stop(gates, crowd, cause):
 @pytest.mark.parametrize("phase", REFUSED)
 def test_4003_in_preflight_is_repeated_after_5_s_and_20_s_then_the_run_stops(phase):
     gates, cause = judged(gates_of(limit=ConnectionLimit()), ALONE, NOT_PERMITTED, phase)
-    assert reasons(gates) == (OpenedBy.PREFLIGHT, None)
+    assert reasons(gates) == (None, OpenedBy.PREFLIGHT)
     assert (cause.action, cause.reason) == (Action.WAIT, Reason.DEFERRED_KEY)
     pauses, cause = probed_until_the_stop(gates, ALONE, NOT_PERMITTED)
     assert pauses == [5 * S, 20 * S]
@@ -105,13 +105,45 @@ def test_4003_with_sessions_live_is_treated_as_full(phase, key_ok_ms):
 
 
 @pytest.mark.parametrize(
-    ("key_ok_ms", "by"), [(FRESH, OpenedBy.KEY), (STALE, OpenedBy.PREFLIGHT), (None, OpenedBy.PREFLIGHT), (NOW + 1, OpenedBy.PREFLIGHT)]
+    ("key_ok_ms", "by"),
+    [
+        (FRESH, (OpenedBy.KEY, None)),
+        (STALE, (None, OpenedBy.PREFLIGHT)),
+        (None, (None, OpenedBy.PREFLIGHT)),
+        (NOW + 1, (None, OpenedBy.PREFLIGHT)),
+    ],
 )
 def test_4003_with_nothing_of_ours_in_flight_is_not_our_concurrency_the_breaker_opens(key_ok_ms, by):
     gates, cause = judged(gates_of(key_ok_ms=key_ok_ms), ALONE, NOT_PERMITTED)
-    assert reasons(gates) == (by, None)
+    assert reasons(gates) == by
     assert gates.endpoint.limit == HELD
     assert cause.action is Action.WAIT
+
+
+def test_4003_beside_a_session_without_a_result_and_with_a_key_that_has_not_worked_is_no_concurrency():
+    """The other endpoint's first session, which is about to be refused as well."""
+    gates, cause = judged(gates_of(key_ok_ms=STALE, limit=ConnectionLimit()), Crowd(0, 0, 1, 0), NOT_PERMITTED)
+    assert reasons(gates) == (None, OpenedBy.PREFLIGHT)
+    assert cause.action is Action.WAIT
+    gates, cause = judged(gates, ALONE, NOT_PERMITTED, session_id="other")
+    pauses, cause = probed_until_the_stop(gates, ALONE, NOT_PERMITTED)
+    assert pauses == [5 * S, 20 * S]
+    assert cause.stop is StopCause.ACCESS_DENIED
+
+
+@pytest.mark.parametrize("at", ["endpoint", "whole"])
+def test_4003_beside_a_session_without_a_result_and_with_a_key_that_works_is_treated_as_full(at):
+    gates = gates_of()
+    gates = gates._replace(**{at: replace(getattr(gates, at), key_ok_ms=FRESH)})
+    assert judged(gates, Crowd(1, 0, 1, 0), NOT_PERMITTED).cause == CAPACITY
+
+
+def test_a_key_that_worked_too_long_ago_by_the_last_probe_is_still_probed_three_times_in_all():
+    gates, _ = judged(gates_of(key_ok_ms=NOW - 9 * MINUTE), ALONE, NOT_PERMITTED)
+    pauses, cause = probed_until_the_stop(gates, ALONE, NOT_PERMITTED)
+    assert len(pauses) == 3
+    assert sum(pauses) > MINUTE
+    assert cause.stop is StopCause.ACCESS_DENIED
 
 
 def test_a_proven_key_that_is_refused_alone_is_probed_three_times_before_the_run_stops():

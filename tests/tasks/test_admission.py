@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 
 from connectors.ledger import Ledger
+from connectors.spool import Spool
 from ledger_facts import MONTH, Clock, claim_of, live, set_gate, write_gate
 from moderation.admission import EVERY_ENDPOINT, Denial
 from moderation.breaker import Breaker, BreakerState, OpenedBy
@@ -20,7 +21,7 @@ HOUR = 3_600_000
 class House:
     """A ledger of two slots, a way into it, and sessions that end when they are told to."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, spool: Spool) -> None:
         self.ledger = ledger
         self.clock = clock
         self.month = MONTH
@@ -28,7 +29,7 @@ class House:
         self.ticking = Ticking(clock, sleepers=0)
         self.admission = Admission(
             ledger,
-            Leases(ledger, "worker", clock_ms=clock, sleep=self.ticking.sleep),
+            Leases(ledger, "worker", spool, clock_ms=clock, sleep=self.ticking.sleep),
             self.stop,
             lambda: self.month,
             lambda: 0.5,
@@ -72,7 +73,7 @@ async def house(tmp_path):
     async with Ledger.open(tmp_path / "ledger.db", clock_ms=clock, chance=lambda: 0.5, lease_ms=HOUR) as ledger:
         await set_gate(ledger, "acme", "music", 2)
         await ledger.set_gate("acme", EVERY_ENDPOINT, None)
-        built = House(ledger, clock)
+        built = House(ledger, clock, Spool(tmp_path / "spool"))
         yield built
         for task in built.tasks.values():
             task.cancel()

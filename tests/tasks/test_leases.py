@@ -2,16 +2,21 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from connectors.ledger import Ledger
+from connectors.spool import Spool
 from ledger_facts import Clock, admit, claim_of, set_gate
+from moderation.admission import SessionState
 from moderation.errors import LeaseLost, UnreachableError
 from tasks.leases import Leases
 from ticking import Ticking
 
 LEASE_MS = 8_000
+SPOOL = Spool(Path("no-spool"))
+"""What the dead of these tests have left: nothing."""
 
 
 @pytest.fixture
@@ -36,11 +41,14 @@ class Unanswering:
             await asyncio.Event().wait()
         raise UnreachableError("the ledger does not answer")
 
+    async def expired(self) -> tuple[str, ...]:
+        return tuple(await self.renew(""))
+
 
 @asynccontextmanager
 async def keeping(ledger, clock):
-    ticking = Ticking(clock, sleepers=2)
-    leases = Leases(ledger, "worker", clock_ms=clock, sleep=ticking.sleep)
+    ticking = Ticking(clock, sleepers=3)
+    leases = Leases(ledger, "worker", SPOOL, clock_ms=clock, sleep=ticking.sleep)
     keeper = asyncio.create_task(leases.keep())
     try:
         yield leases, ticking
@@ -88,7 +96,7 @@ async def test_without_a_renewal_for_half_a_lease_every_session_is_dropped_and_n
     async with keeping(Unanswering(silent=silent), clock) as (leases, ticking):
         task = held(leases, "s1", clock())
         await ticking.advance(LEASE_MS // 8)
-        ticking.expected = 1 if silent else 2
+        ticking.expected = 1 if silent else 3
         await ticking.advance(3 * LEASE_MS // 8)
         assert not task.done()
         later = held(leases, "s2", clock())
@@ -110,6 +118,42 @@ async def test_a_host_that_slept_drops_what_it_held_though_its_timers_stood_stil
             await task
 
 
+async def test_sessions_of_the_dead_are_swept_while_others_live(ledger):
+    dead = await admit(ledger, 1, worker="dead", session_id="01890000-0000-7000-8000-000000000001")
+    mine = await admit(ledger, 2)
+    async with keeping(ledger, ledger.clock) as (leases, ticking):
+        task = held(leases, mine.session_id, ledger.clock())
+        await ticking.advance(LEASE_MS - 1)
+        assert (await ledger.session(dead.session_id)).state == SessionState.STREAMING
+        await ticking.advance(LEASE_MS // 4)
+        assert (await ledger.session(dead.session_id)).state == SessionState.AT_RISK
+        assert not task.done()
+        task.cancel()
+
+
+async def test_what_is_held_is_left_to_its_own_task_though_its_lease_is_over(ledger):
+    """It books what it has sent, where a sweep would book all that was reserved."""
+    claim = await admit(ledger, 1)
+
+    async def slow_to_end() -> None:
+        with leases.hold(claim.session_id, ledger.clock()):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.shield(ended.wait())
+
+    ended = asyncio.Event()
+    async with keeping(ledger, ledger.clock) as (leases, ticking):
+        task = asyncio.create_task(slow_to_end())
+        await ticking.advance(0)
+        ledger.clock.ms += LEASE_MS + 1
+        await ticking.advance(LEASE_MS)
+        assert (await ledger.session(claim.session_id)).state == SessionState.STREAMING
+        ended.set()
+        with pytest.raises(LeaseLost):
+            await task
+
+
 async def test_a_session_granted_during_a_renewal_is_not_taken_for_a_lost_one(ledger):
     class Late:
         """A ledger where a session is granted between a renewal and its answer."""
@@ -122,6 +166,9 @@ async def test_a_session_granted_during_a_renewal_is_not_taken_for_a_lost_one(le
             tasks.append(held(leases, claims[-1].session_id, ledger.clock()))
             await asyncio.sleep(0)
             return renewed
+
+        async def expired(self) -> tuple[str, ...]:
+            return ()
 
     claims, tasks = [], []
     async with keeping(Late(), ledger.clock) as (leases, ticking):

@@ -11,12 +11,12 @@ import pytest
 from connectors.lake.packages import write_package, write_rows
 from connectors.lake.query import connect
 from connectors.lake.store import open_store
-from connectors.ledger import LEASE_MS, Ledger, aside, rebuilding
+from connectors.ledger import LEASE_MS, Ledger, aside, rebuilding, sqlite
 from connectors.ledger.database import url_of
 from connectors.spool import Spool
-from ledger_facts import Clock, change, execute, set_gate
-from moderation.admission import Claim, Denial, Grant, Refusal
-from moderation.errors import ConfigurationError, Phase
+from ledger_facts import Clock, admit, change, claim_of, execute, finished, set_gate
+from moderation.admission import Claim, Denial, Grant, Refusal, SessionState
+from moderation.errors import ConfigurationError, Phase, UnreachableError
 from moderation.judgement import Failure
 from moderation.refusals import INCOMPLETE, UNDECODABLE
 from moderation.results import SpooledSession
@@ -116,6 +116,7 @@ class House:
 
     async def rebuilt(self, place, **options):
         rebuild = self.rebuild()
+        await self.ledger._database._server.engine.dispose()  # as a run that has been stopped; it connects again
         async with rebuilding(place, replace=True, now=lambda: END, **options) as ledger:
             found = await rebuild.run(ledger)
         await rebuild.clear_spool()
@@ -384,13 +385,80 @@ async def test_a_damaged_file_is_moved_aside_as_it_is_and_made_anew(file, page):
     assert len(aside(place, END).read_bytes()) == len(content)
 
 
-async def test_a_process_that_has_the_old_file_open_leaves_nothing_of_it_in_the_new_one(file):
+async def test_while_a_process_has_the_file_open_nothing_is_rebuilt(file):
+    """A run that lists has no session yet, and would write its first one into the file that is moved aside."""
     place, house, before = file
-    with contextlib.closing(sqlite3.connect(place)) as idle:
-        idle.execute("UPDATE sessions SET booked_ms = 1")
-        idle.commit()
-        assert place.with_name("ledger.db-wal").stat().st_size
-        await house.rebuilt(place)
-        async with Ledger.open(place) as ledger:
-            assert await standing(ledger) == before
-            assert await execute(ledger, "PRAGMA integrity_check") == [("ok",)]
+    async with Ledger.open(place) as idle:
+        with pytest.raises(ConfigurationError, match=r"another process has the ledger .* open: stop every run"):
+            await house.rebuilt(place)
+        assert await standing(idle) == before
+    await house.rebuilt(place)
+
+
+async def test_what_a_killed_process_left_beside_the_file_is_not_in_the_new_one(file):
+    place, house, before = file
+    log = place.with_name("ledger.db-wal")
+    with contextlib.closing(sqlite3.connect(place)) as killed:
+        killed.execute("UPDATE sessions SET booked_ms = 1")
+        killed.commit()
+        left = {path: path.read_bytes() for path in (place, log)}
+    for path, content in left.items():
+        path.write_bytes(content)
+    assert left[log]
+    await house.rebuilt(place)
+    async with Ledger.open(place) as ledger:
+        assert await standing(ledger) == before
+        assert await execute(ledger, "PRAGMA integrity_check") == [("ok",)]
+    with contextlib.closing(sqlite3.connect(aside(place, END))) as kept:
+        assert kept.execute("SELECT DISTINCT booked_ms FROM sessions").fetchall() == [(1,)]
+
+
+async def test_while_a_rebuild_is_at_work_nobody_can_open_the_file(file, monkeypatch):
+    place, *_ = file
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.05)
+    async with rebuilding(place, replace=False, now=lambda: END):
+        with pytest.raises(UnreachableError, match="locked"):
+            async with Ledger.open(place):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("begin", "words"),
+    [
+        (lambda ledger: admit(ledger, 1), "1 sessions stream"),
+        (lambda ledger: finished(ledger, 1), "have come into the ledger meanwhile"),
+        (lambda ledger: ledger.admit(claim_of(1, endpoint="closed")), "1 workers wait"),
+    ],
+    ids=["streaming", "finished", "waiting"],
+)
+async def test_a_database_that_a_run_uses_while_the_lakes_are_read_stays_as_it_is(begin, words, postgresql):
+    place = postgresql.url()
+
+    async def remains():
+        await begin(live)
+        return
+        yield
+
+    async with Ledger.open(place) as live:
+        await set_gate(live, "acme", "music", 1)
+        await live.set_gate("acme", "closed", 0)
+        await finished(live, 7)
+        with pytest.raises(ConfigurationError, match=words):
+            async with rebuilding(place, replace=True, now=lambda: END) as new:
+                await new.restore(remains())
+        assert (await live.session("session-0007")).state == SessionState.FINISHED
+
+
+async def test_while_the_lakes_are_read_no_transaction_waits(postgresql, monkeypatch):
+    """A server ends those that do nothing for half a minute."""
+    place = postgresql.url()
+
+    async def remains():
+        async with Ledger.open(place) as other:
+            await set_gate(other, "acme", "music", 1)
+        return
+        yield
+
+    monkeypatch.setattr("connectors.ledger.postgresql.LOCK_SECONDS", 2)
+    async with rebuilding(place, replace=True, now=lambda: END) as new:
+        await new.restore(remains())

@@ -51,6 +51,7 @@ async def test_a_worker_that_slept_books_what_it_knows_until_it_is_swept(ledger,
 
 
 @pytest.mark.parametrize("uptime_ms", [0, 5_000, 500_000])
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 async def test_a_lease_of_before_a_reboot_has_expired(ledger, clock, uptime_ms):
     await set_gate(ledger, "acme", "music", 1)
     claim = await admit(ledger, 1)
@@ -60,6 +61,20 @@ async def test_a_lease_of_before_a_reboot_has_expired(ledger, clock, uptime_ms):
     await admit(ledger, 2)
     with pytest.raises(LeaseLost):
         await ledger.finish(claim.session_id, 900)
+
+
+@pytest.mark.parametrize("back_ms", [1, 200, 3_600_000])
+@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+async def test_a_server_whose_clock_is_set_back_drops_nobody_and_gives_no_slot_twice(ledger, clock, back_ms):
+    await set_gate(ledger, "acme", "music", 1)
+    claim = await admit(ledger, 1)
+    clock.ms -= back_ms
+    assert await live(ledger) == 1
+    assert await ledger.expired() == ()
+    assert await ledger.admit(claim_of(2, worker="another")) == Refusal(Denial.FULL)
+    assert await ledger.renew("worker") == {claim.session_id}
+    clock.ms += LEASE_MS
+    assert await ledger.expired() == (claim.session_id,), "it was renewed by the clock as it was then"
 
 
 async def test_the_clock_is_read_under_the_lock(path):

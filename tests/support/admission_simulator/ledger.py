@@ -225,14 +225,15 @@ class ModelLedger:
         self.standing[endpoint], self.standing[EVERY_ENDPOINT] = gates
 
     def _crowd(self, endpoint: str, session_id: str) -> Crowd:
-        now, live, with_result, whole = self.clock.ms, 0, 0, 0
+        now, live, with_result, whole, whole_with_result = self.clock.ms, 0, 0, 0, 0
         for other_id, row in self.rows.items():
             if row.lease_until > now and other_id != session_id:
                 whole += 1
+                whole_with_result += row.admitted
                 if row.claim.endpoint == endpoint:
                     live += 1
                     with_result += row.admitted
-        return Crowd(live, with_result, whole)
+        return Crowd(live, with_result, whole, whole_with_result)
 
     def _live_at(self, endpoint: str, *, admitted: bool = False) -> int:
         now = self.clock.ms
