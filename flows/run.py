@@ -19,7 +19,7 @@ from moderation.admission import EVERY_ENDPOINT
 from moderation.budget import month_of
 from moderation.errors import ConfigurationError, SoundcheckError, first_of_group
 from moderation.identity import run_id
-from moderation.outcomes import ExitCode
+from moderation.outcomes import ExitCode, Reason, StopCause
 from moderation.retry import RetryBudget
 from tasks.admission import Admission
 from tasks.cascade import plan_second_stage
@@ -124,9 +124,16 @@ class _Scan:
         await self._stream_and_publish(await self.execute("plan", lambda: self._plan(rules)))
         if rules.cascade is not None and not self.watch.stop and not self.rest.has_second_stage:
             await self._stream_and_publish(await self._second_stage(rules.cascade, rules))
+        self._stop_at_caps()
         progress.step = "finished"
         logger.info("%s: %s", run.run_id, progress.line())
         return recovered
+
+    def _stop_at_caps(self) -> None:
+        """Name what a cap has left as the reason of the run's end: only now has everything been asked for that it might have held."""
+        deferred = (outcome for outcome in self.watch.progress.outcomes if outcome.reason is Reason.DEFERRED_QUOTA)
+        if (first := next(deferred, None)) is not None:
+            self.watch.stop.request(StopCause.CREDITS_EXHAUSTED, Reason.DEFERRED_QUOTA, first.detail)
 
     async def _stream_and_publish(self, shards: Sequence[Shard]) -> None:
         """Stream some shards, then publish all that the run has."""

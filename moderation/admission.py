@@ -108,12 +108,14 @@ class Refusal:
     """No slot, and why. Of a breaker: stop is what ends the run, where it has given up, and opened_by what it was opened by.
 
     probe_in_ms is how long until it is probed, None while its probe is out; 0 where that waits only until nothing of ours is in flight.
+    Of a budget: cap is the endpoint whose cap does not hold the session, "*" where the organisation's does not.
     """
 
     denial: Denial
     stop: StopCause | None = None
     opened_by: OpenedBy | None = None
     probe_in_ms: int | None = None
+    cap: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,9 +81,16 @@ class Usages:
 
     def fit(self, estimate_ms: int) -> bool:
         """Whether hours and money of both hold another reservation. A cap in money holds nothing whose price is not known."""
-        return self.unpriced is None and all(
-            taken.fits(more) for usage in (self.endpoint, self.whole) for taken, more in self._weighed(usage, estimate_ms)
+        return self.unpriced is None and self.full(estimate_ms) is None
+
+    def full(self, estimate_ms: int) -> str | None:
+        """The endpoint whose cap does not hold another reservation, "*" before any other; None where both do."""
+        refusing = (
+            usage.endpoint
+            for usage in (self.whole, self.endpoint)
+            if not all(taken.fits(more) for taken, more in self._weighed(usage, estimate_ms))
         )
+        return next(refusing, None)
 
     def share_with(self, more_ms: int) -> float | None:
         """The largest share of any cap that is taken once so much more is reserved; None without a cap."""

@@ -13,9 +13,9 @@ from datetime import datetime
 from connectors.ledger import Ledger
 from connectors.spool import Spool
 from connectors.velma import VelmaClient
-from moderation.admission import Denial
+from moderation.admission import EVERY_ENDPOINT, Denial
 from moderation.errors import LeaseLost, SoundcheckError
-from moderation.outcomes import Reason, StopCause
+from moderation.outcomes import Reason
 from moderation.refusals import Action, TextPatterns
 from moderation.repeats import Repeats
 from moderation.retry import GiveUp, RetryBudget, RetryRules
@@ -178,7 +178,7 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
         try:
             ended = await trial.run()
         except NotAdmitted as refused:
-            return None if refused.denial is Denial.CLAIMED else _not_admitted(streaming, planned, refused.denial)
+            return None if refused.denial is Denial.CLAIMED else _not_admitted(streaming, planned, refused)
         except LeaseLost:
             candidate.number += 1
             continue
@@ -196,11 +196,14 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
         await streaming.pause(ended.seconds)
 
 
-def _not_admitted(streaming: Streaming, planned: PlannedObject, denial: Denial | None) -> Outcome:
+def _not_admitted(streaming: Streaming, planned: PlannedObject, refused: NotAdmitted) -> Outcome:
     key, endpoint = planned.item.key, planned.endpoint.name
-    if denial is Denial.BUDGET:
-        message = f"the month's cap of {streaming.org} for {endpoint} does not hold another session: raise it, or wait for the next month"
-        streaming.stop.request(StopCause.CREDITS_EXHAUSTED, Reason.DEFERRED_QUOTA, message)
-    if denial is None or denial is Denial.BUDGET:
-        return Outcome(key, endpoint, streaming.stop.reason, streaming.stop.message)
-    return Outcome(key, endpoint, DENIED[denial], f"{denial} in the ledger")
+    match refused.denial:
+        case None:
+            return Outcome(key, endpoint, streaming.stop.reason, streaming.stop.message)
+        case Denial.BUDGET:
+            whose = streaming.org if refused.cap in {None, EVERY_ENDPOINT} else f"{streaming.org} for {refused.cap}"
+            message = f"the month's cap of {whose} does not hold what is left: raise it, or wait for the next month"
+            return Outcome(key, endpoint, Reason.DEFERRED_QUOTA, message)
+        case denial:
+            return Outcome(key, endpoint, DENIED[denial], f"{denial} in the ledger")
