@@ -10,8 +10,8 @@ from moderation.admission import Claim
 class Line:
     """The sessions of this process that wait for a slot at one endpoint: the first of them asks, the others wait for the line to move.
 
-    In order of arrival; the shortest is first while a breaker is open, since it is the one to probe with (rules.md), and while a cap does not
-    hold another: it may still hold that one.
+    In order of arrival; the shortest is first while a breaker is open, since it is the one to probe with (rules.md), and while a cap
+    does not hold another: it may still hold that one.
     """
 
     def __init__(self) -> None:
