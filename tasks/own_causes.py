@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from connectors.media.local_decoder import DecoderDied, LocalDecodingFailed
-from moderation.errors import AccessDeniedError, Scope, SourceChanged, SourceError, SourceGone, UnreachableError
+from moderation.errors import AccessDeniedError, Scope, SoundcheckError, SourceChanged, SourceError, SourceGone, UnreachableError
 from moderation.outcomes import Reason, StopCause
 from moderation.refusals import Action, Cause
 
@@ -13,11 +13,19 @@ class BudgetReached(Exception):
     """A session outlived its estimate and the month's cap does not hold more."""
 
 
+class LedgerFailed(Exception):
+    """The ledger failed while a session reserved more: not to be taken for S3, which the same errors can come from."""
+
+    def __init__(self, error: SoundcheckError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 OwnError: TypeAlias = SourceError | UnreachableError | AccessDeniedError | BudgetReached | LocalDecodingFailed
 _CAUSES: tuple[tuple[type[OwnError], Cause], ...] = (
     (
         BudgetReached,
-        Cause("budget", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED),
+        Cause("budget", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA),
     ),
     (
         UnreachableError,

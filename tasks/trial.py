@@ -12,6 +12,7 @@ from moderation.admission import Claim, Grant, SessionKind
 from moderation.budget import month_of
 from moderation.errors import (
     ConfigurationError,
+    LeaseLost,
     Phase,
     SessionError,
     SoundcheckError,
@@ -24,7 +25,7 @@ from moderation.repeats import OBJECTS
 from moderation.results import SessionResult, SpooledSession
 from moderation.retry import GiveUp, RetryAfter, Verdict
 from moderation.session import ClientSession
-from tasks.own_causes import OWN_ERRORS, BudgetReached, own_cause
+from tasks.own_causes import OWN_ERRORS, BudgetReached, LedgerFailed, own_cause
 from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, segment_rows, summary_row
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ logger = logging.getLogger("soundcheck.stream")
 REPEATED = f"the service said the same to {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
 EXTENSION_MS = 60_000
 """The least that a session reserves anew when it outlives its estimate."""
+LAST_EXTENSION_MS = 1_000
+"""The same where a cap holds no more than that: what was paid for is not thrown away for the want of a second."""
 
 
 class Trial:
@@ -98,6 +101,9 @@ class Trial:
             return await self._failed(error, classify(error, self.streaming.texts))
         except OWN_ERRORS as error:
             return await self._failed(self._as_session_error(str(error)), own_cause(error))
+        except LedgerFailed as failed:
+            await asyncio.shield(self._failed(self._as_session_error(str(failed)), CANCELLED))
+            raise failed.error from None
         except (asyncio.CancelledError, ConfigurationError) as error:
             told = SessionError("cancelled" if isinstance(error, asyncio.CancelledError) else str(error), phase=self._phase())
             await asyncio.shield(self._failed(told, CANCELLED))
@@ -143,15 +149,26 @@ class Trial:
         """What goes out; a session that outlives its estimate reserves more before it sends on."""
         async with aclosing(pieces):
             async for piece in pieces:
-                if self.session is not None and self.session.audio_sent_ms >= self.reserved_ms:
+                while self.session is not None and self.session.audio_sent_ms >= self.reserved_ms:
                     await self._reserve_more()
                 yield piece
 
     async def _reserve_more(self) -> None:
+        """Reserve as much as the caps hold. Raises BudgetReached, LeaseLost and LedgerFailed."""
         more = max(EXTENSION_MS, self.reserved_ms // 4)
-        if not await self.streaming.ledger.extend(self.session_id, more):
-            raise BudgetReached("the month's cap does not hold the rest of this object")
+        while not await self._extend(more):
+            more //= 2
+            if more < LAST_EXTENSION_MS:
+                raise BudgetReached("the month's cap does not hold the rest of this object: raise it, or wait for the next month")
         self.reserved_ms += more
+
+    async def _extend(self, more_ms: int) -> bool:
+        try:
+            return await self.streaming.ledger.extend(self.session_id, more_ms)
+        except LeaseLost:
+            raise
+        except SoundcheckError as error:
+            raise LedgerFailed(error) from error
 
     async def _done(self, result: SessionResult) -> None:
         await self._told()
