@@ -46,6 +46,8 @@ _CAUSES: tuple[tuple[type[OwnError], Cause], ...] = (
     (LocalDecodingFailed, Cause("not_decoded", Scope.OBJECT, Action.QUARANTINE, Reason.UNDECODABLE)),
 )
 """The first that fits counts."""
+LEASE_LOST = Cause("lease_lost", Scope.NETWORK, Action.RETRY, Reason.DEFERRED_SERVICE)
+"""The ledger has given the session away: its worker could not reach it for too long."""
 OWN_ERRORS = tuple(kind for kind, _ in _CAUSES)
 
 

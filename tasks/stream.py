@@ -179,9 +179,8 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
             ended = await trial.run()
         except NotAdmitted as refused:
             return None if refused.denial is Denial.CLAIMED else _not_admitted(streaming, planned, refused)
-        except LeaseLost:
-            candidate.number += 1
-            continue
+        except LeaseLost as lost:
+            ended = trial.lost_its_lease(lost)
         if ended is None:
             streaming.repeats.done()
             return Outcome(key, endpoint, streamed=True)

@@ -25,7 +25,7 @@ from moderation.repeats import OBJECTS
 from moderation.results import SessionResult, SpooledSession
 from moderation.retry import GiveUp, RetryAfter, Verdict
 from moderation.session import ClientSession
-from tasks.own_causes import OWN_ERRORS, BudgetReached, LedgerFailed, own_cause
+from tasks.own_causes import LEASE_LOST, OWN_ERRORS, BudgetReached, LedgerFailed, own_cause
 from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, segment_rows, summary_row
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Trial:
         self.session: ClientSession | None = None
         self.story = self.advice = ""
         self.sent_ms = 0
+        self._paid = False
         self._telling: asyncio.Task[None] | None = None
         self.claim = Claim(
             session_id=self.session_id,
@@ -170,7 +171,15 @@ class Trial:
         except SoundcheckError as error:
             raise LedgerFailed(error) from error
 
+    def lost_its_lease(self, error: LeaseLost) -> Verdict:
+        """What follows where the ledger has given the session away; its audio counts as streamed for nothing, unless it has a result."""
+        self.tries[LEASE_LOST.action] += 1
+        self.story = str(error)
+        self.sent_ms = 0 if self._paid else self._sent_ms()
+        return self.streaming.retries.verdict(LEASE_LOST, self.tries[LEASE_LOST.action], self.streaming.chance())
+
     async def _done(self, result: SessionResult) -> None:
+        self._paid = True
         await self._told()
         attempt = self._attempt()
         await self._keep(
