@@ -12,7 +12,7 @@ from flows.notifying import Notifier
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
 from flows.run_record import SHAPING, Ended, fingerprint, run_row
-from flows.setting_types import hours_ms, micros, text_patterns
+from flows.setting_types import OnQuota, hours_ms, micros, text_patterns
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
@@ -87,7 +87,8 @@ class _Scan:
         self.execute = execute
         self.flow_run_id = flow_run_id
         self.rest = NO_REST
-        self.notifier = Notifier(wired.ledger, wired.notices, run.org, run.run_id, wired.settings.warn_share)
+        suspends = wired.settings.on_quota is OnQuota.SUSPEND
+        self.notifier = Notifier(wired.ledger, wired.notices, run.org, run.run_id, wired.settings.warn_share, suspends=suspends)
 
     def check_begun(self) -> None:
         """Refuse to go on with a run under settings that would have made another plan."""
@@ -233,6 +234,7 @@ class _Scan:
             lambda: month_of(wired.now()),
             wired.chance,
             on_grant=self.notifier.granted,
+            on_refusal=self.notifier.refused,
             refusals=self.watch.progress.refusals,
         )
 

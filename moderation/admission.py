@@ -89,18 +89,33 @@ class Claim:
             raise ValueError(f"a session cannot reserve {self.estimate_ms} ms")
 
 
+class CapUnit(StrEnum):
+    """What a cap is in."""
+
+    HOURS = "hours"
+    MONEY = "money"
+
+
+@dataclass(frozen=True, slots=True)
+class CapShare:
+    """How much of a month's cap is taken, settled, at risk or reserved; endpoint "*" is the organisation."""
+
+    endpoint: str
+    unit: CapUnit
+    share: float
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A slot and a reservation, held as long as the lease is renewed. lease_until_ms is by the ledger's clock.
 
-    spent_share is the largest share of any cap, in hours or money, of endpoint or organisation, that is taken with this session; None
-    where there is no cap.
+    spent has every cap, in hours or money, of endpoint or organisation, as it is taken with this session.
     """
 
     session_id: str
     lease_until_ms: int
     kind: SessionKind = SessionKind.OBJECT
-    spent_share: float | None = None
+    spent: tuple[CapShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,8 @@ class Admission:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     on_grant: Callable[[Claim, Grant], object] = lambda _claim, _grant: None
     """Is told of every session that is admitted; must return at once."""
+    on_refusal: Callable[[Refusal], object] = lambda _refusal: None
+    """The same of every answer that lets nobody in."""
     refusals: dict[str, Refusal] = field(default_factory=dict)
     _full: dict[tuple[str, str], tuple[int, str | None]] = field(default_factory=dict)
     """By endpoint and month, the shortest session that a cap has refused for good, and whose cap: none as long need ask any more."""
@@ -128,6 +130,7 @@ class Admission:
                 self.on_grant(asked, answer)
                 return answer, asked_ms
             self.refusals[claim.endpoint] = answer
+            self.on_refusal(answer)
             if answer.stop is not None:
                 self.stop.give_up(answer.stop)
             elif answer.denial in POLLED or (answer.denial is Denial.BUDGET and self._may_give_back(answer.cap)):

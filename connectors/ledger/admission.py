@@ -62,7 +62,7 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
     await connection.execute(insert(sessions), row)
     alone = usages.endpoint.gate.limit.stage is Stage.PREFLIGHT
     kind = SessionKind.PROBE if alone else entered.kind
-    return Grant(claim.session_id, lease_until, kind, usages.share_with(claim.estimate_ms))
+    return Grant(claim.session_id, lease_until, kind, usages.spent_with(claim.estimate_ms))
 
 
 def _refusal(denial: Denial, usages: Usages, moment: Moment, estimate_ms: int) -> Refusal:

@@ -184,17 +184,22 @@ async def test_caps_and_prices_are_set_about_gates_that_there_are(ledger):
             await ledger.set_price("acme", endpoint, price)
 
 
-async def test_a_grant_says_the_share_of_the_tightest_cap_that_it_takes(ledger):
-    assert (await ledger.admit(claim_of(1))).spent_share is None
+def spent(grant):
+    """The shares of every cap by its endpoint and unit."""
+    return {(cap.endpoint, cap.unit): round(cap.share, 2) for cap in grant.spent}
+
+
+async def test_a_grant_says_of_every_cap_how_much_is_taken(ledger):
+    assert spent(await ledger.admit(claim_of(1))) == {}
     await ledger.set_cap("acme", "music", 10_000)
     await ledger.set_cap("acme", "*", 100_000)
-    assert (await ledger.admit(claim_of(2))).spent_share == 0.2
+    assert spent(await ledger.admit(claim_of(2))) == {("music", "hours"): 0.2, ("*", "hours"): 0.02}
     await ledger.set_price("acme", "music", MICROS)
     await ledger.set_price("acme", "ai_music", 2 * MICROS)
     await ledger.set_cap("acme", "*", 100_000, MICROS * 5000 // MS_PER_HOUR)
-    assert round((await ledger.admit(claim_of(3, endpoint="ai_music"))).spent_share, 2) == 0.8
+    assert spent(await ledger.admit(claim_of(3, endpoint="ai_music"))) == {("*", "hours"): 0.03, ("*", "money"): 0.8}
     await ledger.finish("session-0001", 500)
-    assert round((await ledger.admit(claim_of(4, estimate_ms=0))).spent_share, 2) == 0.7
+    assert spent(await ledger.admit(claim_of(4, estimate_ms=0)))["*", "money"] == 0.7
 
 
 @pytest.mark.parametrize(("priority", "slots"), [(0, 2), (1, 3)])
