@@ -9,12 +9,13 @@ from typing import Any
 
 from connectors.ledger import Ledger
 from moderation.admission import EVERY_ENDPOINT, Claim, Denial, Grant, Refusal
-from moderation.errors import Phase
+from moderation.errors import LeaseLost, Phase, UnreachableError
 from moderation.judgement import Failure
 from moderation.outcomes import Reason, StopCause
 from moderation.refusals import CANCELLED, why
 from tasks.leases import Leases
 from tasks.line import Line
+from tasks.outages import Outages
 
 SLOT_SECONDS = (0.2, 0.5)
 """The bounds of the random pause before the ledger is asked again for a slot that another process has."""
@@ -78,11 +79,15 @@ class Admission:
     on_refusal: Callable[[Refusal], object] = lambda _refusal: None
     """The same of every answer that lets nobody in."""
     refusals: dict[str, Refusal] = field(default_factory=dict)
+    outages: Outages = field(init=False)
     _full: dict[tuple[str, str], tuple[int, str | None]] = field(default_factory=dict)
     """By endpoint and month, the shortest session that a cap has refused for good, and whose cap: none as long need ask any more."""
     _live: Counter[str] = field(default_factory=Counter)
     _lines: defaultdict[str, Line] = field(default_factory=lambda: defaultdict(Line))
     _dropping: bool = False
+
+    def __post_init__(self) -> None:
+        self.outages = Outages(self.ledger.lease_ms, self.leases.clock_ms, self.sleep, self.chance)
 
     @asynccontextmanager
     async def slot(self, claim: Claim) -> AsyncIterator[Grant]:
@@ -94,7 +99,7 @@ class Admission:
         with line.place(claim):
             grant, granted_ms = await self._admit(claim, line)
         if self._is_dropping():
-            await self.ledger.fail(Failure(claim.session_id, Phase.PREFLIGHT, CANCELLED), sent_ms=0, outcome="cancelled")
+            await self._take_back(claim)
             raise NotAdmitted(None)
         try:
             self._live[claim.endpoint] += 1
@@ -123,7 +128,9 @@ class Admission:
             asked_ms = self.leases.clock_ms()
             asked = replace(claim, month=self.month())
             self._check_cap(asked)
-            answer = await self.ledger.admit(asked)
+            answer = await self._ask(asked)
+            if answer is None:
+                continue
             line.prefer_shortest(isinstance(answer, Refusal) and answer.denial in SHORTEST_FIRST)
             if isinstance(answer, Grant):
                 self.refusals.pop(claim.endpoint, None)
@@ -142,6 +149,24 @@ class Admission:
                 raise NotAdmitted(answer.denial, answer.cap)
         self.refusals.pop(claim.endpoint, None)
         raise NotAdmitted(None)
+
+    async def _ask(self, claim: Claim) -> Grant | Refusal | None:
+        """The ledger's answer; None where it was away. Raises LeaseLost where it had granted what nobody heard of."""
+        try:
+            return await self.ledger.admit(claim)
+        except UnreachableError as error:
+            try:
+                await self._take_back(claim)
+            except LeaseLost:  # it had not
+                return None
+            raise LeaseLost(
+                f"session {claim.session_id} was granted while the ledger went away ({error}): its object is tried again"
+            ) from None
+
+    async def _take_back(self, claim: Claim) -> None:
+        """End a session that never began."""
+        failure = Failure(claim.session_id, Phase.PREFLIGHT, CANCELLED)
+        await self.outages.outlast(lambda: self.ledger.fail(failure, sent_ms=0, outcome="cancelled"))
 
     def _check_cap(self, claim: Claim) -> None:
         """Raise NotAdmitted where a shorter session has been refused for good."""

@@ -98,6 +98,10 @@ class Streaming:
             self.client = client
             logger.warning("the key was changed meanwhile: the next session goes out with the new one")
 
+    async def settle_expired(self) -> None:
+        """End the sessions whose workers have died."""
+        await self.admission.outages.outlast(lambda: settle_expired(self.ledger, self.spool))
+
     async def pause(self, seconds: float) -> None:
         """Sleep, but no longer than until the run is stopped."""
         waits = {asyncio.ensure_future(self.sleep(seconds)), asyncio.ensure_future(self.stop.requested.wait())}
@@ -117,7 +121,7 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
     outcomes = await _stream_each(streaming, [Candidate(shard, planned) for planned in objects])
     again = [candidate for endpoint in {planned.endpoint.name for planned in objects} for candidate in streaming.claimed.pop(endpoint, [])]
     if again:
-        await settle_expired(streaming.ledger, streaming.spool)
+        await streaming.settle_expired()
     return outcomes + await _stream_each(streaming, again)
 
 
@@ -131,7 +135,7 @@ async def stream_claimed(streaming: Streaming) -> list[Outcome]:
         waits.claimed += 1
         while (outcome := await stream_object(streaming, candidate)) is None:
             await streaming.pause(pause_s)
-            await settle_expired(streaming.ledger, streaming.spool)
+            await streaming.settle_expired()
         waits.claimed -= 1
         _count(streaming, candidate, outcome)
         outcomes.append(outcome)

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from moderation.admission import Claim, Grant, SessionKind
 from moderation.budget import month_of
@@ -31,6 +31,7 @@ from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, s
 if TYPE_CHECKING:
     from tasks.stream import Streaming
 
+T = TypeVar("T")
 logger = logging.getLogger("soundcheck.stream")
 REPEATED = f"the service said the same to {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
 EXTENSION_MS = 60_000
@@ -165,7 +166,7 @@ class Trial:
 
     async def _extend(self, more_ms: int) -> bool:
         try:
-            return await self.streaming.ledger.extend(self.session_id, more_ms)
+            return await self._outlast(lambda: self.streaming.ledger.extend(self.session_id, more_ms))
         except LeaseLost:
             raise
         except SoundcheckError as error:
@@ -189,7 +190,7 @@ class Trial:
             items=result.columns.packed(),
             segments=await asyncio.to_thread(segment_rows, attempt, result, self.streaming.segments),
         )
-        await self.streaming.ledger.finish(self.session_id, result.booked_ms, result.close_code)
+        await self._outlast(lambda: self.streaming.ledger.finish(self.session_id, result.booked_ms, result.close_code))
         self.streaming.progress.of(self.planned.endpoint.name).audio_ms += result.booked_ms
 
     async def _failed(self, error: SessionError, said: Cause) -> GiveUp | RetryAfter:
@@ -206,13 +207,9 @@ class Trial:
         if said.tells is Tells.KEY:
             await streaming.renew_key()
         await self._keep(attempt_row(attempt, self.session, outcome, error, said), quarantine=self._quarantine(own, attempt.finished_at))
-        cause = await streaming.ledger.fail(
-            Failure(self.session_id, error.phase, said, retry_after_ms=round(1000 * (error.retry_after or 0.0))),
-            sent_ms=sent_ms,
-            outcome=outcome,
-            close_code=error.close_code,
-            error_text=error.text,
-        )
+        failure = Failure(self.session_id, error.phase, said, retry_after_ms=round(1000 * (error.retry_after or 0.0)))
+        facts: dict[str, Any] = {"outcome": outcome, "close_code": error.close_code, "error_text": error.text}
+        cause = await self._outlast(lambda: streaming.ledger.fail(failure, sent_ms=sent_ms, **facts))
         self.advice, self.sent_ms = cause.advice, sent_ms
         self._report(cause, outcome)
         if (stop := streaming.repeats.failed(self.planned.item.object_id, said, error.close_code)) is not None:
@@ -240,6 +237,9 @@ class Trial:
             counts.live,
             self.story,
         )
+
+    async def _outlast(self, step: Callable[[], Awaitable[T]]) -> T:
+        return await self.streaming.admission.outages.outlast(step)
 
     async def _told(self) -> None:
         """Wait until the ledger has heard of the first result: its end comes after that."""
