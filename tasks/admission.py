@@ -153,15 +153,18 @@ class Admission:
     async def _ask(self, claim: Claim) -> Grant | Refusal | None:
         """The ledger's answer; None where it was away. Raises LeaseLost where it had granted what nobody heard of."""
         try:
-            return await self.ledger.admit(claim)
+            answer = await self.ledger.admit(claim)
         except UnreachableError as error:
             try:
                 await self._take_back(claim)
             except LeaseLost:  # it had not
+                await self.outages.wait(error)
                 return None
             raise LeaseLost(
                 f"session {claim.session_id} was granted while the ledger went away ({error}): its object is tried again"
             ) from None
+        self.outages.answered()
+        return answer
 
     async def _take_back(self, claim: Claim) -> None:
         """End a session that never began."""

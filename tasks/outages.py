@@ -29,12 +29,17 @@ class Outages:
             try:
                 answer = await step()
             except UnreachableError as error:
-                await self._wait(error)
+                await self.wait(error)
             else:
-                self._away_since_ms = None
+                self.answered()
                 return answer
 
-    async def _wait(self, error: UnreachableError) -> None:
+    def answered(self) -> None:
+        """Note that the ledger is there: an absence from now on is another one."""
+        self._away_since_ms = None
+
+    async def wait(self, error: UnreachableError) -> None:
+        """Pause after a question that got no answer; raises the error when that has been so for half a lease."""
         now_ms = self.clock_ms()
         if self._away_since_ms is None:
             self._away_since_ms = now_ms

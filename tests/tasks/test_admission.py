@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from math import inf
 
 import pytest
 
@@ -185,8 +186,9 @@ async def test_a_breaker_that_has_given_up_stops_the_run_and_says_why(house):
 class Deaf:
     """A ledger that goes away as it is asked: before it has granted the session, or after."""
 
-    def __init__(self, ledger: Ledger, *, heard: bool) -> None:
+    def __init__(self, ledger: Ledger, *, heard: bool, times: float = 1) -> None:
         self.ledger = ledger
+        self.times = times
         self.heard = heard
         self.asked = 0
 
@@ -195,7 +197,7 @@ class Deaf:
 
     async def admit(self, claim: Claim) -> Grant | Refusal:
         self.asked += 1
-        if self.asked == 1:
+        if self.asked <= self.times:
             if self.heard:
                 await self.ledger.admit(claim)
             raise UnreachableError("the connection is closed")
@@ -207,6 +209,15 @@ async def test_a_question_that_was_not_heard_is_asked_again(house):
     session = house.wants(1)
     await house.until(lambda: house.granted == [session])
     assert ledger.asked == 2
+
+
+async def test_a_ledger_that_answers_everything_but_this_is_given_up_after_half_a_lease(house):
+    house.admission.ledger = Deaf(house.ledger, heard=False, times=inf)
+    house.admission.outages.lease_ms = 8_000
+    session = house.wants(1)
+    await house.until(house.tasks[session].done)
+    with pytest.raises(UnreachableError):
+        await house.tasks[session]
 
 
 async def test_a_session_that_was_granted_without_an_answer_is_taken_back(house):

@@ -47,6 +47,9 @@ async def test_after_half_a_lease_it_is_an_error():
     with pytest.raises(UnreachableError, match="away"):
         await ledger.outages.outlast(ledger.step)
     assert ledger.asked == asked + 1, "it is the same absence, whatever asks"
+    ledger.outages.answered()
+    ledger.back_ms = ledger.clock.ms + LEASE_MS // 4
+    assert await ledger.outages.outlast(ledger.step) == "answer"
 
 
 async def test_other_errors_come_at_once():
