@@ -25,8 +25,9 @@ from moderation.repeats import OBJECTS
 from moderation.results import SessionResult, SpooledSession
 from moderation.retry import GiveUp, RetryAfter, Verdict
 from moderation.session import ClientSession
-from tasks.own_causes import LEASE_LOST, OWN_ERRORS, BudgetReached, LedgerFailed, own_cause
+from tasks.own_causes import LEASE_LOST, OWN_ERRORS, LedgerFailed, own_cause
 from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, segment_rows, summary_row
+from tasks.reservation import Reservation
 
 if TYPE_CHECKING:
     from tasks.stream import Streaming
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("soundcheck.stream")
 REPEATED = f"the service said the same to {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
-EXTENSION_MS = 60_000
-"""The least that a session reserves anew when it outlives its estimate."""
-LAST_EXTENSION_MS = 1_000
-"""The same where a cap holds no more than that: what was paid for is not thrown away for the want of a second."""
 
 
 class Trial:
@@ -55,7 +52,7 @@ class Trial:
         self.number = number
         self.started_at = streaming.now()
         self.session_id = session_id(self.started_at, streaming.entropy(10))
-        self.reserved_ms = planned.estimate_ms
+        self.reservation = Reservation(streaming.ledger, streaming.admission.outages, self.session_id, planned.estimate_ms)
         self.chunk_bytes = streaming.chunk_bytes or streaming.client.chunk_bytes
         self.session: ClientSession | None = None
         self.story = self.advice = ""
@@ -151,26 +148,9 @@ class Trial:
         """What goes out; a session that outlives its estimate reserves more before it sends on."""
         async with aclosing(pieces):
             async for piece in pieces:
-                while self.session is not None and self.session.audio_sent_ms >= self.reserved_ms:
-                    await self._reserve_more()
+                if self.session is not None:
+                    await self.reservation.cover(self.session.audio_sent_ms)
                 yield piece
-
-    async def _reserve_more(self) -> None:
-        """Reserve as much as the caps hold. Raises BudgetReached, LeaseLost and LedgerFailed."""
-        more = max(EXTENSION_MS, self.reserved_ms // 4)
-        while not await self._extend(more):
-            more //= 2
-            if more < LAST_EXTENSION_MS:
-                raise BudgetReached("the month's cap does not hold the rest of this object: raise it, or wait for the next month")
-        self.reserved_ms += more
-
-    async def _extend(self, more_ms: int) -> bool:
-        try:
-            return await self._outlast(lambda: self.streaming.ledger.extend(self.session_id, more_ms))
-        except LeaseLost:
-            raise
-        except SoundcheckError as error:
-            raise LedgerFailed(error) from error
 
     def lost_its_lease(self, error: LeaseLost) -> Verdict:
         """What follows where the ledger has given the session away; its audio counts as streamed for nothing, unless it has a result."""
