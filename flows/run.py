@@ -125,7 +125,8 @@ class _Scan:
         await self._stream_and_publish(await self.execute("plan", lambda: self._plan(rules)))
         if rules.cascade is not None and not self.watch.stop and not self.rest.has_second_stage:
             await self._stream_and_publish(await self._second_stage(rules.cascade, rules))
-        recovered += await self.execute("recover", wired.publisher.recover)  # a worker may have died since, right before it booked
+        if await asyncio.to_thread(wired.spool.ids):  # a worker has died since, right before it booked
+            recovered += await self.execute("recover", wired.publisher.recover)
         self._stop_at_caps()
         progress.step = "finished"
         logger.info("%s: %s", run.run_id, progress.line())
