@@ -44,13 +44,14 @@ class Notices:
             _check(url)
         self._url = url
 
-    async def send(self, notice: Notice) -> None:
-        """Deliver a notice, within ten seconds."""
+    async def send(self, notice: Notice) -> bool:
+        """Deliver a notice, within ten seconds; whether that went well."""
         why = None if self._url is None else await _post(self._url, notice)
         if self._url is None:
             logger.log(logging.WARNING if notice.exit_code is None else logging.ERROR, "%s", notice.text)
         elif why is not None:
             logger.warning("a notice was not delivered to %s (%s): %s", _host(self._url), why, notice.text)
+        return why is None
 
 
 async def _post(url: str, notice: Notice) -> str | None:

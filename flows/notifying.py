@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Self
 
 from connectors.ledger import Ledger
 from connectors.notices import Notice, Notices
-from moderation.admission import Claim, Grant
+from moderation.admission import EVERY_ENDPOINT, Claim, Grant, Refusal
+from moderation.breaker import OpenedBy
 from moderation.errors import SoundcheckError
 from moderation.outcomes import ExitCode, StopCause
 
@@ -16,19 +17,21 @@ MANY_QUARANTINED = "ManyQuarantined"
 """The cause of a run that completes with 65."""
 CAUSES = (*(cause.value for cause in StopCause if cause is not StopCause.TERMINATED), MANY_QUARANTINED)
 """What ends a run and is to be told; who sends a signal knows."""
+SUSPENDED = "credits or monthly hours are used up: the run waits until there are some again, and then goes on by itself"
 logger = logging.getLogger("soundcheck.notices")
 
 
 class Notifier:
     """Tells the people of an organisation about one run. The ledger knows what they were told before, whichever host did."""
 
-    def __init__(self, ledger: Ledger, notices: Notices, org: str, run_id: str, warn_share: float) -> None:
+    def __init__(self, ledger: Ledger, notices: Notices, org: str, run_id: str, warn_share: float, *, suspends: bool = False) -> None:
         self._ledger = ledger
         self._notices = notices
         self._org = org
         self._run_id = run_id
         self._warn_share = warn_share
-        self._warned: set[str] = set()
+        self._suspends = suspends
+        self._begun: set[str] = set()
         self._telling: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -41,14 +44,22 @@ class Notifier:
 
     def granted(self, claim: Claim, grant: Grant) -> None:
         """Take note of an admission: the first that takes a cap over the share that is warned of is told, while its session goes on."""
-        if grant.spent_share is None or grant.spent_share < self._warn_share:
-            return
-        cause = f"budget_{self._warn_share:.0%}:{claim.endpoint}:{claim.month}".replace("%", "")
-        if cause in self._warned:
-            return
-        self._warned.add(cause)
-        message = f"{grant.spent_share:.0%} of a cap of {claim.month} is spent or reserved: raise it, or sessions stop when it is reached"
-        self._telling.add(asyncio.create_task(self._tell(cause, message)))
+        for cap in grant.spent:
+            if cap.share >= self._warn_share:
+                cause = f"budget_{self._warn_share:.0%}:{cap.endpoint}:{cap.unit}:{claim.month}".replace("%", "")
+                whose = "" if cap.endpoint == EVERY_ENDPOINT else f" for {cap.endpoint}"
+                taken = f"{cap.share:.0%} of the cap in {cap.unit}{whose} of {claim.month} is spent or reserved"
+                self._begin_to_tell(cause, f"{taken}: raise it, or sessions stop when it is reached")
+
+    def refused(self, refusal: Refusal) -> None:
+        """Take note that nobody is let in: a run that waits for credits instead of ending has no end that could be told."""
+        if self._suspends and refusal.opened_by is OpenedBy.QUOTA:
+            self._begin_to_tell(StopCause.CREDITS_EXHAUSTED, SUSPENDED)
+
+    def _begin_to_tell(self, cause: str, message: str) -> None:
+        if cause not in self._begun:
+            self._begun.add(cause)
+            self._telling.add(asyncio.create_task(self._tell(cause, message)))
 
     async def ended(self, cause: str, exit_code: ExitCode, message: str) -> None:
         """Tell how a run ended, where that is for people to know."""
@@ -64,10 +75,7 @@ class Notifier:
                 f"{quarantined} objects were newly quarantined: something general is wrong, ask for quarantined_now with soundcheck sql"
             )
             await self._tell(MANY_QUARANTINED, message, exit_code)
-        try:
-            await self._ledger.clear_notices(self._org, sorted(over))
-        except SoundcheckError as error:
-            logger.warning("what was told before is not cleared, so the next stop may not be told: %s", error)
+        await self._forget(over)
 
     async def _tell(self, cause: str, message: str, exit_code: ExitCode | None = None) -> None:
         try:
@@ -75,5 +83,12 @@ class Notifier:
         except SoundcheckError as error:  # told twice is better than never
             logger.warning("the ledger does not say whether %s was told before: %s", cause, error)
             first = True
-        if first:
-            await self._notices.send(Notice(self._org, cause, self._run_id, message, exit_code))
+        if first and not await self._notices.send(Notice(self._org, cause, self._run_id, message, exit_code)):
+            await self._forget([cause])
+
+    async def _forget(self, causes: Collection[str]) -> None:
+        """Let these be news when they come again."""
+        try:
+            await self._ledger.clear_notices(self._org, causes)
+        except SoundcheckError as error:
+            logger.warning("what was told before is not cleared, so the next stop may not be told: %s", error)

@@ -13,7 +13,7 @@ from flows.notifying import Notifier
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
 from flows.run_record import KEPT, SHAPING, Ended, alike, fingerprint, run_row
-from flows.setting_types import hours_ms, micros, text_patterns
+from flows.setting_types import OnQuota, hours_ms, micros, text_patterns
 from flows.sources import listed_whole
 from flows.watch import Watch
 from flows.wiring import Wired
@@ -21,7 +21,7 @@ from moderation.admission import EVERY_ENDPOINT
 from moderation.budget import month_of
 from moderation.errors import AccessDeniedError, ConfigurationError, SoundcheckError, UnreachableError, first_of_group
 from moderation.identity import run_id
-from moderation.outcomes import ExitCode
+from moderation.outcomes import ExitCode, Reason, StopCause
 from moderation.retry import RetryBudget
 from tasks.admission import Admission
 from tasks.alive import LIFE, alive, is_alive
@@ -90,7 +90,8 @@ class _Scan:
         self.execute = execute
         self.flow_run_id = flow_run_id
         self.rest = NO_REST
-        self.notifier = Notifier(wired.ledger, wired.notices, run.org, run.run_id, wired.settings.warn_share)
+        suspends = wired.settings.on_quota is OnQuota.SUSPEND
+        self.notifier = Notifier(wired.ledger, wired.notices, run.org, run.run_id, wired.settings.warn_share, suspends=suspends)
 
     async def check_begun(self) -> None:
         """Refuse to go on with a run under settings that would have made another plan, or while somebody is at it; its record stays."""
@@ -143,6 +144,9 @@ class _Scan:
         await self._stream_and_publish(await self.execute("plan", lambda: self._plan(rules)))
         if rules.cascade is not None and not self.watch.stop and not self.rest.has_second_stage:
             await self._stream_and_publish(await self._second_stage(rules.cascade, rules))
+        if await asyncio.to_thread(wired.spool.ids):  # a worker has died since, right before it booked
+            recovered += await self.execute("recover", wired.publisher.recover)
+        self._stop_at_caps()
         progress.step = "finished"
         logger.info("%s: %s", run.run_id, progress.line())
         return recovered
@@ -150,6 +154,12 @@ class _Scan:
     def _spent(self) -> tuple[int, int]:
         with self.wired.open_lake() as lake:
             return spent_by(lake, self.run.run_id)
+
+    def _stop_at_caps(self) -> None:
+        """Name what a cap has left as the reason of the run's end: only now has everything been asked for that it might have held."""
+        deferred = (outcome for outcome in self.watch.progress.outcomes if outcome.reason is Reason.DEFERRED_QUOTA)
+        if (first := next(deferred, None)) is not None:
+            self.watch.stop.request(StopCause.CREDITS_EXHAUSTED, Reason.DEFERRED_QUOTA, first.detail)
 
     async def _stream_and_publish(self, shards: Sequence[Shard]) -> None:
         """Stream some shards, then publish all that the run has."""
@@ -253,6 +263,7 @@ class _Scan:
             lambda: month_of(wired.now()),
             wired.chance,
             on_grant=self.notifier.granted,
+            on_refusal=self.notifier.refused,
             refusals=self.watch.progress.refusals,
         )
 

@@ -89,18 +89,33 @@ class Claim:
             raise ValueError(f"a session cannot reserve {self.estimate_ms} ms")
 
 
+class CapUnit(StrEnum):
+    """What a cap is in."""
+
+    HOURS = "hours"
+    MONEY = "money"
+
+
+@dataclass(frozen=True, slots=True)
+class CapShare:
+    """How much of a month's cap is taken, settled, at risk or reserved; endpoint "*" is the organisation."""
+
+    endpoint: str
+    unit: CapUnit
+    share: float
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A slot and a reservation, held as long as the lease is renewed. lease_until_ms is by the ledger's clock.
 
-    spent_share is the largest share of any cap, in hours or money, of endpoint or organisation, that is taken with this session; None
-    where there is no cap.
+    spent has every cap, in hours or money, of endpoint or organisation, as it is taken with this session.
     """
 
     session_id: str
     lease_until_ms: int
     kind: SessionKind = SessionKind.OBJECT
-    spent_share: float | None = None
+    spent: tuple[CapShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +123,14 @@ class Refusal:
     """No slot, and why. Of a breaker: stop is what ends the run, where it has given up, and opened_by what it was opened by.
 
     probe_in_ms is how long until it is probed, None while its probe is out; 0 where that waits only until nothing of ours is in flight.
+    Of a budget: cap is the endpoint whose cap does not hold the session, "*" where the organisation's does not.
     """
 
     denial: Denial
     stop: StopCause | None = None
     opened_by: OpenedBy | None = None
     probe_in_ms: int | None = None
+    cap: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

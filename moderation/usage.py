@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from moderation.admission import EVERY_ENDPOINT, Claim, Denial, History
+from moderation.admission import EVERY_ENDPOINT, CapShare, CapUnit, Claim, Denial, History
 from moderation.budget import Allowance, parts_of
 from moderation.gate import Crowd, Entry, Gate, GateRules, Gates, entry
 
@@ -81,14 +81,25 @@ class Usages:
 
     def fit(self, estimate_ms: int) -> bool:
         """Whether hours and money of both hold another reservation. A cap in money holds nothing whose price is not known."""
-        return self.unpriced is None and all(
-            taken.fits(more) for usage in (self.endpoint, self.whole) for taken, more in self._weighed(usage, estimate_ms)
-        )
+        return self.unpriced is None and self.full(estimate_ms) is None
 
-    def share_with(self, more_ms: int) -> float | None:
-        """The largest share of any cap that is taken once so much more is reserved; None without a cap."""
-        shares = (taken.with_more(more).share for usage in (self.endpoint, self.whole) for taken, more in self._weighed(usage, more_ms))
-        return max((share for share in shares if share is not None), default=None)
+    def full(self, estimate_ms: int) -> str | None:
+        """The endpoint whose cap does not hold another reservation, "*" before any other; None where both do."""
+        refusing = (
+            usage.endpoint
+            for usage in (self.whole, self.endpoint)
+            if not all(taken.fits(more) for taken, more in self._weighed(usage, estimate_ms))
+        )
+        return next(refusing, None)
+
+    def spent_with(self, more_ms: int) -> tuple[CapShare, ...]:
+        """Every cap as it is taken once so much more is reserved."""
+        return tuple(
+            CapShare(usage.endpoint, unit, share)
+            for usage in (self.endpoint, self.whole)
+            for unit, (taken, more) in zip(CapUnit, self._weighed(usage, more_ms), strict=True)
+            if (share := taken.with_more(more).share) is not None
+        )
 
     def _weighed(self, usage: Usage, more_ms: int) -> tuple[tuple[Allowance, int], ...]:
         """Hours and money, and what more audio at this endpoint takes of each."""

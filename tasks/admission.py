@@ -1,25 +1,28 @@
 """Admission of sessions in this process: waits its turn, asks the ledger, and holds what it is granted."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from connectors.ledger import Ledger
-from moderation.admission import Claim, Denial, Grant, Refusal
-from moderation.errors import Phase
+from moderation.admission import EVERY_ENDPOINT, Claim, Denial, Grant, Refusal
+from moderation.errors import LeaseLost, Phase, UnreachableError
 from moderation.judgement import Failure
 from moderation.outcomes import Reason, StopCause
 from moderation.refusals import CANCELLED, why
 from tasks.leases import Leases
 from tasks.line import Line
+from tasks.outages import Outages
 
 SLOT_SECONDS = (0.2, 0.5)
 """The bounds of the random pause before the ledger is asked again for a slot that another process has."""
 DOOR_SECONDS = (0.5, 1.5)
 """The same while a breaker is open, whose next probe is half a minute away or more, or an operator has paused the organisation."""
+SHORTEST_FIRST = {Denial.BREAKER, Denial.BUDGET}
+"""Denials after which the shortest session asks next."""
 POLLED = {Denial.FULL: SLOT_SECONDS, Denial.BREAKER: DOOR_SECONDS, Denial.PAUSED: DOOR_SECONDS}
 """Denials that another moment may lift."""
 
@@ -49,11 +52,12 @@ class Stop:
 
 
 class NotAdmitted(Exception):
-    """A session that will not start: the ledger's denial, or a stopped run (None)."""
+    """A session that will not start: the ledger's denial, or a stopped run (None); of a budget the endpoint of its cap ("*" for all)."""
 
-    def __init__(self, denial: Denial | None) -> None:
+    def __init__(self, denial: Denial | None, cap: str | None = None) -> None:
         super().__init__(denial)
         self.denial = denial
+        self.cap = cap
 
 
 @dataclass(slots=True)
@@ -72,9 +76,18 @@ class Admission:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     on_grant: Callable[[Claim, Grant], object] = lambda _claim, _grant: None
     """Is told of every session that is admitted; must return at once."""
+    on_refusal: Callable[[Refusal], object] = lambda _refusal: None
+    """The same of every answer that lets nobody in."""
     refusals: dict[str, Refusal] = field(default_factory=dict)
+    outages: Outages = field(init=False)
+    _full: dict[tuple[str, str], tuple[int, str | None]] = field(default_factory=dict)
+    """By endpoint and month, the shortest session that a cap has refused for good, and whose cap: none as long need ask any more."""
+    _live: Counter[str] = field(default_factory=Counter)
     _lines: defaultdict[str, Line] = field(default_factory=lambda: defaultdict(Line))
     _dropping: bool = False
+
+    def __post_init__(self) -> None:
+        self.outages = Outages(self.ledger.lease_ms, self.leases.clock_ms, self.sleep, self.chance)
 
     @asynccontextmanager
     async def slot(self, claim: Claim) -> AsyncIterator[Grant]:
@@ -86,9 +99,10 @@ class Admission:
         with line.place(claim):
             grant, granted_ms = await self._admit(claim, line)
         if self._is_dropping():
-            await self.ledger.fail(Failure(claim.session_id, Phase.PREFLIGHT, CANCELLED), sent_ms=0, outcome="cancelled")
+            await self._take_back(claim)
             raise NotAdmitted(None)
         try:
+            self._live[claim.endpoint] += 1
             with self.leases.hold(claim.session_id, granted_ms):
                 yield grant
         except asyncio.CancelledError:
@@ -98,6 +112,7 @@ class Admission:
             task.uncancel()
             raise NotAdmitted(None) from None
         finally:
+            self._live[claim.endpoint] -= 1
             line.move()
 
     async def _admit(self, claim: Claim, line: Line) -> tuple[Grant, int]:
@@ -112,22 +127,60 @@ class Admission:
                 continue
             asked_ms = self.leases.clock_ms()
             asked = replace(claim, month=self.month())
-            answer = await self.ledger.admit(asked)
-            line.probing(isinstance(answer, Refusal) and answer.denial is Denial.BREAKER)
+            self._check_cap(asked)
+            answer = await self._ask(asked)
+            if answer is None:
+                continue
+            line.prefer_shortest(isinstance(answer, Refusal) and answer.denial in SHORTEST_FIRST)
             if isinstance(answer, Grant):
                 self.refusals.pop(claim.endpoint, None)
                 self.on_grant(asked, answer)
                 return answer, asked_ms
             self.refusals[claim.endpoint] = answer
+            self.on_refusal(answer)
             if answer.stop is not None:
                 self.stop.give_up(answer.stop)
-            elif answer.denial in POLLED or (answer.denial is Denial.BUDGET and self.leases):
+            elif answer.denial in POLLED or (answer.denial is Denial.BUDGET and self._may_give_back(answer.cap)):
                 await self._until({moved, self.stop.requested}, *POLLED.get(answer.denial, SLOT_SECONDS))
             else:
                 del self.refusals[claim.endpoint]
-                raise NotAdmitted(answer.denial)
+                if answer.denial is Denial.BUDGET:
+                    self._full[asked.endpoint, asked.month] = claim.estimate_ms, answer.cap
+                raise NotAdmitted(answer.denial, answer.cap)
         self.refusals.pop(claim.endpoint, None)
         raise NotAdmitted(None)
+
+    async def _ask(self, claim: Claim) -> Grant | Refusal | None:
+        """The ledger's answer; None where it was away. Raises LeaseLost where it had granted what nobody heard of."""
+        try:
+            answer = await self.ledger.admit(claim)
+        except UnreachableError as error:
+            try:
+                await self._take_back(claim)
+            except LeaseLost:  # it had not
+                await self.outages.wait(error)
+                return None
+            raise LeaseLost(
+                f"session {claim.session_id} was granted while the ledger went away ({error}): its object is tried again"
+            ) from None
+        self.outages.answered()
+        return answer
+
+    async def _take_back(self, claim: Claim) -> None:
+        """End a session that never began."""
+        failure = Failure(claim.session_id, Phase.PREFLIGHT, CANCELLED)
+        await self.outages.outlast(lambda: self.ledger.fail(failure, sent_ms=0, outcome="cancelled"))
+
+    def _check_cap(self, claim: Claim) -> None:
+        """Raise NotAdmitted where a shorter session has been refused for good."""
+        known = self._full.get((claim.endpoint, claim.month))
+        if known is not None and claim.estimate_ms >= known[0]:
+            self.refusals.pop(claim.endpoint, None)
+            raise NotAdmitted(Denial.BUDGET, known[1])
+
+    def _may_give_back(self, cap: str | None) -> bool:
+        """Whether sessions of ours count against this cap, which may end with less than they reserved."""
+        return bool(self.leases) if cap is None or cap == EVERY_ENDPOINT else self._live[cap] > 0
 
     async def _until(self, events: set[asyncio.Event], low: float | None = None, high: float = 0.0) -> None:
         """Wait for one of the events, or for a random time between low and high seconds."""

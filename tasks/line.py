@@ -10,12 +10,13 @@ from moderation.admission import Claim
 class Line:
     """The sessions of this process that wait for a slot at one endpoint: the first of them asks, the others wait for the line to move.
 
-    In order of arrival; while a breaker is open the shortest is first, since it is the one to probe with (rules.md).
+    In order of arrival; the shortest is first while a breaker is open, since it is the one to probe with (rules.md), and while a cap
+    does not hold another: it may still hold that one.
     """
 
     def __init__(self) -> None:
         self._waiting: list[Claim] = []
-        self._probing = False
+        self._shortest_first = False
         self._moved = asyncio.Event()
 
     @contextmanager
@@ -30,13 +31,13 @@ class Line:
 
     def is_first(self, claim: Claim) -> bool:
         """Whether this one asks."""
-        first = min(self._waiting, key=lambda waiting: waiting.estimate_ms) if self._probing else self._waiting[0]
+        first = min(self._waiting, key=lambda waiting: waiting.estimate_ms) if self._shortest_first else self._waiting[0]
         return first is claim
 
-    def probing(self, probing: bool) -> None:  # noqa: FBT001 - it is the fact itself
-        """Note whether a breaker is open."""
-        if probing != self._probing:
-            self._probing = probing
+    def prefer_shortest(self, shortest_first: bool) -> None:  # noqa: FBT001 - it is the fact itself
+        """Note whether the shortest goes first."""
+        if shortest_first != self._shortest_first:
+            self._shortest_first = shortest_first
             self.move()
 
     def move(self) -> None:

@@ -4,7 +4,16 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from connectors.media.local_decoder import DecoderDied, LocalDecodingFailed
-from moderation.errors import AccessDeniedError, Scope, SourceArchived, SourceChanged, SourceError, SourceGone, UnreachableError
+from moderation.errors import (
+    AccessDeniedError,
+    Scope,
+    SoundcheckError,
+    SourceArchived,
+    SourceChanged,
+    SourceError,
+    SourceGone,
+    UnreachableError,
+)
 from moderation.outcomes import Reason, StopCause
 from moderation.refusals import Action, Cause
 
@@ -13,11 +22,19 @@ class BudgetReached(Exception):
     """A session outlived its estimate and the month's cap does not hold more."""
 
 
+class LedgerFailed(Exception):
+    """The ledger failed while a session reserved more: not to be taken for S3, which the same errors can come from."""
+
+    def __init__(self, error: SoundcheckError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 OwnError: TypeAlias = SourceError | UnreachableError | AccessDeniedError | BudgetReached | LocalDecodingFailed
 _CAUSES: tuple[tuple[type[OwnError], Cause], ...] = (
     (
         BudgetReached,
-        Cause("budget", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA, StopCause.CREDITS_EXHAUSTED),
+        Cause("budget", Scope.ORGANISATION, Action.STOP, Reason.DEFERRED_QUOTA),
     ),
     (
         UnreachableError,
@@ -39,6 +56,8 @@ _CAUSES: tuple[tuple[type[OwnError], Cause], ...] = (
     (LocalDecodingFailed, Cause("not_decoded", Scope.OBJECT, Action.QUARANTINE, Reason.UNDECODABLE)),
 )
 """The first that fits counts."""
+LEASE_LOST = Cause("lease_lost", Scope.NETWORK, Action.RETRY, Reason.DEFERRED_SERVICE)
+"""The ledger has given the session away: its worker could not reach it for too long."""
 OWN_ERRORS = tuple(kind for kind, _ in _CAUSES)
 
 

@@ -14,9 +14,9 @@ from functools import partial
 from connectors.ledger import Ledger
 from connectors.spool import Spool
 from connectors.velma import VelmaClient
-from moderation.admission import Denial
+from moderation.admission import EVERY_ENDPOINT, Denial
 from moderation.errors import LeaseLost, SoundcheckError
-from moderation.outcomes import Reason, StopCause
+from moderation.outcomes import Reason
 from moderation.refusals import Action, TextPatterns
 from moderation.repeats import Repeats
 from moderation.retry import GiveUp, RetryBudget, RetryRules
@@ -99,6 +99,10 @@ class Streaming:
             self.client = client
             logger.warning("the key was changed meanwhile: the next session goes out with the new one")
 
+    async def settle_expired(self) -> None:
+        """End the sessions whose workers have died."""
+        await self.admission.outages.outlast(lambda: settle_expired(self.ledger, self.spool))
+
     async def pause(self, seconds: float) -> None:
         """Sleep, but no longer than until the run is stopped."""
         waits = {asyncio.ensure_future(self.sleep(seconds)), asyncio.ensure_future(self.stop.requested.wait())}
@@ -118,7 +122,7 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
     outcomes = await _stream_each(streaming, [Candidate(shard, planned) for planned in objects])
     again = [candidate for endpoint in {planned.endpoint.name for planned in objects} for candidate in streaming.claimed.pop(endpoint, [])]
     if again:
-        await settle_expired(streaming.ledger, streaming.spool)
+        await streaming.settle_expired()
     return outcomes + await _stream_each(streaming, again)
 
 
@@ -132,7 +136,7 @@ async def stream_claimed(streaming: Streaming) -> list[Outcome]:
         waits.claimed += 1
         while (outcome := await stream_object(streaming, candidate)) is None:
             await streaming.pause(pause_s)
-            await settle_expired(streaming.ledger, streaming.spool)
+            await streaming.settle_expired()
         waits.claimed -= 1
         _count(streaming, candidate, outcome)
         outcomes.append(outcome)
@@ -179,10 +183,9 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
         try:
             ended = await trial.run()
         except NotAdmitted as refused:
-            return None if refused.denial is Denial.CLAIMED else _not_admitted(streaming, planned, refused.denial)
-        except LeaseLost:
-            candidate.number += 1
-            continue
+            return None if refused.denial is Denial.CLAIMED else _not_admitted(streaming, planned, refused)
+        except LeaseLost as lost:
+            ended = trial.lost_its_lease(lost)
         if ended is None:
             streaming.repeats.done()
             return ends_with(streamed=True)
@@ -197,12 +200,14 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
         await streaming.pause(ended.seconds)
 
 
-def _not_admitted(streaming: Streaming, planned: PlannedObject, denial: Denial | None) -> Outcome:
-    endpoint = planned.endpoint.name
-    ends_with = partial(Outcome, planned.item.object_id, planned.item.key, endpoint)
-    if denial is Denial.BUDGET:
-        message = f"the month's cap of {streaming.org} for {endpoint} does not hold another session: raise it, or wait for the next month"
-        streaming.stop.request(StopCause.CREDITS_EXHAUSTED, Reason.DEFERRED_QUOTA, message)
-    if denial is None or denial is Denial.BUDGET:
-        return ends_with(streaming.stop.reason, streaming.stop.message)
-    return ends_with(DENIED[denial], f"{denial} in the ledger")
+def _not_admitted(streaming: Streaming, planned: PlannedObject, refused: NotAdmitted) -> Outcome:
+    ends_with = partial(Outcome, planned.item.object_id, planned.item.key, planned.endpoint.name)
+    match refused.denial:
+        case None:
+            return ends_with(streaming.stop.reason, streaming.stop.message)
+        case Denial.BUDGET:
+            whose = streaming.org if refused.cap in {None, EVERY_ENDPOINT} else f"{streaming.org} for {refused.cap}"
+            message = f"the month's cap of {whose} does not hold what is left: raise it, or wait for the next month"
+            return ends_with(Reason.DEFERRED_QUOTA, message)
+        case denial:
+            return ends_with(DENIED[denial], f"{denial} in the ledger")

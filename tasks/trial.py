@@ -3,15 +3,16 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from moderation.admission import Claim, Grant, SessionKind
 from moderation.budget import month_of
 from moderation.errors import (
     ConfigurationError,
+    LeaseLost,
     Phase,
     SessionError,
     SoundcheckError,
@@ -24,16 +25,16 @@ from moderation.repeats import OBJECTS
 from moderation.results import SessionResult, SpooledSession
 from moderation.retry import GiveUp, RetryAfter, Verdict
 from moderation.session import ClientSession
-from tasks.own_causes import OWN_ERRORS, BudgetReached, own_cause
+from tasks.own_causes import LEASE_LOST, OWN_ERRORS, LedgerFailed, own_cause
 from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, segment_rows, summary_row
+from tasks.reservation import Reservation
 
 if TYPE_CHECKING:
     from tasks.stream import Streaming
 
+T = TypeVar("T")
 logger = logging.getLogger("soundcheck.stream")
 REPEATED = f"the service said the same to {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
-EXTENSION_MS = 60_000
-"""The least that a session reserves anew when it outlives its estimate."""
 
 
 class Trial:
@@ -51,11 +52,12 @@ class Trial:
         self.number = number
         self.started_at = streaming.now()
         self.session_id = session_id(self.started_at, streaming.entropy(10))
-        self.reserved_ms = planned.estimate_ms
+        self.reservation = Reservation(streaming.ledger, streaming.admission.outages, self.session_id, planned.estimate_ms)
         self.chunk_bytes = streaming.chunk_bytes or streaming.client.chunk_bytes
         self.session: ClientSession | None = None
         self.story = self.advice = ""
         self.sent_ms = 0
+        self._paid = False
         self._telling: asyncio.Task[None] | None = None
         self.claim = Claim(
             session_id=self.session_id,
@@ -98,6 +100,9 @@ class Trial:
             return await self._failed(error, classify(error, self.streaming.texts))
         except OWN_ERRORS as error:
             return await self._failed(self._as_session_error(str(error)), own_cause(error))
+        except LedgerFailed as failed:
+            await asyncio.shield(self._failed(self._as_session_error(str(failed)), CANCELLED))
+            raise failed.error from None
         except (asyncio.CancelledError, ConfigurationError) as error:
             told = SessionError("cancelled" if isinstance(error, asyncio.CancelledError) else str(error), phase=self._phase())
             await asyncio.shield(self._failed(told, CANCELLED))
@@ -143,17 +148,19 @@ class Trial:
         """What goes out; a session that outlives its estimate reserves more before it sends on."""
         async with aclosing(pieces):
             async for piece in pieces:
-                if self.session is not None and self.session.audio_sent_ms >= self.reserved_ms:
-                    await self._reserve_more()
+                if self.session is not None:
+                    await self.reservation.cover(self.session.audio_sent_ms)
                 yield piece
 
-    async def _reserve_more(self) -> None:
-        more = max(EXTENSION_MS, self.reserved_ms // 4)
-        if not await self.streaming.ledger.extend(self.session_id, more):
-            raise BudgetReached("the month's cap does not hold the rest of this object")
-        self.reserved_ms += more
+    def lost_its_lease(self, error: LeaseLost) -> Verdict:
+        """What follows where the ledger has given the session away; its audio counts as streamed for nothing, unless it has a result."""
+        self.tries[LEASE_LOST.action] += 1
+        self.story = str(error)
+        self.sent_ms = 0 if self._paid else self._sent_ms()
+        return self.streaming.retries.verdict(LEASE_LOST, self.tries[LEASE_LOST.action], self.streaming.chance())
 
     async def _done(self, result: SessionResult) -> None:
+        self._paid = True
         await self._told()
         attempt = self._attempt()
         await self._keep(
@@ -163,7 +170,7 @@ class Trial:
             items=result.columns.packed(),
             segments=await asyncio.to_thread(segment_rows, attempt, result, self.streaming.segments),
         )
-        await self.streaming.ledger.finish(self.session_id, result.booked_ms, result.close_code)
+        await self._outlast(lambda: self.streaming.ledger.finish(self.session_id, result.booked_ms, result.close_code))
         self.streaming.progress.of(self.planned.endpoint.name).audio_ms += result.booked_ms
 
     async def _failed(self, error: SessionError, said: Cause) -> GiveUp | RetryAfter:
@@ -180,13 +187,9 @@ class Trial:
         if said.tells is Tells.KEY:
             await streaming.renew_key()
         await self._keep(attempt_row(attempt, self.session, outcome, error, said), quarantine=self._quarantine(own, attempt.finished_at))
-        cause = await streaming.ledger.fail(
-            Failure(self.session_id, error.phase, said, retry_after_ms=round(1000 * (error.retry_after or 0.0))),
-            sent_ms=sent_ms,
-            outcome=outcome,
-            close_code=error.close_code,
-            error_text=error.text,
-        )
+        failure = Failure(self.session_id, error.phase, said, retry_after_ms=round(1000 * (error.retry_after or 0.0)))
+        facts: dict[str, Any] = {"outcome": outcome, "close_code": error.close_code, "error_text": error.text}
+        cause = await self._outlast(lambda: streaming.ledger.fail(failure, sent_ms=sent_ms, **facts))
         self.advice, self.sent_ms = cause.advice, sent_ms
         self._report(cause, outcome)
         if (stop := streaming.repeats.failed(self.planned.item.object_id, said, error.close_code)) is not None:
@@ -215,6 +218,9 @@ class Trial:
             counts.live,
             self.story,
         )
+
+    async def _outlast(self, step: Callable[[], Awaitable[T]]) -> T:
+        return await self.streaming.admission.outages.outlast(step)
 
     async def _told(self) -> None:
         """Wait until the ledger has heard of the first result: its end comes after that."""

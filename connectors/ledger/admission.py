@@ -53,7 +53,7 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
     if isinstance(entered, Denial):
         if entered is Denial.FULL:
             await turns.wait(connection, claim, moment)
-        return _refusal(entered, usages, moment)
+        return _refusal(entered, usages, moment, claim.estimate_ms)
     after = gate.started(usages.gates, claim.session_id, entered, moment.now_ms, moment.rules)
     await keep_gates(connection, claim.org, claim.endpoint, usages.gates, after)
     await turns.leave(connection, claim)
@@ -62,10 +62,10 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
     await connection.execute(insert(sessions), row)
     alone = usages.endpoint.gate.limit.stage is Stage.PREFLIGHT
     kind = SessionKind.PROBE if alone else entered.kind
-    return Grant(claim.session_id, moment.lease_until, kind, usages.share_with(claim.estimate_ms))
+    return Grant(claim.session_id, moment.lease_until, kind, usages.spent_with(claim.estimate_ms))
 
 
-def _refusal(denial: Denial, usages: Usages, moment: Moment) -> Refusal:
+def _refusal(denial: Denial, usages: Usages, moment: Moment, estimate_ms: int) -> Refusal:
     """Raises ConfigurationError where money cannot be reckoned: a missing price must never mean that audio costs nothing."""
     if denial is Denial.BREAKER:
         return Refusal(denial, given_up(usages.gates, moment.now_ms, moment.rules), *gate.closure(usages.gates, moment.now_ms))
@@ -73,7 +73,7 @@ def _refusal(denial: Denial, usages: Usages, moment: Moment) -> Refusal:
         raise ConfigurationError(
             f"{usages.whole.org} has a cap in money, but endpoint {usages.unpriced!r} has no price: nothing is admitted without one"
         )
-    return Refusal(denial)
+    return Refusal(denial, cap=usages.full(estimate_ms) if denial is Denial.BUDGET else None)
 
 
 async def note_result(connection: AsyncConnection, session_id: str, moment: Moment) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from connectors.ledger import Ledger
 from flows.launch import scan_directly
 from flows.plan import plan_scan
 from flows.request import FlowName
@@ -13,7 +14,7 @@ from flows.watch import Watch
 from flows.wiring import open_ledger
 from moderation.admission import Claim, Grant
 from moderation.budget import month_of
-from moderation.errors import Phase
+from moderation.errors import Phase, ResultsNotWritable
 from moderation.identity import lake_id
 from moderation.judgement import Failure
 from moderation.outcomes import ExitCode
@@ -134,3 +135,20 @@ async def test_a_backfill_goes_ahead_of_a_scheduled_scan(put, tmp_path):
     in_between = [run for run in runs[first:last] if run == ends[0]["run_id"]]
     assert len(in_between) <= 2, runs
     assert runs[last:].count(ends[0]["run_id"]) >= 4, runs
+
+
+async def test_a_paid_result_whose_worker_died_before_booking_is_published_by_the_run_that_waited_for_it(put, tmp_path, monkeypatch):
+    put("one.ulaw", 1.0)
+    book = Ledger.finish
+
+    async def dies(*_: object) -> None:
+        raise ResultsNotWritable("the worker dies between spool and booking")
+
+    async with scanning(tmp_path, connections=1, lease_seconds=1.0) as world:
+        monkeypatch.setattr(Ledger, "finish", dies)
+        with pytest.raises(ResultsNotWritable):
+            await world.scan()
+        monkeypatch.setattr(Ledger, "finish", book)
+        report = await world.scan()
+        assert (report.state, report.progress.sessions, report.recovered) == ("Completed", 0, 1)
+        assert world.ask("SELECT count(*) FROM music_summaries") == [(1,)]

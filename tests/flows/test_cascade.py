@@ -98,16 +98,21 @@ async def test_only_what_passes_is_asked_about_and_the_others_hours_are_saved(wo
     assert seen(world, "done", "music") == seen(world, "done", "ai_music") == len(SECONDS)
 
 
-async def test_what_has_no_music_result_yet_waits_for_it(world, make_wav):
+@pytest.mark.parametrize(
+    ("cap", "second", "backlog"),
+    [({"endpoint_hours": {"music": 7 / 3600}}, 1, 0), ({"monthly_hours": 7 / 3600}, 0, 1)],
+    ids=["of music alone", "of all endpoints"],
+)
+async def test_what_has_no_music_result_yet_waits_for_it(world, make_wav, cap, second, backlog):
     """The music of all but the first object does not fit into the month: nothing of theirs is known, and nothing is left out for good."""
     for number in range(3):
         world.put(f"{number}.wav", make_wav(6.0 + number))
-    report = await world.scan(cascade="music_pct >= 0", endpoint_hours={"music": 7 / 3600})
+    report = await world.scan(cascade="music_pct >= 0", **cap)
     counts = report.counts()
-    assert (counts["exit_code"], counts["pending"], counts["saved_hours"]) == (ExitCode.EXHAUSTED, 3, 0)
-    assert seen(world, "connect", "ai_music") == 0
-    assert world.ask("SELECT count(*) FROM cascade_backlog") == [(1,)]
-    after = await world.scan(cascade="music_pct >= 0", endpoint_hours={})
+    assert (counts["exit_code"], counts["pending"], counts["saved_hours"]) == (ExitCode.EXHAUSTED, 3 - second, 0)
+    assert seen(world, "connect", "ai_music") == second
+    assert world.ask("SELECT count(*) FROM cascade_backlog") == [(backlog,)]
+    after = await world.scan(cascade="music_pct >= 0")
     assert (after.counts()["done"], seen(world, "connect", "music"), seen(world, "connect", "ai_music")) == (3, 3, 3)
 
 

@@ -14,8 +14,8 @@ from connectors.ledger import Ledger
 from connectors.notices import Notice, Notices
 from flows.notifying import MANY_QUARANTINED, Notifier
 from ledger_facts import claim_of
-from moderation.admission import Grant
-from moderation.breaker import BreakerRules
+from moderation.admission import CapShare, CapUnit, Denial, Grant, Refusal
+from moderation.breaker import BreakerRules, OpenedBy
 from moderation.errors import ConfigurationError, ResultsNotWritable
 from moderation.outcomes import ExitCode, StopCause
 
@@ -59,6 +59,11 @@ async def webhook(answer: Callable[[], web.Response] = web.Response) -> AsyncIte
 async def ledger(tmp_path) -> AsyncIterator[Ledger]:
     async with Ledger.open(tmp_path / "ledger.db") as ledger:
         yield ledger
+
+
+def grant(shares: dict[str, float], unit: CapUnit = CapUnit.HOURS) -> Grant:
+    """A session with which so much of these endpoints' caps is taken."""
+    return Grant("session", 0, spent=tuple(CapShare(endpoint, unit, share) for endpoint, share in shares.items()))
 
 
 def warnings_of(caplog) -> list[str]:
@@ -176,15 +181,50 @@ async def test_a_cap_is_warned_of_once_a_month_whichever_run_reaches_it(ledger):
         for run in ("run-1", "run-2"):
             notifier = Notifier(ledger, Notices(hook.url), "acme", run, 0.8)
             async with notifier.until_told():
-                for share in (None, 0.79, 0.8, 0.95):
-                    notifier.granted(claim_of(1), Grant("session", 0, spent_share=share))
+                for shares in ({}, {"music": 0.79}, {"music": 0.8}, {"music": 0.95}):
+                    notifier.granted(claim_of(1), grant(shares))
             await notifier.completed(ExitCode.OK, 0)
         notifier = Notifier(ledger, Notices(hook.url), "acme", "run-3", 0.8)
         async with notifier.until_told():
-            notifier.granted(claim_of(1, month="2026-12"), Grant("session", 0, spent_share=1.0))
-    assert hook.causes == ["budget_80:music:2026-11", "budget_80:music:2026-12"]
+            notifier.granted(claim_of(1, month="2026-12"), grant({"music": 1.0}))
+    assert hook.causes == ["budget_80:music:hours:2026-11", "budget_80:music:hours:2026-12"]
     assert [notice["exit_code"] for notice in hook.told] == [None, None]
-    assert "80% of a cap of 2026-11" in str(hook.told[0]["text"])
+    assert "80% of the cap in hours for music of 2026-11" in str(hook.told[0]["text"])
+
+
+async def test_each_cap_is_warned_of_by_itself_whichever_endpoints_session_reaches_it(ledger):
+    async with webhook() as hook:
+        notifier = Notifier(ledger, Notices(hook.url), "acme", "run-1", 0.8)
+        async with notifier.until_told():
+            notifier.granted(claim_of(1), grant({"music": 0.5, "*": 0.9}))
+            notifier.granted(claim_of(2, endpoint="ai_music"), grant({"*": 0.91}))
+            notifier.granted(claim_of(3), grant({"music": 0.85, "*": 0.92}))
+            notifier.granted(claim_of(4), grant({"music": 0.9}, CapUnit.MONEY))
+    months = [f"budget_80:{cap}:2026-11" for cap in ("*:hours", "music:hours", "music:money")]
+    assert sorted(map(str, hook.causes)) == months
+    assert "90% of the cap in hours of 2026-11" in " ".join(str(notice["text"]) for notice in hook.told)
+
+
+async def test_what_was_not_delivered_is_told_when_it_comes_again(ledger, caplog):
+    works = [500, 500, 200, 200]
+    async with webhook(lambda: web.Response(status=works.pop(0))) as hook:
+        for run in ("run-1", "run-2", "run-3", "run-4"):
+            notifier = Notifier(ledger, Notices(hook.url), "acme", run, 0.8)
+            await notifier.ended("CreditsExhausted", ExitCode.EXHAUSTED, "credits are used up")
+    assert [notice["run_id"] for notice in hook.told] == ["run-1", "run-2", "run-3"], "the third was delivered"
+
+
+@pytest.mark.parametrize(
+    ("suspends", "opened_by", "causes"),
+    [(True, OpenedBy.QUOTA, ["CreditsExhausted"]), (True, OpenedBy.SERVICE, []), (False, OpenedBy.QUOTA, [])],
+)
+async def test_a_run_that_waits_for_credits_tells_it_once_when_it_begins_to(ledger, suspends, opened_by, causes):
+    async with webhook() as hook:
+        notifier = Notifier(ledger, Notices(hook.url), "acme", "run-1", 0.8, suspends=suspends)
+        async with notifier.until_told():
+            for denial in (Denial.FULL, Denial.BREAKER, Denial.BREAKER):
+                notifier.refused(Refusal(denial, opened_by=opened_by if denial is Denial.BREAKER else None))
+    assert hook.causes == causes
 
 
 async def test_a_run_without_credits_is_told_once_and_again_after_one_that_completes(world, make_wav):
@@ -219,7 +259,7 @@ async def test_a_cap_of_the_settings_is_warned_of_before_it_stops_the_run(world,
         report = await world.scan(endpoints=["music"], monthly_hours=8 / 3600, notify_url=SecretStr(hook.url))
     assert report.exit_code is ExitCode.EXHAUSTED
     [month] = {str(cause)[-7:] for cause in hook.causes[:1]}
-    assert hook.causes == [f"budget_80:music:{month}", "CreditsExhausted"]
+    assert hook.causes == [f"budget_80:*:hours:{month}", "CreditsExhausted"]
 
 
 async def test_results_that_cannot_be_written_are_told_though_no_record_is(world, make_wav):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 
 from flows.setting_types import OnQuota, RefusalText
 from moderation.breaker import BreakerRules
@@ -9,6 +10,7 @@ from moderation.outcomes import ExitCode
 from moderation.refusals import Meaning
 
 AT_ONCE = BreakerRules(pause_factor=0)
+SOON = BreakerRules(pause_factor=0.001)
 PATIENCE_SECONDS = 120
 
 
@@ -24,11 +26,12 @@ async def test_a_text_of_ones_own_decides_how_a_run_ends(world, make_wav):
     assert (report.state, report.exit_code) == ("CreditsExhausted", ExitCode.EXHAUSTED)
 
 
-async def test_a_suspended_run_goes_on_when_there_are_credits_again(world, make_wav):
+async def test_a_suspended_run_goes_on_when_there_are_credits_again(world, make_wav, caplog):
     for number in range(3):
         world.put(f"{number}.wav", make_wav(2.0, 300.0 + number))
     world.velma.organisation.credit_hours = 0.0
-    waiting = asyncio.create_task(world.scan(endpoints=["music"], breaker=AT_ONCE, on_quota=OnQuota.SUSPEND))
+    caplog.set_level(logging.WARNING)
+    waiting = asyncio.create_task(world.scan(endpoints=["music"], breaker=SOON, on_quota=OnQuota.SUSPEND))
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len(refusals(world)) < 3:  # the second one ends a run that is not to wait
             assert not waiting.done()
@@ -37,3 +40,4 @@ async def test_a_suspended_run_goes_on_when_there_are_credits_again(world, make_
         report = await waiting
     assert (report.state, report.exit_code) == ("Completed", ExitCode.OK)
     assert report.counts()["done"] == 3
+    assert len([record for record in caplog.records if "CreditsExhausted" in record.getMessage()]) == 1, "people know why it waits"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moderation.budget import MS_PER_HOUR
 from moderation.errors import Scope
 from moderation.judgement import MID_STREAM_TRIES
 from moderation.outcomes import QUARANTINED, Reason, StopCause
@@ -25,7 +26,7 @@ from moderation.refusals import (
     Action,
     Cause,
 )
-from moderation.retry import MAX_RETRY_AFTER_S, GiveUp, RetryAfter, RetryRules
+from moderation.retry import MAX_RETRY_AFTER_S, GiveUp, RetryAfter, RetryBudget, RetryRules
 
 RULES = RetryRules()
 SESSION_FAULTS = [INCOMPLETE, UNKNOWN_CODE]
@@ -141,3 +142,13 @@ def test_once_given_up_more_tries_change_nothing():
 def test_a_cause_that_stops_without_a_name_leaves_the_object_pending():
     cancelled = Cause("cancelled", Scope.CONFIG, Action.STOP, Reason.NOT_REACHED)
     assert life_of(cancelled) == ([], GiveUp(Reason.NOT_REACHED, None))
+
+
+@pytest.mark.parametrize(("planned_hours", "allowed_hours"), [(0, 1), (9, 1), (10, 1), (30, 3)])
+def test_a_tenth_of_the_plan_or_an_hour_may_be_streamed_again(planned_hours, allowed_hours):
+    budget = RetryBudget(planned_hours * MS_PER_HOUR)
+    assert not budget.allows(allowed_hours * MS_PER_HOUR + 1)
+    assert budget.allows(allowed_hours * MS_PER_HOUR - 1), "what is not allowed is not counted"
+    assert not budget.allows(2)
+    assert budget.allows(1)
+    assert not budget.allows(1)

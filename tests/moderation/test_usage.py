@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moderation.admission import EVERY_ENDPOINT
+from moderation.admission import EVERY_ENDPOINT, CapShare
 from moderation.budget import MICROS, MS_PER_HOUR
 from moderation.gate import Gate
 from moderation.usage import Usage, Usages
@@ -78,25 +78,29 @@ def test_the_organisations_money_is_not_known_while_another_endpoints_hours_have
 def test_a_price_alone_limits_nothing():
     usages = usages_of(usage_of(taken=(10**12, 0, 0), price_micros=10**9))
     assert usages.fit(10**12)
-    assert usages.share_with(10**12) is None
+    assert usages.spent_with(10**12) == ()
     assert (usages.endpoint.has_price, usages.whole.has_price, usage_of().has_price) == (True, True, False)
 
 
 @pytest.mark.parametrize(
     ("limits", "whole", "share"),
     [
-        ({"cap_ms": 10 * HOUR}, {}, 0.3),
-        ({}, {"cap_ms": 4 * HOUR}, 1.0),
-        ({"cap_ms": 100 * HOUR, "cap_micros": 10 * MICROS}, {"cap_ms": 200 * HOUR}, 0.6),
-        ({"cap_ms": 10 * HOUR}, {"cap_micros": 10 * MICROS}, 0.7),
-        ({}, {}, None),
+        ({"cap_ms": 10 * HOUR}, {}, {("music", "hours"): 0.3}),
+        ({}, {"cap_ms": 4 * HOUR}, {("*", "hours"): 1.0}),
+        (
+            {"cap_ms": 100 * HOUR, "cap_micros": 10 * MICROS},
+            {"cap_ms": 200 * HOUR},
+            {("music", "hours"): 0.03, ("music", "money"): 0.6, ("*", "hours"): 0.02},
+        ),
+        ({"cap_ms": 10 * HOUR}, {"cap_micros": 10 * MICROS}, {("music", "hours"): 0.3, ("*", "money"): 0.7}),
+        ({}, {}, {}),
     ],
     ids=["hours", "hours of all", "money", "money of all", "no cap"],
 )
-def test_the_largest_share_of_any_cap_is_said(limits, whole, share):
+def test_the_share_of_every_cap_is_said(limits, whole, share):
     music = usage_of(taken=(HOUR, 0, 0), price_micros=2 * MICROS, **limits)
     ai_music = usage_of("ai_music", (0, 0, HOUR), price_micros=MICROS)
-    assert usages_of(music, ai_music, **whole).share_with(2 * HOUR) == share
+    assert usages_of(music, ai_music, **whole).spent_with(2 * HOUR) == tuple(CapShare(*cap, taken) for cap, taken in share.items())
 
 
 @given(amounts, amounts, prices, prices, st.none() | amounts, st.none() | prices, st.none() | amounts, st.none() | prices, amounts)

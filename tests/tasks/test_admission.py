@@ -2,14 +2,16 @@
 
 import asyncio
 from contextlib import suppress
+from math import inf
 
 import pytest
 
 from connectors.ledger import Ledger
 from connectors.spool import Spool
-from ledger_facts import MONTH, Clock, claim_of, live, set_gate, write_gate
-from moderation.admission import EVERY_ENDPOINT, Denial
+from ledger_facts import MONTH, Clock, claim_of, live, money, set_gate, write_gate
+from moderation.admission import EVERY_ENDPOINT, Claim, Denial, Grant, Refusal
 from moderation.breaker import Breaker, BreakerState, OpenedBy
+from moderation.errors import LeaseLost, UnreachableError
 from moderation.outcomes import Reason, StopCause
 from tasks.admission import Admission, NotAdmitted, Stop
 from tasks.leases import Leases
@@ -140,7 +142,7 @@ async def test_a_cap_that_our_own_reservations_fill_is_waited_for(house):
     await house.until(lambda: house.granted == [first, second])
     house.ends[second].set()
     await house.tasks[second]
-    await house.until(lambda: house.admission.refusals["music"].denial is Denial.BUDGET)
+    await house.until(lambda: (waits := house.admission.refusals.get("music")) and waits.denial is Denial.BUDGET)
     house.ends[first].set()
     with pytest.raises(NotAdmitted) as refused:
         await house.tasks[third]
@@ -180,6 +182,52 @@ async def test_a_breaker_that_has_given_up_stops_the_run_and_says_why(house):
     assert house.stop.cause is StopCause.ACCESS_DENIED
     assert house.stop.reason is Reason.DEFERRED_KEY
     assert "key" in house.stop.message
+
+
+class Deaf:
+    """A ledger that goes away as it is asked: before it has granted the session, or after."""
+
+    def __init__(self, ledger: Ledger, *, heard: bool, times: float = 1) -> None:
+        self.ledger = ledger
+        self.times = times
+        self.heard = heard
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.ledger, name)
+
+    async def admit(self, claim: Claim) -> Grant | Refusal:
+        self.asked += 1
+        if self.asked <= self.times:
+            if self.heard:
+                await self.ledger.admit(claim)
+            raise UnreachableError("the connection is closed")
+        return await self.ledger.admit(claim)
+
+
+async def test_a_question_that_was_not_heard_is_asked_again(house):
+    house.admission.ledger = ledger = Deaf(house.ledger, heard=False)
+    session = house.wants(1)
+    await house.until(lambda: house.granted == [session])
+    assert ledger.asked == 2
+
+
+async def test_a_ledger_that_answers_everything_but_this_is_given_up_after_half_a_lease(house):
+    house.admission.ledger = Deaf(house.ledger, heard=False, times=inf)
+    house.admission.outages.lease_ms = 8_000
+    session = house.wants(1)
+    await house.until(house.tasks[session].done)
+    with pytest.raises(UnreachableError):
+        await house.tasks[session]
+
+
+async def test_a_session_that_was_granted_without_an_answer_is_taken_back(house):
+    house.admission.ledger = ledger = Deaf(house.ledger, heard=True)
+    with pytest.raises(LeaseLost, match="granted while the ledger went away"):
+        await house.tasks[house.wants(1)]
+    assert ledger.asked == 1
+    assert await live(house.ledger) == 0
+    assert await money(house.ledger) == (0, 0, 0)
 
 
 def test_the_first_reason_to_stop_stays():

@@ -140,7 +140,7 @@ async def test_a_cap_counts_settled_at_risk_and_reserved(ledger, gate):
     await ledger.fail(failed_as(failed), sent_ms=1000, outcome="failed")
     await admit(ledger, 3)
     assert await money(ledger) == (1000, 1000, 1000)
-    assert await ledger.admit(claim_of(4, estimate_ms=1001)) == Refusal(Denial.BUDGET)
+    assert await ledger.admit(claim_of(4, estimate_ms=1001)) == Refusal(Denial.BUDGET, cap=gate)
     await admit(ledger, 4, estimate_ms=1000)
 
 
@@ -149,7 +149,7 @@ async def test_each_month_has_its_own_budget_under_the_same_cap(ledger):
     await set_gate(ledger, "acme", "music", None)
     for number, month in enumerate((MONTH, "2026-12", "2031-07")):
         await admit(ledger, 2 * number, month=month)
-        assert await ledger.admit(claim_of(2 * number + 1, month=month)) == Refusal(Denial.BUDGET)
+        assert await ledger.admit(claim_of(2 * number + 1, month=month)) == Refusal(Denial.BUDGET, cap="music")
         assert await money(ledger, month=month) == (1000, 0, 0)
 
 
@@ -158,7 +158,7 @@ async def test_a_cap_in_money_holds_to_the_millisecond(ledger, gate):
     await ledger.set_price("acme", "music", 3 * MICROS)
     await ledger.set_cap("acme", gate, None, cap_micros=3 * MICROS)
     await finished(ledger, 1, estimate_ms=MS_PER_HOUR - 1000)
-    assert await ledger.admit(claim_of(2, estimate_ms=1001)) == Refusal(Denial.BUDGET)
+    assert await ledger.admit(claim_of(2, estimate_ms=1001)) == Refusal(Denial.BUDGET, cap=gate)
     claim = await admit(ledger, 2, estimate_ms=900)
     assert not await ledger.extend(claim.session_id, 101)
     assert await ledger.extend(claim.session_id, 100)
@@ -184,17 +184,22 @@ async def test_caps_and_prices_are_set_about_gates_that_there_are(ledger):
             await ledger.set_price("acme", endpoint, price)
 
 
-async def test_a_grant_says_the_share_of_the_tightest_cap_that_it_takes(ledger):
-    assert (await ledger.admit(claim_of(1))).spent_share is None
+def spent(grant):
+    """The shares of every cap by its endpoint and unit."""
+    return {(cap.endpoint, cap.unit): round(cap.share, 2) for cap in grant.spent}
+
+
+async def test_a_grant_says_of_every_cap_how_much_is_taken(ledger):
+    assert spent(await ledger.admit(claim_of(1))) == {}
     await ledger.set_cap("acme", "music", 10_000)
     await ledger.set_cap("acme", "*", 100_000)
-    assert (await ledger.admit(claim_of(2))).spent_share == 0.2
+    assert spent(await ledger.admit(claim_of(2))) == {("music", "hours"): 0.2, ("*", "hours"): 0.02}
     await ledger.set_price("acme", "music", MICROS)
     await ledger.set_price("acme", "ai_music", 2 * MICROS)
     await ledger.set_cap("acme", "*", 100_000, MICROS * 5000 // MS_PER_HOUR)
-    assert round((await ledger.admit(claim_of(3, endpoint="ai_music"))).spent_share, 2) == 0.8
+    assert spent(await ledger.admit(claim_of(3, endpoint="ai_music"))) == {("*", "hours"): 0.03, ("*", "money"): 0.8}
     await ledger.finish("session-0001", 500)
-    assert round((await ledger.admit(claim_of(4, estimate_ms=0))).spent_share, 2) == 0.7
+    assert spent(await ledger.admit(claim_of(4, estimate_ms=0)))["*", "money"] == 0.7
 
 
 @pytest.mark.parametrize(("priority", "slots"), [(0, 2), (1, 3)])

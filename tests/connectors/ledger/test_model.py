@@ -137,10 +137,11 @@ class LedgerMachine(RuleBasedStateMachine):
             self.waited(claim)
         answer = self.run(self.ledger.admit(claim))
         if expected is not None:
-            assert answer == Refusal(expected)
+            assert isinstance(answer, Refusal)
+            assert answer.denial is expected
             return
-        share = float(max(self.shares(claim, claim.estimate_ms)))
-        assert answer == Grant(claim.session_id, self.clock.ms + LEASE_MS, spent_share=pytest.approx(share))
+        assert answer == Grant(claim.session_id, self.clock.ms + LEASE_MS, spent=answer.spent)
+        assert [cap.share for cap in answer.spent] == pytest.approx([float(share) for share in self.shares(claim, claim.estimate_ms)])
         self.waiting.pop((claim.endpoint, claim.worker), None)
         self.sessions[claim.session_id] = {
             "claim": claim,
