@@ -176,7 +176,7 @@ def _members(store: ResultStore, name: str) -> frozenset[str]:
         try:
             facts: Any = pq.read_metadata(_opened(stack, store, name)).metadata
             return msgspec.json.decode(facts[METADATA_MEMBERS.encode()], type=frozenset[str])
-        except (*READER_ERRORS, KeyError, TypeError, msgspec.MsgspecError) as error:
+        except (*READER_ERRORS, TypeError, msgspec.MsgspecError) as error:
             raise NotCompacted(f"{name} cannot be read ({error}): see soundcheck verify") from error
 
 
