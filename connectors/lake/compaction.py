@@ -6,7 +6,7 @@ others are merged. Attempts and quarantine stay as they are: they are small, and
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
@@ -86,11 +86,12 @@ def compact(store: ResultStore, files: DayFiles, dataset: Dataset) -> Counter[st
     originals = dict(files.originals.get(dataset.name, {}))
     for name, packages in files.merged.get(dataset.name, {}).items():
         if left := {package: originals.pop(package) for package in sorted(packages & originals.keys())}:
-            done["deleted"] += _replace(store, name, left.values())
+            done["deleted"] += _replace(store, name, _examined(store, left.values()))
     ready = {package: name for package, name in originals.items() if files.is_published(package)}
     for members in _sets(store, ready):
+        sound = _examined(store, members.values())
         name = _merge(store, dataset, files.day, members)
-        done += Counter(made=1, merged=len(members), deleted=_replace(store, name, members.values()))
+        done += Counter(made=1, merged=len(members), deleted=_replace(store, name, sound))
     return done
 
 
@@ -126,13 +127,10 @@ def _merge(store: ResultStore, dataset: Dataset, day: date, members: Mapping[str
     return name
 
 
-def _replace(store: ResultStore, name: str, originals: Collection[str]) -> int:
-    """Delete originals, once all their rows are in a merged file that is sound."""
-    with ExitStack() as stack:
-        there = _sessions(_opened(stack, store, name), name)
-    for original in originals:
-        with ExitStack() as stack:
-            own = _sessions(_opened(stack, store, original), original)
+def _replace(store: ResultStore, name: str, originals: Mapping[str, Counter[str]]) -> int:
+    """Delete originals, by the rows of their sessions, once all of these are in a merged file that is sound."""
+    there = _examined(store, [name])[name]
+    for original, own in originals.items():
         if wrong := [session for session, rows in own.items() if there.get(session) != rows]:
             raise NotCompacted(f"{name} has other rows of session {min(wrong)} than {original}: see soundcheck verify")
     for original in originals:
@@ -140,8 +138,16 @@ def _replace(store: ResultStore, name: str, originals: Collection[str]) -> int:
     return len(originals)
 
 
+def _examined(store: ResultStore, names: Iterable[str]) -> dict[str, Counter[str]]:
+    """How many rows of each session some files have. Raises NotCompacted where one is not sound."""
+    sessions = {}
+    for name in names:
+        with ExitStack() as stack:
+            sessions[name] = _sessions(_opened(stack, store, name), name)
+    return sessions
+
+
 def _sessions(file: BinaryIO, name: str) -> Counter[str]:
-    """How many rows a sound file has of each session."""
     place = place_of(name)
     assert place is not None, "it was listed by its place"
     rows: Counter[str] = Counter()
@@ -170,7 +176,7 @@ def _members(store: ResultStore, name: str) -> frozenset[str]:
         try:
             facts: Any = pq.read_metadata(_opened(stack, store, name)).metadata
             return msgspec.json.decode(facts[METADATA_MEMBERS.encode()], type=frozenset[str])
-        except (*READER_ERRORS, KeyError, TypeError, msgspec.MsgspecError) as error:
+        except (*READER_ERRORS, TypeError, msgspec.MsgspecError) as error:
             raise NotCompacted(f"{name} cannot be read ({error}): see soundcheck verify") from error
 
 

@@ -21,7 +21,7 @@ from connectors.lake.findings import Problem
 from connectors.lake.names import Place, members_digest
 from connectors.lake.parquet import sink_like, written_here
 
-READER_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+READER_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
 """What Arrow raises at bytes that are no Parquet: a damaged footer can break its reader anywhere."""
 _ARROW = re.compile(r"parquet-cpp-arrow version \d+\.\d+\.\d+\S*", re.ASCII)
 _FACTS = (schemas.METADATA_DATASET, schemas.METADATA_SCHEMA_VERSION, schemas.METADATA_RUN_ID, schemas.METADATA_PACKAGE)
@@ -83,7 +83,7 @@ def _read(file: BinaryIO, parquet: pq.ParquetFile, dataset: Dataset, look: Calla
             if again is not None:
                 again.write(rows)
             else:
-                for what in _wrong_statistics(written.row_group(place), rows):
+                for what in _wrong_statistics(written, place, rows):
                     found.add(Problem.DAMAGED, what)
         if again is not None:
             again.close()
@@ -142,9 +142,13 @@ def _are_members(told: str, digest: str) -> bool:
         return False
 
 
-def _wrong_statistics(group: pq.RowGroupMetaData, rows: pa.Table) -> Iterator[str]:
+def _wrong_statistics(written: pq.FileMetaData, group: int, rows: pa.Table) -> Iterator[str]:
     """What the footer says otherwise of the columns of a row group than their values do."""
-    for column in map(group.column, range(group.num_columns)):
+    for place in range(written.num_columns):
+        column, described = written.row_group(group).column(place), written.schema.column(place)
+        if (column.physical_type, column.path_in_schema) != (described.physical_type, described.path):
+            yield f"its footer has two descriptions of column {place}"
+            continue  # to ask for the statistics of such a column ends the process (Arrow 26.0.1)
         said: Any = column.statistics
         values = rows[column.path_in_schema]
         if said is None:

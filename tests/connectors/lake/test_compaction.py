@@ -180,19 +180,19 @@ def test_a_merged_file_that_names_other_packages_than_its_name_is_found(lake, pa
 
 
 @pytest.mark.parametrize("what", ["original", "merged"])
-def test_nothing_is_deleted_where_something_is_damaged(lake, packages, what):
+def test_nothing_is_changed_where_something_is_damaged(lake, packages, what):
     publish(lake, packages)
     if what == "merged":
         compact_all(lake)
         publish(lake, packages)
     name = next(name for name in lake.list("music_frames/") if ("merged" in name) == (what == "merged"))
     data = bytearray(lake.get(name))
-    data[len(data) // 2] ^= 1
+    data[data.rindex(b"parquet-cpp-arrow") - 100] ^= 1  # in the footer, which no checksum covers
     lake.put(name, bytes(data))
     before = content(lake)
     with pytest.raises(NotCompacted, match="see soundcheck verify"):
         compact_all(lake)
-    assert content(lake).items() >= before.items()
+    assert content(lake) == before
 
 
 def test_nothing_is_deleted_where_the_merged_file_lacks_a_session(lake, packages, session):
