@@ -19,6 +19,10 @@ Count = Annotated[int | None, Parameter(validator=Number(gte=0))]
 Hours = Annotated[float | None, Parameter(validator=Number(gte=0))]
 
 
+_NO_FILTERS = {"bucket", "sample", "limit", "max_hours"}
+"""Parameters of a portion that leave the listing as it is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portion:
     """Which objects of its sources a run takes. What is not given takes all; what is left out is counted by reason."""
@@ -61,6 +65,11 @@ class Portion:
             all_versions=self.all_versions,
             belongs=belongs,
         )
+
+    def filters(self) -> list[str]:
+        """The filters that were given, in words: a filtered listing is another source than a whole one."""
+        given = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _NO_FILTERS}
+        return [f"{name} {_word(value)}" for name, value in given.items() if value != getattr(WHOLE, name)]
 
     @property
     def cut(self) -> Cut:
@@ -132,7 +141,7 @@ class Request:
 
     def __str__(self) -> str:
         chosen = () if self.where is None else (f"where {self.where}",)
-        return ", ".join((*self.sources, *chosen))
+        return ", ".join((*self.sources, *chosen, *self.portion.filters()))
 
     def as_json(self) -> dict[str, Any]:
         """What was asked for, for the record; `from_json` reads it."""
@@ -143,6 +152,10 @@ class Request:
     def from_json(cls, told: dict[str, Any], begun: Begun) -> Self:
         """The same again, as the continuation of a run."""
         return replace(msgspec.convert(told, cls), begun=begun)
+
+
+def _word(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _utc(instant: datetime | None) -> datetime | None:

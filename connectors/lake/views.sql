@@ -113,7 +113,7 @@ known AS (
         CASE
             WHEN held.object_id IS NOT NULL THEN 'quarantined'
             WHEN done.object_id IS NOT NULL THEN 'done'
-            WHEN planned.decision = 'skip' AND planned.reason <> 'not_reached' THEN 'skipped'
+            WHEN planned.decision = 'skip' AND planned.reason NOT IN ('not_reached', 'changed') THEN 'skipped'
             ELSE 'pending'
         END AS outcome,
         planned.reason AS planned_reason,

@@ -150,6 +150,19 @@ async def test_what_a_bound_leaves_hides_nothing_else_that_stays_pending(world, 
     assert report.message == "1 objects stay pending (1 changed): run again for the rest"
 
 
+async def test_a_filtered_listing_is_another_source_and_hides_nothing_of_the_whole_one(world, make_wav):
+    for number in range(3):
+        world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))
+    await world.scan(endpoints=["music"])
+    one = Request(("s3://catalogue/",), Portion(include=("1.wav",), storage_class=("STANDARD",), limit=5))
+    await world.scan_request(one, endpoints=["music"])
+    assert world.ask("SELECT key, music_outcome FROM catalogue_latest ORDER BY key") == [(f"{number}.wav", "done") for number in range(3)]
+    assert world.ask("SELECT DISTINCT source FROM runs ORDER BY source") == [
+        ("s3://catalogue/",),
+        ("s3://catalogue/, include 1.wav, storage_class STANDARD",),
+    ]
+
+
 def test_instants_without_a_zone_are_utc():
     selection = Portion(modified_from=datetime(2026, 11, 1)).selection()  # noqa: DTZ001 - that is the point
     assert selection.modified_from == datetime(2026, 11, 1, tzinfo=UTC)
