@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from moderation.outcomes import ExitCode
 from postgresql import Cluster
 from scanning import PATIENCE_S, Scanning, scanning
+
+pytestmark = pytest.mark.torture
 
 
 @asynccontextmanager

@@ -12,6 +12,8 @@ from scanning import scanning
 from tasks.records import PlannedObject
 from tasks.shards import load_shard
 
+pytestmark = pytest.mark.torture
+
 
 def ended(report: Report) -> dict[str, tuple[int, int]]:
     """(done, pending) by endpoint."""

@@ -2,11 +2,15 @@
 
 import asyncio
 
+import pytest
+
 from flows.wiring import open_ledger
 from ledger_facts import MONTH, claim_of, write_gate
 from moderation.admission import Grant, SessionState
 from moderation.breaker import Breaker, BreakerState, OpenedBy
 from scanning import PATIENCE_S, scanning
+
+pytestmark = pytest.mark.torture
 
 OBJECTS = 8
 DEAD = "01890000-0000-7000-8000-000000000099"

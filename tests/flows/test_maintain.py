@@ -14,6 +14,8 @@ from flows.rebuild import rebuild
 from flows.wiring import now
 from tasks.verify import Verified
 
+pytestmark = pytest.mark.torture
+
 
 def command(*words: str, name: str = "verify") -> int:
     return app([name, *words], exit_on_error=False, result_action="return_value")

@@ -17,6 +17,8 @@ from flows.watch import Watch
 from moderation.errors import ConfigurationError, UnreachableError
 from tasks.alive import LIFE, alive, is_alive
 
+pytestmark = pytest.mark.torture
+
 
 def named(*sources, **more):
     return Request(tuple(f"s3://catalogue/{source}" for source in sources), flow=FlowName.BACKFILL, **more)

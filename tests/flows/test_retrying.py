@@ -6,6 +6,8 @@ from flows.request import FlowName, Portion, Request
 from flows.resuming import request_of
 from moderation.errors import UnreachableError
 
+pytestmark = pytest.mark.torture
+
 HELD = "SELECT key FROM quarantined_now ORDER BY key"
 RELEASED = "SELECT key FROM quarantine WHERE event = 'released' ORDER BY key"
 UNREAD = b"fLaC" + bytes(range(256)) * 8

@@ -19,6 +19,8 @@ from connectors.lake.packages import write_rows
 from connectors.lake.store import FolderStore
 from flows.cli import run
 
+pytestmark = pytest.mark.torture
+
 ROOT = Path(__file__).parents[2]
 WORDS = ("run_id", "flow", "org", "source", "parameters", "fingerprint", "code_version", "state")
 COUNTS = ("objects_listed", "planned", "done", "quarantined", "skipped", "pending")

@@ -13,6 +13,8 @@ from moderation.retry import RetryRules
 from tasks.shards import load_shard
 from velma_services import done, service
 
+pytestmark = pytest.mark.torture
+
 AT_ONCE = RetryRules(step_s=0)
 PATIENCE_SECONDS = 60
 

@@ -21,6 +21,8 @@ from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore
 from tasks.verify import verify
 
+pytestmark = pytest.mark.torture
+
 RUN = "20260301T080000Z-0a1b2c"
 LATER = "20260301T200000Z-0a1b2c"
 DAY = date(2026, 3, 1)

@@ -15,6 +15,8 @@ from connectors.lake.store import FolderStore, open_store
 from connectors.lake.views import views
 from moderation.errors import ConfigurationError
 
+pytestmark = pytest.mark.torture
+
 RUN = "20260301T080000Z-0a1b2c"
 PACKAGE = f"{RUN}-p0001"
 DAY = date(2026, 3, 1)

@@ -23,6 +23,8 @@ from connectors.lake.schemas import datasets
 from connectors.lake.soundness import examine
 from connectors.lake.store import FolderStore
 
+pytestmark = pytest.mark.torture
+
 RUN = "20260301T080000Z-0a1b2c"
 DAY = date(2026, 3, 1)
 PACKAGE = f"{RUN}-p0001"
