@@ -52,7 +52,7 @@ class RetryRules:
             case Action.RETRY_THEN_QUARANTINE:
                 allowed = min(self.attempts, cause.attempts or self.attempts)
             case Action.RETRY:
-                allowed = min(self.patience, cause.attempts or self.patience)
+                allowed = self.patience
         return RetryAfter(max(floor_s, self._pause(tries, chance))) if tries < allowed else GiveUp(cause.reason, cause.stop)
 
     def _pause(self, tries: int, chance: float) -> float:

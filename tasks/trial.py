@@ -179,9 +179,9 @@ class Trial:
         streaming, attempt, sent_ms = self.streaming, self._attempt(), self._sent_ms()
         refused = error.http_status is not None or error.text is not None
         outcome = "cancelled" if said is CANCELLED else "refused" if refused else "failed"
+        self.tries[said.action] += 1
         own: Verdict | None = self._decoded_here(said)
         if own is None and said.spends_attempt:
-            self.tries[said.action] += 1
             own = streaming.retries.verdict(said, self.tries[said.action], streaming.chance())
         self.story = str(error)
         if said.tells is Tells.KEY:
@@ -196,9 +196,8 @@ class Trial:
             streaming.stop.request(stop, Reason.NOT_REACHED, f"{self.story}: {REPEATED}")
         if own is not None:
             return own
-        self.tries[cause.action] += 1  # by what the ledger makes of it: the same words stop a run, or are waited out
         return self._halved(said) or streaming.retries.verdict(
-            cause, self.tries[cause.action], streaming.chance(), retry_after=error.retry_after
+            cause, self.tries[said.action], streaming.chance(), retry_after=error.retry_after
         )
 
     def _report(self, cause: Cause, outcome: str) -> None:

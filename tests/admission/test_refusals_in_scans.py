@@ -11,8 +11,7 @@ from moderation.admission import SessionKind
 from moderation.breaker import BreakerRules
 from moderation.errors import Scope
 from moderation.limits import LimitRules
-from moderation.outcomes import ExitCode, Reason
-from moderation.retry import RetryRules
+from moderation.outcomes import ExitCode
 from scanning import KEY, scanning
 
 SOON = BreakerRules(pause_factor=0.01)
@@ -102,17 +101,6 @@ async def test_a_key_that_is_revoked_in_mid_run_stops_it_within_the_sessions_liv
         assert len(refused) == 3 + len(probes)
         assert len(probes) <= 3
         assert {row.kind for row in (await world.rows())[4:]} == {SessionKind.PROBE}
-
-
-async def test_an_object_that_is_refused_with_4003_after_results_is_tried_twice_more(put, tmp_path):
-    """Every probe is admitted, and then refused as well."""
-    put("one.ulaw", 4.0)
-    async with scanning(tmp_path, breaker=SOON, retries=RetryRules(step_s=0.0)) as world:
-        world.velma.faults.play(Scene(standing={"*": "close=4003@items=1"}))
-        report = await world.scan()
-        assert counts(report) == {"done": 0, "pending": 1, "quarantined": 0}
-        assert report.progress.pending_reasons() == {Reason.DEFERRED_KEY: 1}
-        assert [row.close_code for row in await world.rows()] == [4003] * 3
 
 
 @pytest.mark.parametrize("hidden", [2])
