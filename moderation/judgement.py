@@ -83,7 +83,8 @@ def judge(gates: Gates, crowd: Crowd, failure: Failure, now_ms: int, chance: flo
 def _told(gates: Gates, crowd: Crowd, failure: Failure, now_ms: int, rules: GateRules) -> Tells:
     """What a failure says where others of ours are live, or none are: 4003 and 4029 have two opposite meanings each (service.md).
 
-    Others that are live speak for the key only where it has worked: in preflight they may be about to be refused as well. A session that asked for a higher limit is taken to have learned that there is none: the quota would be said to the others, too.
+    Others that are live speak for the key only where it has worked: in preflight they may be about to be refused as well. A session that
+    asked for a higher limit is taken to have learned that there is none: the quota would be said to the others, too.
     """
     tells = failure.cause.tells
     works = crowd.whole_admitted > 0 or any(gate.has_proven_key(now_ms, rules) for gate in gates)

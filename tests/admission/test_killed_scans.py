@@ -11,6 +11,8 @@ from moderation.admission import DONE
 from scan_processes import ScanProcesses
 from scanning import BUCKET, PATIENCE_S, scanning, session_rows
 
+pytestmark = pytest.mark.torture
+
 LEASE_S = 2.0
 
 

@@ -22,6 +22,8 @@ from moderation.refusals import CANCELLED
 from scan_processes import ScanProcesses
 from scanning import BUCKET, PATIENCE_S, scanning
 
+pytestmark = pytest.mark.torture
+
 LEASE_S = 2.0
 ENDPOINTS = ["music", "ai_music"]
 

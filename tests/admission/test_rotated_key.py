@@ -9,6 +9,8 @@ from moderation.limits import LimitRules
 from moderation.outcomes import ExitCode
 from scanning import KEY, scanning
 
+pytestmark = pytest.mark.torture
+
 SOON = BreakerRules(pause_factor=0.01)
 NEW = "canary-after-4c5d6e"
 

@@ -14,6 +14,8 @@ from moderation.outcomes import ExitCode
 from odd_keys import ODD_KEYS
 from tasks.progress import Standing
 
+pytestmark = pytest.mark.torture
+
 WHERE = "duration_ms > 1600 and key like 'a/%' and scan_date <= today()"
 
 

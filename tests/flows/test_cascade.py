@@ -16,6 +16,8 @@ from flows.settings import load_settings
 from flows.wiring import now
 from moderation.outcomes import ExitCode
 
+pytestmark = pytest.mark.torture
+
 MS_PER_HOUR = 3_600_000
 SOURCE = "s3://catalogue/"
 SECONDS = {"all.wav": 3.0, "most.wav": 6.5, "half.wav": 9.7, "third.wav": 14.4, "blip.wav": 0.1, "old/all.wav": 2.0, "old/half.wav": 9.8}

@@ -38,6 +38,7 @@ KEY = "canary-5f0e9d1c7b"
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()"]
 
 pytestmark = [
+    pytest.mark.torture,
     pytest.mark.prefect,
     pytest.mark.slow,
     # Prefect 3.8.8 does not close the client with which it asks the server for its default result storage

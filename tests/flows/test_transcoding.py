@@ -23,6 +23,8 @@ from moderation.pacing import Deadlines
 from moderation.transcoding import Transcode
 from other_media import MEDIA, MP4, media_bytes, with_index_in_front
 
+pytestmark = pytest.mark.torture
+
 ROOT = Path(__file__).parents[2]
 AUDIO = ROOT.parent / "shared" / "audio"
 MUSIC = {"endpoints": ["music"], "connections": 4}

@@ -22,6 +22,8 @@ from connectors.lake.views import DAY_OF_PLAIN, View, views
 from connectors.s3 import S3Uri
 from moderation.errors import ConfigurationError
 
+pytestmark = pytest.mark.torture
+
 RUN = "20260301T080000Z-0a1b2c"
 PACKAGE = f"{RUN}-p0001"
 DAY = date(2026, 3, 1)

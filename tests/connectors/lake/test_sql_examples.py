@@ -13,6 +13,8 @@ from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore
 from connectors.lake.views import views
 
+pytestmark = pytest.mark.torture
+
 RUN = "20260301T080000Z-0a1b2c"
 PACKAGE = f"{RUN}-p0001"
 DAY = date(2026, 3, 1)

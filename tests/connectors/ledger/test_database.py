@@ -181,7 +181,7 @@ async def test_a_locked_ledger_is_said_and_works_again_afterwards(path, clock, m
 async def test_a_session_id_used_twice_is_our_mistake_and_rolls_back(ledger):
     await finished(ledger, 1)
     with pytest.raises(Exception, match="UNIQUE constraint"):
-        await ledger.admit(claim_of(1, force=True))
+        await ledger.admit(claim_of(1, force=True, run_id="another"))
     assert await money(ledger) == (0, 1000, 0)
 
 
