@@ -1,9 +1,10 @@
 """The commands that stream exactly what somebody names: `soundcheck backfill` and `soundcheck retry`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
+from flows.flags import AS_SET, Flag, Flat, Json, RunFlags
 from flows.request import WHOLE, FlowName, Portion, Request
-from flows.run_commands import Flag, Flat, Json, run, show_plan
+from flows.run_commands import run, show_plan
 from moderation.errors import ConfigurationError
 
 
@@ -14,12 +15,7 @@ def backfill(
     force: Flag = False,
     resume: str | None = None,
     anyway: Flag = False,
-    org: str | None = None,
-    results: str | None = None,
-    endpoint: list[str] | None = None,
-    velma_url: str | None = None,
-    connections: int | None = None,
-    monthly_hours: float | None = None,
+    flags: Annotated[RunFlags, Flat] = AS_SET,
     cascade: str | None = None,
     dry_run: Flag = False,
     direct: Flag = False,
@@ -55,18 +51,8 @@ def backfill(
         listing goes on behind its last page, a plan with exactly its rest.
     anyway
         Resume though settings that shape a plan have changed since, or though the run seems to be running still.
-    org
-        The organisation that pays, where the settings have several.
-    results
-        A folder, or s3://bucket/prefix.
-    endpoint
-        music or ai_music; may be given twice. Both by default.
-    velma_url
-        One host for every endpoint, such as ws://127.0.0.1:8765 for a local server.
-    connections
-        The most sessions at once on each endpoint.
-    monthly_hours
-        The most audio-hours this calendar month (UTC), over all endpoints.
+    flags
+        Who pays, where results go, and what is asked how.
     cascade
         What a music result must say for the AI-music endpoint to be asked, as SQL such as "music_pct >= 10".
     dry_run
@@ -77,12 +63,10 @@ def backfill(
         Print one JSON object on standard output, and nothing else there.
     """
     from flows.resuming import request_of  # noqa: PLC0415 - every command imports what it alone needs
-    from flows.settings import load_settings  # noqa: PLC0415
 
-    flags: dict[str, Any] = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url, "connections": connections}
-    settings = load_settings(**flags, monthly_hours=monthly_hours, cascade=cascade)
+    settings = flags.settings(cascade)
     if resume is not None:
-        if source or where or force or dry_run or endpoint or cascade is not None or portion != WHOLE:
+        if source or where or force or dry_run or flags.endpoint or cascade is not None or portion != WHOLE:
             raise ConfigurationError("--resume goes on with what that run was asked for: give nothing else of it")
         return run(settings, request_of(settings, resume, anyway=anyway), direct=direct, json=json)
     request = Request(source, portion, FlowName.BACKFILL, where, force)
@@ -93,10 +77,7 @@ def retry(
     *,
     where: str,
     portion: Annotated[Portion, Flat] = WHOLE,
-    org: str | None = None,
-    results: str | None = None,
-    endpoint: list[str] | None = None,
-    velma_url: str | None = None,
+    flags: Annotated[RunFlags, Flat] = AS_SET,
     direct: Flag = False,
     json: Json = False,
 ) -> int:
@@ -114,20 +95,11 @@ def retry(
         A condition in DuckDB's SQL over the view quarantined_now.
     portion
         Which of them.
-    org
-        The organisation that pays, where the settings have several.
-    results
-        A folder, or s3://bucket/prefix.
-    endpoint
-        music or ai_music; may be given twice. Both by default.
-    velma_url
-        One host for every endpoint, such as ws://127.0.0.1:8765 for a local server.
+    flags
+        Who pays, where results go, and what is asked how.
     direct
         Run the same functions without Prefect.
     json
         Print one JSON object on standard output, and nothing else there.
     """
-    from flows.settings import load_settings  # noqa: PLC0415
-
-    flags: dict[str, Any] = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url}
-    return run(load_settings(**flags), Request((), portion, FlowName.RETRY, where), direct=direct, json=json)
+    return run(flags.settings(), Request((), portion, FlowName.RETRY, where), direct=direct, json=json)

@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from flows.backfill_cli import backfill, retry
+from flows.flags import Flag, Json
 from flows.ledger_cli import ledger, pause, resume, status
 from flows.maintain_cli import compact, verify
 from flows.quarantine_cli import quarantine
@@ -20,8 +21,6 @@ from flows.sql_cli import sql
 from moderation.errors import SoundcheckError
 from moderation.outcomes import ExitCode
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
-"""Print one JSON object on standard output, and nothing else there."""
 INTERRUPTED = 130
 
 app = App(
@@ -39,7 +38,7 @@ def demo(
     *,
     catalogue: Path | None = None,
     results: Path = Path("demo-results"),
-    direct: Annotated[bool, Parameter(negative="")] = False,
+    direct: Flag = False,
     json: Json = False,
 ) -> int:
     """Scan a small catalogue on this machine alone: an embedded S3, a local Velma server, an embedded Prefect.

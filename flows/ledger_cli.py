@@ -1,13 +1,11 @@
 """The operator's commands about the ledger: status, pause, resume, and `ledger show | adjust | sweep | rebuild`."""
 
 import asyncio
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from flows.flags import Flag, Json
 from moderation.outcomes import ExitCode
-
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 
 ledger = App(name="ledger", help="Look into the ledger, correct it, settle what dead workers left, and make it anew.")
 
@@ -161,7 +159,7 @@ def sweep(*, results: str | None = None) -> int:
 
 
 @ledger.command
-def rebuild(*, results: str | None = None, replace: Annotated[bool, Parameter(negative="")] = False, json: Json = False) -> int:
+def rebuild(*, results: str | None = None, replace: Flag = False, json: Json = False) -> int:
     """Make the ledger anew from the results and the spool of this host, where it is lost or damaged. Stop every run before.
 
     What is published is never streamed again, and what it cost is in the figures. A file that was there is kept beside the new one; it says

@@ -1,13 +1,9 @@
 """The commands that keep the results in order: `soundcheck verify` and `soundcheck compact`."""
 
 from datetime import date
-from typing import Annotated
 
-from cyclopts import Parameter
-
+from flows.flags import Json
 from moderation.outcomes import ExitCode
-
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 
 
 def verify(*, results: str | None = None, since: date | None = None, json: Json = False) -> int:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, ArgumentCollection, Group, Parameter
 
+from flows.flags import Flag, Json
 from moderation.outcomes import ExitCode
 
 
@@ -18,7 +19,6 @@ def _one_of_two(given: ArgumentCollection) -> None:
         raise ValueError("say what to release: either --where PREDICATE or --all")
 
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 _CHOICE = Group("What to release", validator=_one_of_two)
 Where = Annotated[str | None, Parameter(group=_CHOICE)]
 Everything = Annotated[bool, Parameter(name="--all", negative="", group=_CHOICE)]
@@ -72,7 +72,7 @@ def release(
     where: Where = None,
     everything: Everything = False,
     reason: Why,
-    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Flag = False,
     org: str | None = None,
     results: str | None = None,
     json: Json = False,

@@ -10,11 +10,11 @@ import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from flows.flags import Flag, Several
 from moderation.errors import ConfigurationError
 from moderation.selection import Selection
 from tasks.cut import Cut
 
-Several = Parameter(negative="", negative_iterable="")
 Count = Annotated[int | None, Parameter(validator=Number(gte=0))]
 Hours = Annotated[float | None, Parameter(validator=Number(gte=0))]
 
@@ -41,7 +41,7 @@ class Portion:
     """Only objects written before this instant."""
     storage_class: Annotated[tuple[str, ...], Several] = ()
     """Only objects of this storage class; may be given several times."""
-    all_versions: Annotated[bool, Parameter(negative="")] = False
+    all_versions: Flag = False
     """Also old versions, where an inventory shows them."""
     bucket: str | None = None
     """The bucket of keys whose list names none."""

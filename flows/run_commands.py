@@ -1,9 +1,7 @@
 """What the commands that start runs share: their flags, and the way from a request to a report or a plan on the terminal."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from flows.request import Request
 from moderation.outcomes import ExitCode
@@ -11,11 +9,6 @@ from moderation.outcomes import ExitCode
 if TYPE_CHECKING:
     from flows.report import Report
     from flows.settings import Settings
-
-Json = Annotated[bool, Parameter(name="--json", negative="")]
-"""Print one JSON object on standard output, and nothing else there."""
-Flag = Annotated[bool, Parameter(negative="")]
-Flat = Parameter(name="*")
 
 
 def run(settings: "Settings", request: Request, *, direct: bool, json: bool) -> int:

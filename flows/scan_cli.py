@@ -1,23 +1,16 @@
 """The commands `soundcheck scan` and `soundcheck plan`, which `scan --dry-run` is, too."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from cyclopts import Parameter
-from cyclopts.validators import Number
-
+from flows.flags import AS_SET, Flag, Flat, Json, RunFlags
 from flows.request import WHOLE, Portion, Request
-from flows.run_commands import Flag, Flat, Json, run, show_plan
+from flows.run_commands import run, show_plan
 
 
 def scan(
     *source: str,
     portion: Annotated[Portion, Flat] = WHOLE,
-    org: str | None = None,
-    results: str | None = None,
-    endpoint: list[str] | None = None,
-    velma_url: str | None = None,
-    connections: int | None = None,
-    monthly_hours: float | None = None,
+    flags: Annotated[RunFlags, Flat] = AS_SET,
     cascade: str | None = None,
     dry_run: Flag = False,
     direct: Flag = False,
@@ -51,18 +44,8 @@ def scan(
         in S3), or a folder of this machine. May be given several times.
     portion
         Which objects of the sources.
-    org
-        The organisation that pays, where the settings have several: its own key, limits, budgets and roots count.
-    results
-        A folder, or s3://bucket/prefix.
-    endpoint
-        music or ai_music; may be given twice. Both by default.
-    velma_url
-        One host for every endpoint, such as ws://127.0.0.1:8765 for a local server.
-    connections
-        The most sessions at once on each endpoint.
-    monthly_hours
-        The most audio-hours this calendar month (UTC), over all endpoints.
+    flags
+        Who pays, where results go, and what is asked how.
     cascade
         What a music result must say for the AI-music endpoint to be asked, as SQL over the columns of music_summaries; "" asks always.
     dry_run
@@ -72,11 +55,7 @@ def scan(
     json
         Print one JSON object on standard output, and nothing else there.
     """
-    from flows.settings import load_settings  # noqa: PLC0415 - every command imports what it alone needs
-
-    flags = {"org": org, "results": results, "endpoints": endpoint, "velma_url": velma_url}
-    settings = load_settings(**flags, connections=connections, monthly_hours=monthly_hours, cascade=cascade)
-    request = Request(source, portion)
+    settings, request = flags.settings(cascade), Request(source, portion)
     if dry_run:
         return show_plan(settings, request, json=json)
     return run(settings, request, direct=direct, json=json)
@@ -85,11 +64,7 @@ def scan(
 def plan(
     *source: str,
     portion: Annotated[Portion, Flat] = WHOLE,
-    org: str | None = None,
-    results: str | None = None,
-    endpoint: list[str] | None = None,
-    connections: int | None = None,
-    monthly_hours: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
+    flags: Annotated[RunFlags, Flat] = AS_SET,
     cascade: str | None = None,
     json: Json = False,
 ) -> int:
@@ -110,22 +85,11 @@ def plan(
         As for `soundcheck scan`.
     portion
         Which objects of the sources.
-    org
-        The organisation that would pay, where the settings have several.
-    results
-        A folder, or s3://bucket/prefix.
-    endpoint
-        music or ai_music; may be given twice. Both by default.
-    connections
-        The most sessions at once on each endpoint.
-    monthly_hours
-        The most audio-hours this calendar month (UTC), over all endpoints.
+    flags
+        Who pays, where results go, and what is asked how.
     cascade
         What a music result must say for the AI-music endpoint to be asked, as SQL over the columns of music_summaries; "" asks always.
     json
         Print one JSON object on standard output, and nothing else there.
     """
-    from flows.settings import load_settings  # noqa: PLC0415
-
-    flags: dict[str, Any] = {"org": org, "results": results, "endpoints": endpoint, "connections": connections}
-    return show_plan(load_settings(**flags, monthly_hours=monthly_hours, cascade=cascade), Request(source, portion), json=json)
+    return show_plan(flags.settings(cascade), Request(source, portion), json=json)

@@ -4,13 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from connectors.local_velma.detectors import DetectorName
 from connectors.local_velma.faults import faults_help
-
-Flag = Parameter(negative="")
-Several = Parameter(negative="", negative_iterable="")
+from flows.flags import Flag, Several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +33,13 @@ class ServeOptions:
     """signal: a small signal detector; pretrained: a better one, from the extra `detector`; stub: instant figures for load tests."""
     threshold: float = 0.5
     """The probability from which a frame counts as music or speech."""
-    short_windows: Annotated[bool, Flag] = False
+    short_windows: Flag = False
     """Send a last window of less than 4 s."""
-    newer_windows: Annotated[bool, Flag] = False
+    newer_windows: Flag = False
     """Send windows in the newer shape, with probabilities that may be null."""
-    source_duration: Annotated[bool, Flag] = False
+    source_duration: Flag = False
     """Let the duration in the summary of music be that of the source, not that of its frames."""
-    ignore_container_rate: Annotated[bool, Flag] = False
+    ignore_container_rate: Flag = False
     """Ignore sample_rate and num_channels with a container, instead of refusing them."""
     max_session_hours: float | None = None
     """Audio-hours from which an object cannot be processed."""
@@ -55,7 +51,7 @@ class ServeOptions:
     """PROBABILITY:FAULT: a fault that a session has by chance, as in 0.05:abrupt=4029. May be given several times; a session gets one."""
     fault_seed: int = 0
     """The same seed deals the same faults to the same sessions, by their number."""
-    scripted: Annotated[bool, Flag] = False
+    scripted: Flag = False
     """Give the AI verdict that a connection asks for with scripted_verdict=ai-vocal-music, ai-instrumental or not-ai-music."""
     verdict: Annotated[tuple[str, ...], Several] = ()
     """PATTERN=VERDICT: the AI verdict on files of the catalogue whose name matches a glob, the first that does. Implies --scripted."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
-from connectors.lake.packages import RUNS_FOLDER
+from connectors.lake.packages import run_file
 from connectors.lake.store import ResultStore
 from moderation.errors import SoundcheckError
 
@@ -56,4 +56,4 @@ async def _try(step: Callable[[], None]) -> None:
 
 
 def _name(run_id: str) -> str:
-    return f"{RUNS_FOLDER}/{run_id}/alive"
+    return run_file(run_id, "alive")

@@ -15,8 +15,8 @@ from connectors.lake.predicates import HOLDS, Predicate
 from connectors.lake.store import ResultStore
 from moderation.catalogue import ShardRules
 from moderation.outcomes import Reason
+from tasks.frames import frame_of, read_frame
 from tasks.history import DECISIONS, IDENTITY, LOOK, REASONS, Known
-from tasks.listed import read_frame
 from tasks.plan_counts import count_shards
 from tasks.plan_rows import ROWS_AT_A_TIME
 from tasks.progress import Outcome, Progress, Standing
@@ -43,9 +43,7 @@ def verdicts(open_lake: Callable[[], DuckDBPyConnection], condition: str) -> pl.
     """
     with open_lake() as lake:
         rows = cascade_predicate(condition).judge(lake, [*IDENTITY, "finished_at", "session_id", "duration_ms", "covered_ms"])
-    judged = pl.from_arrow(rows)
-    assert isinstance(judged, pl.DataFrame), "a table has columns"
-    newest = judged.sort("finished_at", "session_id").unique(IDENTITY, keep="last")
+    newest = frame_of(rows).sort("finished_at", "session_id").unique(IDENTITY, keep="last")
     audio = pl.max_horizontal(pl.col("duration_ms").fill_null(0), "covered_ms")
     return newest.select(*IDENTITY, pl.col(HOLDS).alias("passes"), audio.alias("audio_ms"))
 

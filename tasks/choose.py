@@ -1,24 +1,24 @@
 """Chooses objects by a predicate, and leaves them as a key list under the run: what a backfill or a retry works from."""
 
 from collections.abc import Callable, Sequence
-from io import BytesIO
 
 import polars as pl
 from duckdb import DuckDBPyConnection
 
-from connectors.lake.packages import RUNS_FOLDER
 from connectors.lake.predicates import Predicate
 from connectors.lake.query import QueryError
 from connectors.lake.store import ResultStore
 from connectors.s3 import S3Uri
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import ConfigurationError
+from tasks.frames import frame_address, frame_of, has_frame, keep_frame
 from tasks.quarantine import EVERYTHING
 from tasks.records import Run
 
 FACTS = ("bucket", "key", "version_id", "etag", "size_bytes", "last_modified")
 """What a key list says of an object, so that it need not be asked for."""
 _PLACE = ("bucket", "key")
+_CHOSEN = "chosen"
 CURRENT = tuple(f"{endpoint}_current" for endpoint in ENDPOINTS)
 """The views that are asked: a result of what was overwritten since is history, and its object can be streamed no more."""
 
@@ -43,8 +43,7 @@ def predicates(condition: str) -> list[Predicate]:
 
 def frozen(results: ResultStore, run: Run) -> str | None:
     """The address of the key list that a run left when it began, None where it has none yet."""
-    name = _name(run)
-    return results.address(name) if results.exists(name) else None
+    return frame_address(results, run.run_id, _CHOSEN) if has_frame(results, run.run_id, _CHOSEN) else None
 
 
 def freeze(results: ResultStore, run: Run, chosen: pl.DataFrame, condition: str) -> str:
@@ -52,10 +51,8 @@ def freeze(results: ResultStore, run: Run, chosen: pl.DataFrame, condition: str)
     if chosen.is_empty():
         raise ConfigurationError(f"nothing satisfies {condition!r}: ask with `soundcheck sql` what there is")
     rows = chosen.select(name for name in FACTS if name in chosen.columns).unique(["bucket", "key", "etag"]).sort("bucket", "key", "etag")
-    out = BytesIO()
-    rows.write_parquet(out)
-    results.put(_name(run), out.getvalue())
-    return results.address(_name(run))
+    keep_frame(results, run.run_id, _CHOSEN, rows)
+    return frame_address(results, run.run_id, _CHOSEN)
 
 
 def chosen_results(
@@ -72,13 +69,8 @@ def chosen_results(
     return chosen.filter(pl.any_horizontal(_lies_in(prefix) for prefix in below)) if below else chosen
 
 
-def _name(run: Run) -> str:
-    return f"{RUNS_FOLDER}/{run.run_id}/chosen.parquet"
-
-
 def _frame(predicate: Predicate, lake: DuckDBPyConnection, org: str, columns: Sequence[str]) -> pl.DataFrame:
-    rows = pl.from_arrow(predicate.rows(lake, (*columns, "org")))
-    assert isinstance(rows, pl.DataFrame), "a table has columns"
+    rows = frame_of(predicate.rows(lake, (*columns, "org")))
     return rows.filter(pl.col("org") == org).drop("org")
 
 

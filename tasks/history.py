@@ -15,6 +15,7 @@ from moderation.endpoints import Endpoint
 from moderation.errors import ConfigurationError
 from moderation.outcomes import Reason
 from moderation.transcoding import FOR_WANT_OF_DECODING, Transcode
+from tasks.frames import frame_of
 
 LOOK = "look"
 """The decision about an object that has to be looked at first: no row of a plan has it."""
@@ -75,7 +76,7 @@ def read_known(
     below = [(source.bucket, source.prefix) for source in sources]
     try:
         with open_lake() as lake:
-            held = _frame(quarantined_now(lake))
+            held = frame_of(quarantined_now(lake))
             listing = _without(listing, no_audio(lake)) if no_audio else listing
             if let_go is not None:
                 held = held.join(let_go, on=["endpoint", *IDENTITY], how="anti")
@@ -102,9 +103,9 @@ def _known(
     transcode: Transcode,
     only_of: str | None,
 ) -> Known:
-    results = _frame(done_objects(lake, endpoint))
-    done = results if only_of is None else _frame(done_objects(lake, endpoint, only_of))
-    gone = _frame(places_done(lake, endpoint, below)).join(listing, on="object_key_id", how="anti").height if below else None
+    results = frame_of(done_objects(lake, endpoint))
+    done = results if only_of is None else frame_of(done_objects(lake, endpoint, only_of))
+    gone = frame_of(places_done(lake, endpoint, below)).join(listing, on="object_key_id", how="anti").height if below else None
     given_up = held.filter(pl.col("endpoint") == endpoint).select(*IDENTITY, pl.col("reason").cast(REASONS)).unique(IDENTITY)
     reasons = [] if transcode is Transcode.NEVER else [reason.value for reason in FOR_WANT_OF_DECODING]
     is_decodable = pl.col("reason").is_in(pl.Series(reasons, dtype=REASONS).implode())
@@ -145,9 +146,3 @@ def _ends(listing: pl.DataFrame, results: pl.DataFrame, done: pl.DataFrame, give
         change.cast(CHANGES).alias("change"),
     )
     return ends.sort("position")
-
-
-def _frame(table: object) -> pl.DataFrame:
-    frame = pl.from_arrow(table)  # type: ignore[arg-type]
-    assert isinstance(frame, pl.DataFrame), "a table has columns"
-    return frame

@@ -6,13 +6,13 @@ from fnmatch import translate
 
 import polars as pl
 
-from connectors.lake.packages import RUNS_FOLDER
 from connectors.lake.store import ResultStore
 from moderation.catalogue import ARCHIVED_CLASSES, SIDECAR_SUFFIX, AudioObject, ParameterRule
 from moderation.identity import params_hash
 from moderation.outcomes import Reason
 from moderation.selection import EVERYTHING, Selection
 from moderation.transcoding import Transcode
+from tasks.frames import read_frame
 from tasks.history import REASONS
 
 ITEM_COLUMNS = ("bucket", "key", "etag", "size_bytes", "last_modified", "version_id", "storage_class")
@@ -44,13 +44,6 @@ def listing_of(
     described = _described(listed)
     joined = listed.join(described.select(*_PLACE, f"{_SIDECAR}etag"), on=_PLACE, how="left", maintain_order="left")
     return _with_identity(_filtered(joined.with_columns(_skip_reason(joined).alias("skip")), selection), rules, transcode)
-
-
-def read_frame(results: ResultStore, run_id: str, stem: str) -> pl.DataFrame:
-    """A file of a run: its manifest, or its plan."""
-    data = results.get(f"{RUNS_FOLDER}/{run_id}/{stem}.parquet")
-    assert data is not None, f"run {run_id} has no {stem}"
-    return pl.read_parquet(data)
 
 
 def item_of(row: dict[str, object], prefix: str = "") -> AudioObject:

@@ -4,14 +4,13 @@ There is no dataset of it: a plan says it of what was looked at and of what was 
 """
 
 from dataclasses import dataclass
-from io import BytesIO
 
 import polars as pl
 from duckdb import DuckDBPyConnection
 
-from connectors.lake.packages import RUNS_FOLDER
 from connectors.lake.store import ResultStore
 from moderation.outcomes import Reason
+from tasks.frames import find_frame
 from tasks.history import IDENTITY
 
 RUNS_BACK = 20
@@ -34,8 +33,6 @@ def known_no_audio(results: ResultStore, alike: Alike, lake: DuckDBPyConnection)
         GROUP BY run_id ORDER BY max(started_at) DESC LIMIT ?
     """
     for (run_id,) in lake.execute(query, [alike.org, alike.source, alike.code_version, RUNS_BACK]).fetchall():
-        data = results.get(f"{RUNS_FOLDER}/{run_id}/plan.parquet")
-        if data is not None:
-            plan = pl.read_parquet(BytesIO(data), columns=[*IDENTITY, "reason"])
+        if (plan := find_frame(results, run_id, "plan", [*IDENTITY, "reason"])) is not None:
             return plan.filter(pl.col("reason") == Reason.NOT_AUDIO.value).select(IDENTITY).unique()
     return pl.DataFrame(schema=dict.fromkeys(IDENTITY, pl.String))

@@ -4,23 +4,22 @@ A release is an event in the same log: the plan of the next scan finds the objec
 """
 
 from datetime import timedelta
-from io import BytesIO
 
 import polars as pl
 from duckdb import DuckDBPyConnection
 
-from connectors.lake.packages import RUNS_FOLDER, partition_name, write_rows
+from connectors.lake.packages import partition_name, write_rows
 from connectors.lake.predicates import HOLDS, Predicate
 from connectors.lake.schemas import datasets
 from connectors.lake.store import ResultStore
-from tasks.listed import read_frame
+from tasks.frames import find_frame, frame_of, keep_frame, read_frame
 from tasks.records import Run
 
 EVERYTHING = "true"
 """The predicate that holds for every row."""
 RESOLUTION = timedelta(microseconds=1)
 """Of the instants in the lake."""
-_DATASET, _VIEW, _RELEASE = "quarantine", "quarantined_now", "release"
+_DATASET, _VIEW, _RELEASE, _HELD = "quarantine", "quarantined_now", "release", "held"
 _COLUMNS = (
     "org",
     "endpoint",
@@ -42,8 +41,7 @@ def held_now(lake: DuckDBPyConnection, org: str, where: str = EVERYTHING) -> pl.
 
     Raises QueryError that says what is wrong with the predicate.
     """
-    rows = pl.from_arrow(Predicate(_VIEW, where).judge(lake, _COLUMNS))
-    assert isinstance(rows, pl.DataFrame), "a table has columns"
+    rows = frame_of(Predicate(_VIEW, where).judge(lake, _COLUMNS))
     own = rows.filter(pl.col(HOLDS) & (pl.col("org") == org)).drop(HOLDS)
     return own.sort("happened_at", "bucket", "key", "endpoint", "params_hash", descending=[True, False, False, False, False])
 
@@ -67,15 +65,12 @@ def release(results: ResultStore, held: pl.DataFrame, run: Run, who: str, why: s
 
 def freeze_held(results: ResultStore, run: Run, held: pl.DataFrame) -> None:
     """Leave under a run the rows of `held_now` that it is about, whatever becomes of the quarantine while it lists and plans."""
-    out = BytesIO()
-    held.write_parquet(out)
-    results.put(_held_name(run), out.getvalue())
+    keep_frame(results, run.run_id, _HELD, held)
 
 
 def frozen_held(results: ResultStore, run: Run) -> pl.DataFrame | None:
     """The rows that a run is about, None where none were frozen."""
-    data = results.get(_held_name(run))
-    return None if data is None else pl.read_parquet(data)
+    return find_frame(results, run.run_id, _HELD)
 
 
 def release_planned(results: ResultStore, run: Run, who: str, why: str) -> None:
@@ -85,7 +80,3 @@ def release_planned(results: ResultStore, run: Run, who: str, why: str) -> None:
         return
     planned = read_frame(results, run.run_id, "plan").filter(pl.col("decision").is_in(["stream", "done"]))
     release(results, held.join(planned, on=["object_id", "endpoint"], how="semi"), run, who, why)
-
-
-def _held_name(run: Run) -> str:
-    return f"{RUNS_FOLDER}/{run.run_id}/held.parquet"

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import polars as pl
 from duckdb import DuckDBPyConnection
 
-from connectors.lake.packages import RUNS_FOLDER
 from connectors.lake.query import done_objects, quarantined_now
 from connectors.lake.store import ResultStore
 from moderation.endpoints import Endpoint
 from moderation.outcomes import Reason
 from tasks.cascade import SECOND, verdicts
+from tasks.frames import frame_of, has_frame, read_frame
 from tasks.history import CHANGES, DECISIONS, IDENTITY, LOOK, REASONS, Known
-from tasks.listed import read_frame
 from tasks.plan_counts import count_plan
 from tasks.progress import Progress
 from tasks.quarantine import EVERYTHING
@@ -43,12 +42,12 @@ NO_REST = Rest([], None)
 
 def has_manifest(results: ResultStore, run_id: str) -> bool:
     """Whether a run has listed its sources to their end."""
-    return results.exists(f"{RUNS_FOLDER}/{run_id}/manifest.parquet")
+    return has_frame(results, run_id, "manifest")
 
 
 def has_plan(results: ResultStore, run_id: str) -> bool:
     """Whether a run has come as far as its plan."""
-    return results.exists(f"{RUNS_FOLDER}/{run_id}/plan.parquet")
+    return has_frame(results, run_id, "plan")
 
 
 def rest_of_plan(
@@ -71,11 +70,11 @@ def rest_of_plan(
     named = set(plan["endpoint"])
     planned_for = [each for each in endpoints if each.name in named or not named]
     with open_lake() as lake:
-        held = _frame(quarantined_now(lake))
+        held = frame_of(quarantined_now(lake))
         known = {
             each.name: _known(
                 plan.filter(pl.col("endpoint") == each.name),
-                _frame(done_objects(lake, each.name, run_id if force else None)),
+                frame_of(done_objects(lake, each.name, run_id if force else None)),
                 held.filter(pl.col("endpoint") == each.name),
             )
             for each in planned_for
@@ -142,9 +141,3 @@ def _shards(left: pl.DataFrame) -> list[Shard]:
         for number, endpoint, objects, estimate_ms in parts.iter_rows()
     ]
     return sorted(shards, key=lambda shard: (not shard.first, shard.number))
-
-
-def _frame(table: object) -> pl.DataFrame:
-    frame = pl.from_arrow(table)  # type: ignore[arg-type]
-    assert isinstance(frame, pl.DataFrame), "a table has columns"
-    return frame

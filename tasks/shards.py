@@ -14,7 +14,8 @@ from moderation.endpoints import ENDPOINTS
 from moderation.estimates import Estimate, EstimateSource
 from moderation.formats import StreamParameters
 from moderation.transcoding import SourceFormat
-from tasks.listed import item_of, read_frame
+from tasks.frames import read_frame
+from tasks.listed import item_of
 from tasks.records import PlannedObject
 
 

@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from connectors.lake.packages import RUNS_FOLDER, rows_sink
+from connectors.lake.packages import rows_sink, run_file
 from connectors.lake.parquet import ParquetSink
 from connectors.lake.schemas import METADATA_SOURCE, METADATA_WATERMARK, datasets
 from connectors.lake.store import ResultStore
@@ -56,7 +56,7 @@ class ManifestParts:
     def __init__(self, store: ResultStore, run_id: str) -> None:
         self._store = store
         self._run_id = run_id
-        self._folder = f"{RUNS_FOLDER}/{run_id}/listing"
+        self._folder = run_file(run_id, "listing")
 
     def begun(self) -> Listing | None:
         """What an earlier process began to list for this run."""

@@ -76,6 +76,11 @@ def rows_sink(store: ResultStore, dataset: str, run_id: str, scan_date: date, na
         yield sink
 
 
+def run_file(run_id: str, name: str) -> str:
+    """The name of a file in a run's own folder."""
+    return f"{RUNS_FOLDER}/{run_id}/{name}"
+
+
 def partition_name(dataset: Dataset, scan_date: date, stem: str) -> str:
     """The name of a file in its Hive partition."""
     return f"{dataset.name}/{PARTITION}={scan_date.isoformat()}/{stem}.parquet"
@@ -86,7 +91,7 @@ def _run_file_name(dataset: Dataset, run_id: str, scan_date: date, name: str) ->
         return partition_name(dataset, scan_date, f"{run_id}-{name}")
     if name != dataset.stem:
         raise ValueError(f"The file of {dataset.name} is called {dataset.stem}, not {name}.")
-    return f"{RUNS_FOLDER}/{run_id}/{name}.parquet"
+    return run_file(run_id, f"{name}.parquet")
 
 
 def _file(dataset: Dataset, members: Sequence[SpooledSession], package_id: str, run_id: str) -> bytes | None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from connectors.lake.names import place_of
-from connectors.lake.packages import RUNS_FOLDER, publishing_order
+from connectors.lake.packages import publishing_order, run_file
 from connectors.lake.schemas import ENDPOINT_DATASETS, PARTITION, datasets
 from connectors.lake.store import ResultStore
 from moderation.errors import ConfigurationError
@@ -110,7 +110,7 @@ def planned_for(store: ResultStore, run_id: str, object_ids: Collection[str]) ->
 
 
 def _run_rows(store: ResultStore, run_id: str, dataset: str, columns: Sequence[str], object_ids: Collection[str]) -> list[Row]:
-    name = f"{RUNS_FOLDER}/{run_id}/{datasets()[dataset].stem}.parquet"
+    name = run_file(run_id, f"{datasets()[dataset].stem}.parquet")
     table = _table(store, name, columns)
     wanted: pa.Array[Any] = pa.array(sorted(object_ids), pa.string())
     return [] if table is None else table.filter(pc.is_in(table["object_id"], wanted)).to_pylist()

@@ -11,6 +11,7 @@ from connectors.local_velma.organisation import Organisation
 from connectors.local_velma.server import local_velma
 from connectors.local_velma.switches import Switches
 from connectors.s3 import S3Settings, s3_client
+from flows.flags import RunFlags
 from flows.launch import scan_directly
 from flows.plan import plan_scan
 from flows.plan_tables import print_plan
@@ -138,7 +139,7 @@ def test_the_command_needs_no_key_and_prints_one_json_object(aws, make_wav, tmp_
     monkeypatch.chdir(tmp_path)
     aws("one.wav", make_wav(3.6))
     aws("two.wav", make_wav(7.2))
-    assert command(SOURCE, portion=Portion(limit=1), results="out", endpoint=["music"], json=True) == 0
+    assert command(SOURCE, portion=Portion(limit=1), flags=RunFlags(results="out", endpoint=["music"]), json=True) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["endpoints"]["music"]["objects"] == {"not_reached": 1, "stream": 1}
     assert (said["audio_hours"], said["exit_code"]) == (0.001, 0)

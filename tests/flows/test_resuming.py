@@ -11,6 +11,7 @@ from connectors.lake.store import FolderStore
 from connectors.ledger import Ledger
 from connectors.local_velma.journal import Journal
 from flows.backfill_cli import backfill
+from flows.flags import RunFlags
 from flows.request import FlowName, Portion, Request
 from flows.resuming import request_of
 from flows.watch import Watch
@@ -147,7 +148,7 @@ async def test_the_record_of_a_run_that_is_taken_up_keeps_what_it_had_spent_and_
     assert world.ask(record) == [(5000, 0, saved_ms)]
 
 
-@pytest.mark.parametrize("more", [{"endpoint": ["music"]}, {"cascade": "true"}])
+@pytest.mark.parametrize("more", [{"flags": RunFlags(endpoint=["music"])}, {"cascade": "true"}])
 def test_other_endpoints_or_another_cascade_for_a_run_that_is_taken_up_are_refused(tmp_path, monkeypatch, more):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="give nothing else"):
