@@ -1,0 +1,112 @@
+"""The streaming of a run: what its sessions share, and its shards, of which the first proves the way (rules.md, 'Preflight')."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+
+from flows.notifying import Notifier
+from flows.request import Request
+from flows.setting_types import text_patterns
+from flows.watch import Watch
+from flows.wiring import Wired
+from moderation.budget import month_of
+from moderation.retry import RetryBudget
+from tasks.admission import Admission
+from tasks.leases import Leases
+from tasks.outgoing import Outlet
+from tasks.records import PlannedObject, Run
+from tasks.shards import Shard, load_shard
+from tasks.stream import Streaming, stream_claimed, stream_shard
+
+SHARDS_AT_ONCE = 4
+"""Shards of one endpoint side by side: the long tail of one is filled by the next."""
+T = TypeVar("T")
+
+
+class Executor(Protocol):
+    """Who runs a step: plainly in this process, or as a Prefect task."""
+
+    async def __call__(self, name: str, step: Callable[[], Awaitable[T]]) -> T:
+        """Run the step under a name and return what it returns."""
+
+
+def streaming_of(wired: Wired, request: Request, run: Run, watch: Watch, notifier: Notifier) -> Streaming:
+    """What the sessions of a run share."""
+    settings = wired.settings
+    return Streaming(
+        run_id=run.run_id,
+        org=run.org,
+        lake=wired.lake,
+        worker=wired.worker,
+        client=wired.client,
+        outlet=Outlet(wired.audio, wired.decoder, settings.transcode, settings.max_session_hours),
+        ledger=wired.ledger,
+        spool=wired.spool,
+        admission=Admission(
+            wired.ledger,
+            Leases(wired.ledger, wired.worker, wired.spool),
+            watch.stop,
+            lambda: month_of(wired.now()),
+            wired.chance,
+            on_grant=notifier.granted,
+            on_refusal=notifier.refused,
+            refusals=watch.progress.refusals,
+        ),
+        stop=watch.stop,
+        progress=watch.progress,
+        now=wired.now,
+        chance=wired.chance,
+        entropy=wired.entropy,
+        places=max({settings.connections, *settings.endpoint_connections.values()}),
+        renewed_client=wired.renewed_client,
+        priority=settings.priority + request.flow.urgency,
+        force=request.force,
+        texts=text_patterns(settings.refusal_texts),
+        segments=settings.segments,
+        retries=settings.retries,
+        retried=RetryBudget(watch.progress.planned_ms),
+    )
+
+
+async def stream_shards(
+    streaming: Streaming, wired: Wired, shards: Sequence[Shard], wanted: Callable[[PlannedObject], bool], execute: Executor
+) -> None:
+    """Stream the objects of some shards that are wanted, then what other sessions have claimed of them."""
+    async with asyncio.TaskGroup() as group:  # nothing streams on when its leases are no longer kept
+        leases = group.create_task(streaming.admission.leases.keep())
+        await _Shards(streaming, wired, wanted, execute).stream(shards)
+        if streaming.claimed:
+            await execute("wait for what others stream", lambda: stream_claimed(streaming))
+        leases.cancel()
+
+
+class _Shards:
+    def __init__(self, streaming: Streaming, wired: Wired, wanted: Callable[[PlannedObject], bool], execute: Executor) -> None:
+        self._streaming = streaming
+        self._results = wired.results
+        self._wanted = wanted
+        self._execute = execute
+        self._places = {endpoint.name: asyncio.Semaphore(SHARDS_AT_ONCE) for endpoint in wired.endpoints}
+
+    async def stream(self, shards: Collection[Shard]) -> None:
+        """The first shards one after the other, each until its endpoint is heard to take the key; then all others beside them."""
+        async with asyncio.TaskGroup() as group:
+            for shard in sorted(shards, key=lambda shard: not shard.first):
+                streams = group.create_task(self._stream(shard))
+                if shard.first:
+                    await _until_either(streams, self._streaming.takes_key[shard.endpoint])
+
+    async def _stream(self, shard: Shard) -> None:
+        async with self._places[shard.endpoint]:
+            await self._execute(f"stream {shard.endpoint} shard {shard.number}", partial(self._step, shard))
+
+    async def _step(self, shard: Shard) -> int:
+        objects = await asyncio.to_thread(load_shard, self._results, self._streaming.run_id, shard.number)
+        return len(await stream_shard(self._streaming, shard.number, [planned for planned in objects if self._wanted(planned)]))
+
+
+async def _until_either(task: asyncio.Task[None], event: asyncio.Event) -> None:
+    happens = asyncio.create_task(event.wait())
+    await asyncio.wait({task, happens}, return_when=asyncio.FIRST_COMPLETED)
+    happens.cancel()
