@@ -32,9 +32,8 @@ from tasks.records import Run
 from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
 from tasks.shards import Shard
 
-ALARM_SHARE = 0.2
 ALARM_OBJECTS = 20
-"""A run of at least so many objects with more than this share newly quarantined ends with 65: something general is wrong (rules.md)."""
+"""Of fewer objects no share says that something general is wrong (rules.md)."""
 T = TypeVar("T")
 logger = logging.getLogger("soundcheck.run")
 
@@ -204,7 +203,8 @@ class _Scan:
             return INCOMPLETE, ExitCode.EXHAUSTED
         if not progress.newly_quarantined:
             return COMPLETED, ExitCode.OK
-        many = progress.listed >= ALARM_OBJECTS and progress.newly_quarantined > ALARM_SHARE * progress.listed
+        share = self.wired.settings.alarm_share
+        many = progress.listed >= ALARM_OBJECTS and progress.newly_quarantined > share * progress.listed
         return COMPLETED, ExitCode.MANY_QUARANTINED if many else ExitCode.QUARANTINED
 
     async def tell(self, report: Report) -> None:

@@ -10,7 +10,6 @@ from flows.request import Request
 from flows.setting_types import text_patterns
 from flows.watch import Watch
 from flows.wiring import Wired
-from moderation.budget import month_of
 from moderation.retry import RetryBudget
 from tasks.admission import Admission
 from tasks.leases import Leases
@@ -47,7 +46,7 @@ def streaming_of(wired: Wired, request: Request, run: Run, watch: Watch, notifie
             wired.ledger,
             Leases(wired.ledger, wired.worker, wired.spool),
             watch.stop,
-            lambda: month_of(wired.now()),
+            lambda: settings.month(wired.now()),
             wired.chance,
             on_grant=notifier.granted,
             on_refusal=notifier.refused,

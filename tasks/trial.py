@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from moderation.admission import Claim, Grant, SessionKind
-from moderation.budget import month_of
 from moderation.errors import (
     ConfigurationError,
     LeaseLost,
@@ -71,7 +70,7 @@ class Trial:
             shard=shard,
             worker=streaming.worker,
             attempt=number,
-            month=month_of(self.started_at),
+            month=streaming.admission.month(),
             estimate_ms=planned.estimate_ms,
             priority=streaming.priority,
             force=streaming.force,
