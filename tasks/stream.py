@@ -183,7 +183,7 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
         try:
             ended = await trial.run()
         except NotAdmitted as refused:
-            return None if refused.denial is Denial.CLAIMED else _not_admitted(streaming, planned, refused)
+            return None if refused.denial is Denial.CLAIMED else ends_with(*_why_not(streaming, refused))
         except LeaseLost as lost:
             ended = trial.lost_its_lease(lost)
         if ended is None:
@@ -200,14 +200,14 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
         await streaming.pause(ended.seconds)
 
 
-def _not_admitted(streaming: Streaming, planned: PlannedObject, refused: NotAdmitted) -> Outcome:
-    ends_with = partial(Outcome, planned.item.object_id, planned.item.key, planned.endpoint.name)
+def _why_not(streaming: Streaming, refused: NotAdmitted) -> tuple[Reason | None, str]:
+    """The reason of an object that was not admitted, and what is said of it."""
     match refused.denial:
         case None:
-            return ends_with(streaming.stop.reason, streaming.stop.message)
+            return streaming.stop.reason, streaming.stop.message
         case Denial.BUDGET:
             whose = streaming.org if refused.cap in {None, EVERY_ENDPOINT} else f"{streaming.org} for {refused.cap}"
             message = f"the month's cap of {whose} does not hold what is left: raise it, or wait for the next month"
-            return ends_with(Reason.DEFERRED_QUOTA, message)
+            return Reason.DEFERRED_QUOTA, message
         case denial:
-            return ends_with(DENIED[denial], f"{denial} in the ledger")
+            return DENIED[denial], f"{denial} in the ledger"
