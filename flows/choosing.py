@@ -32,6 +32,7 @@ def plan_rules(settings: Settings, request: Request, selection: Selection) -> Pl
         cut=request.portion.cut,
         force=request.force,
         selection=selection,
+        shards=settings.shards,
     )
 
 

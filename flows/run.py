@@ -2,21 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
 from connectors.lake.packages import write_rows
 from connectors.lake.query import spent_by
 from flows.choosing import letting_go, plan_rules, release_retried, source_of
-from flows.notifying import Notifier
+from flows.fan_out import FanOut, ShardRuns
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
 from flows.resuming import check_begun
 from flows.run_record import Ended, alike, run_row
-from flows.setting_types import OnQuota, hours_ms, micros
+from flows.setting_types import hours_ms, micros
 from flows.sources import listed_whole
-from flows.streaming import Executor, stream_shards, streaming_of
+from flows.streaming import Executor, directly, notifier_of, stream_shards, streaming_of
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
@@ -34,21 +33,26 @@ from tasks.shards import Shard
 
 ALARM_OBJECTS = 20
 """Of fewer objects no share says that something general is wrong (rules.md)."""
-T = TypeVar("T")
 logger = logging.getLogger("soundcheck.run")
 
 
-async def directly(name: str, step: Callable[[], Awaitable[T]]) -> T:
-    """An executor that just runs the step."""
-    del name
-    return await step()
+async def run_scan(
+    wired: Wired,
+    request: Request,
+    watch: Watch,
+    execute: Executor = directly,
+    flow_run_id: str | None = None,
+    workers: ShardRuns | None = None,
+) -> Report:
+    """Scan what a request asks for, its shards in this process or on workers.
 
-
-async def run_scan(wired: Wired, request: Request, watch: Watch, execute: Executor = directly, flow_run_id: str | None = None) -> Report:
-    """Scan what a request asks for. Errors that concern the whole run are raised once its end is on record."""
+    Errors that concern the whole run are raised once its end is on record.
+    """
     begun, now = request.begun, wired.now()
     run = Run(begun.run_id, wired.settings.org, begun.started_at) if begun else Run(run_id(now, wired.entropy(3)), wired.settings.org, now)
     scan = _Scan(wired, request, run, watch, execute, flow_run_id)
+    if workers is not None:
+        scan.fan_out = FanOut(wired, run, watch, workers, wired.settings.shards_in_flight)
     logger.info("%s: scanning %s into %s", run.run_id, request, wired.results.url)
     await check_begun(wired, request)
     async with scan.notifier.until_told(), alive(wired.results, run.run_id, wired.now):
@@ -76,8 +80,8 @@ class _Scan:
         self.execute = execute
         self.flow_run_id = flow_run_id
         self.rest = NO_REST
-        suspends = wired.settings.on_quota is OnQuota.SUSPEND
-        self.notifier = Notifier(wired.ledger, wired.notices, run.org, run.run_id, wired.settings.warn_share, suspends=suspends)
+        self.fan_out: FanOut | None = None
+        self.notifier = notifier_of(wired, run)
 
     async def steps_or_stop(self) -> int:
         """The steps, of which listing and planning can be broken off.
@@ -115,6 +119,9 @@ class _Scan:
         await self._stream_and_publish(await self.execute("plan", lambda: self._plan(rules)))
         if rules.cascade is not None and not self.watch.stop and not self.rest.has_second_stage:
             await self._stream_and_publish(await self._second_stage(rules.cascade, rules))
+        if self.fan_out is not None and self.fan_out.lost:  # what a lost worker had not reported is published by now
+            settled_ms, at_risk_ms = await asyncio.to_thread(self._spent)
+            progress.spent_before_ms = settled_ms - progress.audio_ms, at_risk_ms - progress.at_risk_ms
         if await asyncio.to_thread(wired.spool.ids):  # a worker has died since, right before it booked
             recovered += await self.execute("recover", wired.publisher.recover)
         self._stop_at_caps()
@@ -188,6 +195,9 @@ class _Scan:
         await ledger.reopen(org, scanned)
 
     async def _stream(self, shards: Sequence[Shard]) -> None:
+        if self.fan_out is not None:
+            await self.fan_out.stream(shards, self.rest.has)
+            return
         streaming = streaming_of(self.wired, self.request, self.run, self.watch, self.notifier)
         self.watch.admission = streaming.admission
         await stream_shards(streaming, self.wired, shards, self.rest.has, self.execute)

@@ -89,6 +89,15 @@ class OnQuota(StrEnum):
     """It waits, and asks every quarter of an hour."""
 
 
+class FanOutTo(StrEnum):
+    """Where a run streams its shards."""
+
+    PROCESS = "process"
+    """In its own process."""
+    WORKERS = "workers"
+    """On workers of Prefect, as runs of a deployment."""
+
+
 class RawRule(BaseModel):
     """Raw PCM parameters for keys that match a glob; the first rule that matches counts."""
 

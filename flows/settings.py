@@ -20,6 +20,7 @@ from flows.setting_types import (
     Connections,
     Currency,
     EndpointName,
+    FanOutTo,
     Hours,
     Money,
     OnQuota,
@@ -35,6 +36,7 @@ from flows.setting_types import (
 )
 from moderation.breaker import BreakerRules
 from moderation.budget import month_of
+from moderation.catalogue import ShardRules
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import ConfigurationError
 from moderation.gate import GateRules
@@ -129,6 +131,14 @@ class Settings(BaseSettings):
     """From which probability on something is there, below which it no longer is, and how long a segment lasts at least, in ms."""
     transcripts: Path | None = None
     """A folder where every session leaves what was said in it, a JSON line each, without audio or key: to find out why one fails."""
+    fan_out: FanOutTo = FanOutTo.PROCESS
+    """Where flow runs stream their shards; commands with --direct always do in their own process."""
+    shard_deployment: str = "stream-shard/stream-shard"
+    """The deployment whose runs stream a shard each on workers."""
+    shards: ShardRules = ShardRules()
+    """The bounds of a shard, which one task streams, or one worker: objects, and milliseconds of audio."""
+    shards_in_flight: Annotated[int, Field(ge=1, le=200)] = 8
+    """How many shards are submitted to workers at once."""
     grace_seconds: Annotated[float, Field(ge=0)] = 30.0
     """How long running sessions may go on after SIGTERM or Ctrl-C."""
     ledger_url: SecretStr | None = None
