@@ -32,6 +32,7 @@ from tasks.outgoing import Outlet
 from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
 from tasks.records import Run
+from tasks.refresh import FEW_FILES, keep_current
 from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
 from tasks.shards import Shard, load_shard
 from tasks.stream import Streaming, stream_claimed, stream_shard
@@ -146,6 +147,7 @@ class _Scan:
             await self._stream_and_publish(await self._second_stage(rules.cascade, rules))
         if await asyncio.to_thread(wired.spool.ids):  # a worker has died since, right before it booked
             recovered += await self.execute("recover", wired.publisher.recover)
+        await asyncio.to_thread(keep_current, wired.results, few_files=FEW_FILES)
         self._stop_at_caps()
         progress.step = "finished"
         logger.info("%s: %s", run.run_id, progress.line())
