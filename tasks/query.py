@@ -140,6 +140,9 @@ def _heeding(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
     with ThreadPoolExecutor(1, "query") as thread:
         done = thread.submit(work)
         try:
+            # once input() has had a history, a signal wakes nobody who waits: Python looks for it when a wait ends
+            while not wait([done], timeout=_INTERRUPT_SECONDS).done:
+                pass
             return done.result()
         except KeyboardInterrupt:
             while not done.done():
