@@ -1,7 +1,7 @@
 """What the result lake costs: frames from messages to Parquet, beside polars' writer and naive pyarrow, and the rate of compaction.
 
 All take the same messages of music sessions whose probabilities are smooth and have four decimals. `ours` reads them as a session does and
-publishes them as a package, with its other datasets; `polars` reads them the same way, and writes the rows by its own settings; `pyarrow` is
+publishes them as a package, with its other datasets; `polars` reads them the same way, and writes the rows by its settings; `pyarrow` is
 what a script would do: json.loads, a dict a row, Table.from_pylist, write_table as it comes. They take turns in one process, the order
 turned each round, so that their ratios can be trusted on a shared machine.
 """

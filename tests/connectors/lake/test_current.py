@@ -1,5 +1,6 @@
 """The materialised `current` of the summaries: it says what the views say of the summaries, or is not asked."""
 
+import time
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -12,11 +13,13 @@ from connectors.lake.packages import write_package
 from connectors.lake.query import connect, summary_files
 from connectors.lake.refresh import refresh
 from connectors.lake.store import FolderStore
+from many_summaries import publish_summaries
 from moderation.errors import ResultsNotWritable
 from tasks.compact import compact_days
 from tasks.refresh import keep_current
 from tasks.verify import verify
 
+NEWEST_MS = 50
 RUN = "20260301T080000Z-0a1b2c"
 DAY = date(2026, 3, 1)
 START = datetime(2026, 3, 1, 8, tzinfo=UTC)
@@ -151,6 +154,30 @@ def test_a_damaged_copy_is_found_and_costs_nothing(lake, session):
     findings = verify(lake, datetime(2026, 3, 9, tzinfo=UTC), lambda done, of: None).findings
     assert {(finding.name, finding.problem) for finding in findings} == {(copy, Problem.COPY)}
     assert "loses nothing" in findings[0].problem.remedy
+
+
+@pytest.mark.torture
+def test_the_newest_of_a_million_objects_are_there_at_once(lake, record_property):
+    publish_summaries(lake, 1_000_000, packages=500)
+    with connect(lake.url) as ranked:
+        answer, slow = timed(ranked)
+    keep_current(lake)
+    with connect(lake.url) as copied:
+        again, fast = timed(copied)
+    assert again == answer
+    assert sum(row[1] for row in answer) == 1_000_000
+    record_property("cpu_ms", {"ranked": slow, "current": fast})
+    assert min(fast) <= NEWEST_MS, fast
+
+
+def timed(lake) -> tuple[list[tuple], list[float]]:
+    """The labels of the newest results with how many there are, and the CPU-milliseconds of each of five times."""
+    spent = []
+    for _ in range(5):
+        before = time.process_time()
+        found = lake.sql("SELECT primary_label, count(*), round(avg(music_pct), 6) FROM music_latest GROUP BY primary_label").fetchall()
+        spent.append(1000 * (time.process_time() - before))
+    return found, spent
 
 
 @pytest.mark.parametrize(
