@@ -158,7 +158,7 @@ def test_a_damaged_copy_is_found_and_costs_nothing(lake, session):
 
 @pytest.mark.torture
 def test_the_newest_of_a_million_objects_are_there_at_once(lake, record_property):
-    publish_summaries(lake, 1_000_000, packages=500)
+    publish_summaries(lake, 1_000_000, packages=100)
     with connect(lake.url) as ranked:
         answer, slow = timed(ranked)
     keep_current(lake)
