@@ -5,6 +5,8 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
+from msgspec.structs import replace
+
 from connectors.lake.packages import write_package
 from connectors.lake.store import ResultStore
 from connectors.ledger import Ledger
@@ -16,6 +18,10 @@ from tasks.records import lost_attempt_row
 
 PACKAGE_SESSIONS = 2000
 """Sessions of one package: of a minute each some 15 MB of Parquet, of an hour each about the 128 MB of design.md section 7."""
+
+
+class _NotSpooledAnyMore(ConfigurationError):
+    """A session that was in the spool a moment ago is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +56,35 @@ class Publisher:
         """Files first, then the ledger, then the spool: every step can be repeated, and by several at once."""
         members = [member.session_id for member in package.members]
         found = await asyncio.to_thread(self._spooled, members)
-        if package.package not in {waiting.package for waiting in await self.ledger.unpublished(self.lake)}:
+        if not await self._is_waiting(package):
             return  # somebody else has published it meanwhile, and may have cleared the spool under our eyes
         found += [
             await self._without_a_trace(member) for member in package.members if member.session_id not in {f.session_id for f in found}
         ]
-        await asyncio.to_thread(write_package, self.results, package.package, package.run_id, package.scan_date, found)
+        try:
+            await asyncio.to_thread(write_package, self.results, package.package, package.run_id, package.scan_date, found, self._items)
+        except _NotSpooledAnyMore:
+            if await self._is_waiting(package):
+                raise
+            return  # as above
         await self.ledger.mark_published(package.package)
         await asyncio.to_thread(self.spool.remove, members)
 
+    async def _is_waiting(self, package: Package) -> bool:
+        """Whether nobody has published it yet."""
+        return package.package in {waiting.package for waiting in await self.ledger.unpublished(self.lake)}
+
     def _spooled(self, session_ids: Iterable[str]) -> list[SpooledSession]:
-        return [spooled for session_id in session_ids if (spooled := self.spool.get(session_id)) is not None]
+        """What the spool has of them, without their items: of 2,000 sessions of an hour these are 1.2 GB."""
+        spooled = (self.spool.get(session_id) for session_id in session_ids)
+        return [replace(session, items={}) for session in spooled if session is not None]
+
+    def _items(self, session: SpooledSession) -> dict[str, bytes]:
+        """The items of a session, read from the spool when they are needed."""
+        spooled = self.spool.get(session.session_id)
+        if spooled is None:
+            raise _NotSpooledAnyMore(f"the spool has lost session {session.session_id} while its package was published: run the scan again")
+        return spooled.items
 
     async def _without_a_trace(self, member: Member) -> SpooledSession:
         """What the ledger knows of a session whose worker died before it spooled anything. Raises ConfigurationError for a paid result."""

@@ -1,10 +1,14 @@
 """Publishing and recovery over the real ledger, spool and a folder."""
 
 import asyncio
+import json
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from connectors.lake.query import connect
 from connectors.lake.store import open_store
@@ -16,10 +20,14 @@ from moderation.errors import ConfigurationError, Phase
 from moderation.judgement import Failure
 from moderation.refusals import INCOMPLETE
 from moderation.results import SpooledSession
+from smooth_frames import smooth_session
 from tasks.publish import Publisher, run_date
 
 RUN = "20261104T101112Z-0a1b2c"
 NOW = datetime(2026, 11, 4, 10, 11, 12, tzinfo=UTC)
+PUBLISHING = str(Path(__file__).parents[1] / "support" / "publishing_process.py")
+PUBLISHING_MIB = 200
+"""What publishing may add: a row group being written, the file, and a session."""
 
 
 class Clock:
@@ -114,6 +122,61 @@ async def test_two_publishers_at_once_publish_every_session_once(house):
     await asyncio.gather(*(publisher.recover() for _ in range(4)))
     assert [row[0] for row in attempts(results)] == list("abcdefgh")
     assert await publisher.ledger.unpublished("lake") == []
+
+
+async def test_a_spool_that_another_publisher_clears_meanwhile_is_no_loss(house, monkeypatch):
+    publisher, begin, _, results = house
+    session_id = await begin("a")
+    done = replace(smooth_session(1, 10), session_id=session_id, run_id=RUN)
+    publisher.spool.put(done)
+    await publisher.ledger.finish(session_id, done.booked_ms)
+    items, others = publisher.spool.get, Publisher(publisher.ledger, Spool(publisher.spool.folder), publisher.results, "lake")
+    asked = 0
+
+    def get(asked_for: str) -> SpooledSession | None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            asyncio.run_coroutine_threadsafe(others.recover(), loop).result()
+        return items(asked_for)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(publisher.spool, "get", get)
+    await publisher.publish_run(RUN, run_date(RUN))
+    assert asked >= 2
+    with connect(results) as lake:
+        assert lake.execute("SELECT count(*), count(DISTINCT session_id) FROM music_frames").fetchall() == [(10, 1)]
+
+
+async def test_items_that_vanish_while_nobody_published_stop_it(house, monkeypatch):
+    publisher, begin, _, results = house
+    session_id = await begin("a")
+    done = replace(smooth_session(1, 10), session_id=session_id, run_id=RUN)
+    publisher.spool.put(done)
+    await publisher.ledger.finish(session_id, done.booked_ms)
+    read = iter([done, None])
+    monkeypatch.setattr(publisher.spool, "get", lambda _: next(read))
+    with pytest.raises(ConfigurationError, match="the spool has lost session"):
+        await publisher.publish_run(RUN, run_date(RUN))
+    assert attempts(results) == []
+
+
+@pytest.mark.parametrize("sessions", [pytest.param(count, marks=pytest.mark.torture) for count in (25, 250)])
+async def test_memory_is_bounded_however_many_sessions_of_an_hour_there_are(house, tmp_path, sessions, record_property):
+    publisher, _, _, results = house
+    for seed in range(sessions):
+        done = smooth_session(seed)
+        claim = Claim(done.session_id, "lake", "org", "music", done.object_id, "place", "params", RUN, 0, "worker", 1, "2026-11", 5_000)
+        assert isinstance(await publisher.ledger.admit(claim), Grant)
+        publisher.spool.put(replace(done, run_id=RUN))
+        await publisher.ledger.finish(done.session_id, done.booked_ms)
+    arguments = [tmp_path / "ledger.db", tmp_path / "spool", results, RUN]
+    process = await asyncio.create_subprocess_exec(sys.executable, PUBLISHING, *map(str, arguments), stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    told = json.loads(said)
+    record_property("memory", told)
+    assert told["sessions"] == sessions
+    assert told["peak_mib"] - told["before_mib"] <= PUBLISHING_MIB, told
 
 
 def test_a_runs_name_begins_with_its_date():
