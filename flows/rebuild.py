@@ -64,7 +64,7 @@ class Rebuilding:
 async def rebuild(settings: Settings, now: Callable[[], datetime], *, replace: bool) -> Rebuilding:
     """Make the ledger of the settings anew. Raises ConfigurationError while sessions stream, or where a database is not to be replaced."""
     at, place = now(), ledger_place(settings)
-    lakes = _lakes(settings)
+    lakes = lakes_of(settings)
     task = Rebuild(lakes, Spool(spool_of(settings)), Teller("packages read"))
     async with rebuilding(place, replace=replace, now=lambda: at) as ledger:
         found = await task.run(ledger)
@@ -73,7 +73,7 @@ async def rebuild(settings: Settings, now: Callable[[], datetime], *, replace: b
     return Rebuilding(found, tuple(lake.store.url for lake in lakes), kept if kept and kept.exists() else None, isinstance(place, str))
 
 
-def _lakes(settings: Settings) -> list[Lake]:
+def lakes_of(settings: Settings) -> list[Lake]:
     """Every place that the settings name for results: organisations share a ledger and can have a lake each."""
     each = [settings, *(settings.of(name) for name in settings.organisations)]
     urls = dict.fromkeys(results_of(one) for one in each if one.results or len(each) == 1)

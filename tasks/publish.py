@@ -1,11 +1,11 @@
 """Publishes ended sessions in packages, and takes up what a crash left: expired sessions, unpublished packages, lonely spool entries."""
 
 import asyncio
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from connectors.lake.packages import write_package
+from connectors.lake.packages import package_names, write_package
 from connectors.lake.store import ResultStore
 from connectors.ledger import Ledger
 from connectors.spool import Spool
@@ -36,8 +36,13 @@ class Publisher:
         return sessions
 
     async def recover(self) -> int:
-        """Settle expired sessions by what the spool has of them, and publish what earlier runs left; returns the sessions published."""
+        """Settle expired sessions by what the spool has of them, and publish what earlier runs left; returns the sessions published.
+
+        What was erased by request from another host is forgotten here.
+        """
         await settle_expired(self.ledger, self.spool)
+        if (spooled := await asyncio.to_thread(self.spool.ids)) and (erased := await self.ledger.erased(spooled)):
+            await asyncio.to_thread(self.spool.remove, erased)
         sessions = 0
         for package in await self.ledger.unpublished(self.lake):
             await self._publish(package)
@@ -52,12 +57,24 @@ class Publisher:
         found = await asyncio.to_thread(self._spooled, members)
         if package.package not in {waiting.package for waiting in await self.ledger.unpublished(self.lake)}:
             return  # somebody else has published it meanwhile, and may have cleared the spool under our eyes
-        found += [
-            await self._without_a_trace(member) for member in package.members if member.session_id not in {f.session_id for f in found}
-        ]
-        await asyncio.to_thread(write_package, self.results, package.package, package.run_id, package.scan_date, found)
+        if left := set(members) - {session.session_id for session in found}:
+            left -= await self.ledger.erased(left)
+            found += [await self._without_a_trace(member) for member in package.members if member.session_id in left]
+        await asyncio.to_thread(self._write, package, found)
+        if erased := await self.ledger.erased(members):  # by request, while it was written
+            kept = [session for session in found if session.session_id not in erased]
+            await asyncio.to_thread(self._write, package, kept, anew=True)
         await self.ledger.mark_published(package.package)
         await asyncio.to_thread(self.spool.remove, members)
+
+    def _write(self, package: Package, sessions: Sequence[SpooledSession], *, anew: bool = False) -> None:
+        """Write the files of a package; anew those that it has no rows for any more go."""
+        named = (package.package, package.run_id, package.scan_date)
+        written = write_package(self.results, *named, sessions)
+        if anew:
+            for name in package_names(package.package, package.scan_date):
+                if name not in written:
+                    self.results.delete(name)
 
     def _spooled(self, session_ids: Iterable[str]) -> list[SpooledSession]:
         return [spooled for session_id in session_ids if (spooled := self.spool.get(session_id)) is not None]
