@@ -11,7 +11,7 @@ from prefect.states import Completed, Failed
 
 from flows.maintenance import Verification, compact_results, verify_results
 from flows.mirror import Mirror
-from flows.reconciliation import reconciled_results
+from flows.reconciliation import ReconciliationReport, reconciled_results
 from flows.report import COMPLETED
 from flows.scan import state_of_error
 from flows.settings import load_settings
@@ -42,6 +42,11 @@ def state_of_verification(done: Verification) -> State[Any]:
     return _state_of(done.exit_code, done.sentence())
 
 
+def state_of_reconciliation(done: ReconciliationReport) -> State[Any]:
+    """The final state of a flow run that has held everything against each other."""
+    return _state_of(done.exit_code, done.sentence())
+
+
 def _state_of(exit_code: ExitCode, sentence: str) -> State[Any]:
     message = f"{sentence} (exit code {int(exit_code)})"
     return Failed(name=FOUND, message=message) if exit_code is ExitCode.FOUND else Completed(name=COMPLETED, message=message)
@@ -57,7 +62,7 @@ async def reconcile_lake(results: str | None = None) -> State[Any]:
                 rows = [dict(zip(names, row, strict=True)) for row in done.rows()]
                 async with Mirror.open() as mirror:
                     await mirror.tell(acreate_table_artifact(rows, key="reconcile-findings", description=done.sentence()))
-            return _state_of(done.exit_code, done.sentence())
+            return state_of_reconciliation(done)
     except SoundcheckError as error:
         return state_of_error(error)
 

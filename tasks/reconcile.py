@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from connectors.lake.reconciliation import BOOKED, Reconciliation
+from connectors.lake.reconciliation import BOOKED, Reconciliation, read_errors
 from connectors.ledger import Ledger
 
 CLOCKS = timedelta(minutes=1)
@@ -29,11 +29,14 @@ async def reconciled(
 ) -> AsyncIterator[Reconciliation]:
     """What there is, to be asked as long as the block runs; at is this instant (UTC), lake the id of the lake that is opened.
 
-    With sources only what they list counts. tell hears how many sessions of the ledger are read. Raises what ledger and lake raise.
+    With sources only what they list counts. tell hears how many sessions of the ledger are read. Raises ConfigurationError where
+    files cannot be read, and what ledger and store raise.
     """
     pieces = [_table(piece) async for piece in _told(ledger.sessions_of(lake), tell)]
     buried = await ledger.buried()
-    with await asyncio.to_thread(open_lake) as connection:
+    with read_errors():
+        connection = await asyncio.to_thread(open_lake)
+    with connection:
         found = Reconciliation(connection)
 
         def run() -> None:
@@ -41,7 +44,8 @@ async def reconciled(
                 found.book(pieces.pop())
             found.run(at - CLOCKS, buried, sources)
 
-        await asyncio.to_thread(run)
+        with read_errors():
+            await asyncio.to_thread(run)
         yield found
 
 

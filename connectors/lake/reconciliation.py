@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,18 +23,24 @@ _RESULT = Template(
 )
 _COUNT = Template("SELECT '$endpoint' AS endpoint, session_id, count(*) AS items FROM $items GROUP BY session_id")
 _FETCHED_ROWS = 10_000
-BOOKED = pa.schema(
-    [
-        *(pa.field(name, pa.string()) for name in ("session_id", "endpoint", "object_id", "params_hash", "run_id", "state")),
-        pa.field("booked_ms", pa.int64()),
-    ]
-)
+_WORDS = ("session_id", "endpoint", "object_id", "params_hash", "run_id", "state")
+BOOKED = pa.schema([*(pa.field(name, pa.string()) for name in _WORDS)]).append(pa.field("booked_ms", pa.int64()))
 """What is asked of the ledger's sessions."""
+
+
+@contextmanager
+def read_errors() -> Iterator[None]:
+    """Raises ConfigurationError where a file of the lake cannot be read, from its opening on."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        said = str(error).partition("\n")[0]
+        raise ConfigurationError(f"the results cannot be read: {said}. See soundcheck verify") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """An object at an endpoint. reason is a word of rules.md, or the state in which its run ended; bucket and key are None where unknown."""
+    """An object at an endpoint. reason is a word of rules.md, or the state in which its run ended; bucket and key None where unknown."""
 
     endpoint: str
     object_id: str
@@ -44,7 +51,7 @@ class Reconciled:
 
 
 class Reconciliation:
-    """A reconciliation over a lake: `book` what the ledger has, then `run`, then ask. Raises ConfigurationError for damaged files."""
+    """A reconciliation over a lake: `book` what the ledger has, then `run`, then ask."""
 
     def __init__(self, lake: duckdb.DuckDBPyConnection) -> None:
         self._lake = lake
@@ -62,23 +69,19 @@ class Reconciliation:
         ours = ENDPOINT_DATASETS.items()
         results = " UNION ALL ".join(_RESULT.substitute(summaries=kind.summaries.name) for _, kind in ours)
         counts = " UNION ALL ".join(_COUNT.substitute(endpoint=name, items=kind.items.name) for name, kind in ours)
-        try:
-            known = self._lake.execute("SELECT run_id, source, parameters FROM runs_latest").fetchall()
-            if unknown := set(sources) - {source for _, source, _ in known}:
-                raise ConfigurationError(f"no run has listed {', '.join(sorted(unknown))}: name sources as the runs do")
-            parameters = [(run_id, json.loads(said)) for run_id, _, said in known]
-            self._fill("wanted", source=list(sources))
-            self._fill("buried", id=sorted(buried))
-            self._fill("forced", run_id=[run_id for run_id, said in parameters if (said.get("request") or {}).get("force")])
-            asked = [(run_id, endpoint) for run_id, said in parameters for endpoint in said.get("endpoints", ENDPOINTS)]
-            self._fill("asked", run_id=[run_id for run_id, _ in asked], endpoint=[endpoint for _, endpoint in asked])
-            whys = [(why.name, why.symbol.rank, why.symbol.is_explained) for why in Why]
-            self._lake.execute("CREATE TEMP TABLE whys (why VARCHAR, rank INTEGER, is_explained BOOLEAN)")
-            self._lake.executemany("INSERT INTO whys VALUES (?, ?, ?)", whys)
-            self._lake.execute(_STEPS.substitute(every_result=results, every_count=counts, since=since.isoformat()))
-        except (duckdb.Error, pa.ArrowException) as error:
-            said = str(error).partition("\n")[0]
-            raise ConfigurationError(f"the results cannot be read: {said}. See soundcheck verify") from error
+        known = self._lake.execute("SELECT run_id, source, parameters FROM runs_latest").fetchall()
+        if unknown := set(sources) - {source for _, source, _ in known}:
+            raise ConfigurationError(f"no run has listed {', '.join(sorted(unknown))}: name sources as the runs do")
+        parameters = [(run_id, json.loads(said)) for run_id, _, said in known]
+        self._fill("wanted", source=list(sources))
+        self._fill("buried", id=sorted(buried))
+        self._fill("forced", run_id=[run_id for run_id, said in parameters if (said.get("request") or {}).get("force")])
+        asked = [(run_id, endpoint) for run_id, said in parameters for endpoint in said.get("endpoints", ENDPOINTS)]
+        self._fill("asked", run_id=[run_id for run_id, _ in asked], endpoint=[endpoint for _, endpoint in asked])
+        whys = [(why.name, why.symbol.rank, why.symbol.is_explained) for why in Why]
+        self._lake.execute("CREATE TEMP TABLE whys (why VARCHAR, rank INTEGER, is_explained BOOLEAN)")
+        self._lake.executemany("INSERT INTO whys VALUES (?, ?, ?)", whys)
+        self._lake.execute(_STEPS.substitute(every_result=results, every_count=counts, since=since.isoformat()))
 
     def counts(self) -> list[tuple[str, Why, str, int]]:
         """How many objects each endpoint has of each kind: (endpoint, why, reason, objects)."""
