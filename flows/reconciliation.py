@@ -102,7 +102,7 @@ async def reconciled_results(
     open_lake = partial(open_results, url, s3)
     async with (
         open_ledger(settings) as ledger,
-        reconciled(ledger, lake, open_lake, now(), sources, lambda read: tell(read, read)) as found,
+        reconciled(ledger, lake, open_lake, now(), sources, tell) as found,
     ):
         yield ReconciliationReport(url, found.counts(), found)
 

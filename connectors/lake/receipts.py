@@ -88,6 +88,12 @@ def find_receipt(store: ResultStore, erased_id: str) -> Receipt | None:
         ) from error
 
 
+def receipts_in(store: ResultStore) -> list[Receipt]:
+    """Every receipt in a lake. Raises as `find_receipt`."""
+    ids = (name.removeprefix(f"{FOLDER}/").removesuffix(".json") for name in store.list(f"{FOLDER}/") if is_receipt(name))
+    return [receipt for erased_id in ids if (receipt := find_receipt(store, erased_id)) is not None]
+
+
 def keep_receipt(store: ResultStore, receipt: Receipt) -> None:
     """Write a receipt in place of an earlier one. Raises what the store raises."""
     store.put(receipt_name(receipt.erased_id), msgspec.json.format(msgspec.json.encode(receipt), indent=2))

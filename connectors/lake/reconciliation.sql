@@ -80,6 +80,8 @@ grouped AS (
 )
 SELECT * REPLACE (CASE WHEN unasked > 1 AND why IN ('DONE', 'UNCONFIRMED') THEN 'TWICE' ELSE why END AS why) FROM grouped;
 
+DROP TABLE booked;
+
 CREATE TEMP TABLE unlisted AS
 SELECT *
 FROM identities ANTI JOIN expected USING (endpoint, object_id, params_hash)

@@ -19,7 +19,9 @@ async def sessions_of(transact: Transact[list[Any]], lake: str) -> AsyncIterator
     """Rows of COLUMNS, by session_id; a session that is admitted meanwhile may be among them or not."""
     last = ""
     while True:
-        asked = select(*COLUMNS).where(sessions.c.lake == lake, sessions.c.session_id > last).order_by(sessions.c.session_id).limit(PIECE)
+        # as an expression: by its index on the lake SQLite would sort all sessions for every piece (2 s instead of 50 ms at a million)
+        of_lake = sessions.c.lake.concat("") == lake
+        asked = select(*COLUMNS).where(of_lake, sessions.c.session_id > last).order_by(sessions.c.session_id).limit(PIECE)
 
         async def step(connection: AsyncConnection, asked: Any = asked) -> list[Any]:
             return list(await connection.execute(asked))
