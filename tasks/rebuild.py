@@ -33,8 +33,8 @@ class Rebuilt:
     """What a rebuild has found, in sessions.
 
     published ones and failed attempts; spooled ones, to be published by the next run; lost ones, whose results neither lake nor spool has;
-    unknown ones, which have left items in the lake and nothing that says what they cost. damaged is what cannot be read in the spool, erased
-    counts tombstones.
+    unknown ones, which have left items in the lake and nothing that says what they cost. damaged is what cannot be read in the spool;
+    erased counts tombstones.
     """
 
     packages: int = 0

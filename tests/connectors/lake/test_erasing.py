@@ -138,6 +138,16 @@ async def test_all_of_a_key_goes_and_nothing_of_any_other(house, package, sessio
     assert erased["key"] not in house.store.get(receipt_name(erased["object_key_id"])).decode()
 
 
+@pytest.mark.torture
+async def test_it_is_the_same_on_s3(store, house, package, session):
+    there = House(store, house.ledger, house.spool)
+    publish(store, package)
+    left = without(every_row(store), {session(0).object_id})
+    await there.erase(session(0).summary["object_key_id"])
+    assert every_row(store) == left
+    assert clean(store)
+
+
 async def test_of_one_version_nothing_of_the_others_goes(house, session):
     sessions = [session(0, items=3), session(1, etag="e2", key=session(0).summary["key"], items=4), session(2)]
     publish(house.store, sessions)
