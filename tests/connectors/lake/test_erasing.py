@@ -344,7 +344,7 @@ class Crashing(FolderStore):
         super().delete(name)
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.torture)])
 async def test_a_crash_before_any_call_is_repaired_by_running_it_again(house, session, tmp_path, step):
     key = session(0).summary["key"]
     publish(house.store, [session(0, items=3), session(1, items=2), session(2, key=key, etag="e2", items=1)])
