@@ -93,6 +93,7 @@ async def test_what_a_scan_leaves_is_done_once(scanned, reconcile, capsys):
     assert "all are explained" in said
 
 
+@pytest.mark.torture
 async def test_a_deleted_summary_is_missing(scanned, reconcile, capsys):
     store, name, _ = summary_of(scanned, "two.wav")
     store.delete(name)
