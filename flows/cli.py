@@ -13,7 +13,7 @@ from rich.console import Console
 from flows.backfill_cli import backfill, retry
 from flows.flags import Flag, Json
 from flows.ledger_cli import ledger, pause, resume, status
-from flows.maintain_cli import compact, verify
+from flows.maintain_cli import compact, erase, reconcile, verify
 from flows.quarantine_cli import quarantine
 from flows.scan_cli import plan, scan
 from flows.serve_options import FAULTS_HELP, ServeOptions
@@ -157,6 +157,8 @@ app.command(quarantine)
 app.command(sql)
 app.command(verify)
 app.command(compact)
+app.command(reconcile)
+app.command(erase)
 
 
 def main() -> None:

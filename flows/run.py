@@ -116,7 +116,7 @@ class _Scan:
         await self.execute("list", self._list)
         if self.watch.stop:
             return recovered
-        rules = plan_rules(wired.settings, self.request, wired.selection)
+        rules = plan_rules(wired.settings, self.request, wired.selection, await wired.ledger.buried())
         await self._stream_and_publish(await self.execute("plan", lambda: self._plan(rules)))
         if rules.cascade is not None and not self.watch.stop and not self.rest.has_second_stage:
             await self._stream_and_publish(await self._second_stage(rules.cascade, rules))

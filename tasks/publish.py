@@ -1,13 +1,13 @@
 """Publishes ended sessions in packages, and takes up what a crash left: expired sessions, unpublished packages, lonely spool entries."""
 
 import asyncio
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from msgspec.structs import replace
 
-from connectors.lake.packages import write_package
+from connectors.lake.packages import package_names, write_package
 from connectors.lake.store import ResultStore
 from connectors.ledger import Ledger
 from connectors.spool import Spool
@@ -42,8 +42,13 @@ class Publisher:
         return sessions
 
     async def recover(self) -> int:
-        """Settle expired sessions by what the spool has of them, and publish what earlier runs left; returns the sessions published."""
+        """Settle expired sessions by what the spool has of them, and publish what earlier runs left; returns the sessions published.
+
+        What was erased by request from another host is forgotten here.
+        """
         await settle_expired(self.ledger, self.spool)
+        if (spooled := await asyncio.to_thread(self.spool.ids)) and (erased := await self.ledger.erased(spooled)):
+            await asyncio.to_thread(self.spool.remove, erased)
         sessions = 0
         for package in await self.ledger.unpublished(self.lake):
             await self._publish(package)
@@ -58,21 +63,34 @@ class Publisher:
         found = await asyncio.to_thread(self._spooled, members)
         if not await self._is_waiting(package):
             return  # somebody else has published it meanwhile, and may have cleared the spool under our eyes
-        found += [
-            await self._without_a_trace(member) for member in package.members if member.session_id not in {f.session_id for f in found}
-        ]
+        if left := set(members) - {session.session_id for session in found}:
+            left -= await self.ledger.erased(left)
+            found += [await self._without_a_trace(member) for member in package.members if member.session_id in left]
         try:
-            await asyncio.to_thread(write_package, self.results, package.package, package.run_id, package.scan_date, found, self._items)
+            await asyncio.to_thread(self._write, package, found)
         except _NotSpooledAnyMore:
-            if await self._is_waiting(package):
+            if not await self._is_waiting(package):
+                return  # as above
+            if not await self.ledger.erased(members):
                 raise
-            return  # as above
+        if erased := await self.ledger.erased(members):  # by request, while it was written
+            kept = [session for session in found if session.session_id not in erased]
+            await asyncio.to_thread(self._write, package, kept, anew=True)
         await self.ledger.mark_published(package.package)
         await asyncio.to_thread(self.spool.remove, members)
 
     async def _is_waiting(self, package: Package) -> bool:
         """Whether nobody has published it yet."""
         return package.package in {waiting.package for waiting in await self.ledger.unpublished(self.lake)}
+
+    def _write(self, package: Package, sessions: Sequence[SpooledSession], *, anew: bool = False) -> None:
+        """Write the files of a package; anew those that it has no rows for any more go."""
+        named = (package.package, package.run_id, package.scan_date)
+        written = write_package(self.results, *named, sessions, self._items)
+        if anew:
+            for name in package_names(package.package, package.scan_date):
+                if name not in written:
+                    self.results.delete(name)
 
     def _spooled(self, session_ids: Iterable[str]) -> list[SpooledSession]:
         """What the spool has of them, without their items: of 2,000 sessions of an hour these are 1.2 GB."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from connectors.lake.published import PackageFiles, Planned, Row, package_files, planned_for, read_package, runs_of
+from connectors.lake.receipts import receipt_name, receipts_in
 from connectors.lake.store import ResultStore
 from connectors.ledger import Ledger
 from connectors.spool import Spool, SpoolDamaged
@@ -35,7 +36,8 @@ class Rebuilt:
     """What a rebuild has found, in sessions.
 
     published ones and failed attempts; spooled ones, to be published by the next run; lost ones, whose results neither lake nor spool has;
-    unknown ones, which have left items in the lake and nothing that says what they cost. damaged is what cannot be read in the spool.
+    unknown ones, which have left items in the lake and nothing that says what they cost. damaged is what cannot be read in the spool;
+    erased counts tombstones.
     """
 
     packages: int = 0
@@ -44,6 +46,7 @@ class Rebuilt:
     spooled: int = 0
     lost: int = 0
     unknown: int = 0
+    erased: int = 0
     damaged: list[str] = field(default_factory=list)
 
     def count(self, sessions: Iterable[SessionRecord]) -> None:
@@ -70,6 +73,10 @@ class Rebuild:
         """Restore a ledger. Raises what lake, spool and ledger raise."""
         self._spooled = await asyncio.to_thread(self._read_spool)
         await ledger.restore(self._remains())
+        for lake in self.lakes:
+            for receipt in await asyncio.to_thread(receipts_in, lake.store):
+                await ledger.bury(receipt.erased_id, receipt_name(receipt.erased_id), [lake.lake], receipt.object_ids)
+                self.found.erased += 1
         return self.found
 
     async def clear_spool(self) -> None:

@@ -16,6 +16,7 @@ from connectors.lake.findings import Finding, Problem
 from connectors.lake.names import Place, is_own_of_run, place_of
 from connectors.lake.packages import publishing_order
 from connectors.lake.query import summary_files
+from connectors.lake.receipts import is_receipt
 from connectors.lake.refresh import differing
 from connectors.lake.schemas import ENDPOINT_DATASETS
 from connectors.lake.session_facts import Kind, facts_of, kind_of
@@ -59,7 +60,7 @@ def verify(store: ResultStore, now: datetime, tell: Tell, since: date | None = N
         place = place_of(name)
         if place is not None:
             days[place.day][name] = place
-        elif not is_own_of_run(name):
+        elif not (is_own_of_run(name) or is_receipt(name)):
             found.add(name, Problem.FOREIGN, "it is no file of a dataset")
     wanted = sorted(day for day in days if since is None or day >= since)
     files = sum(len(days[day]) for day in wanted)

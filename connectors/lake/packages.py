@@ -65,6 +65,11 @@ def write_package(
     return list(files)
 
 
+def package_names(package_id: str, scan_date: date) -> list[str]:
+    """The names of the files that a package can have, in the order in which they are published."""
+    return [partition_name(dataset, scan_date, package_id) for dataset in publishing_order()]
+
+
 def write_rows(store: ResultStore, dataset: str, run_id: str, scan_date: date, name: str, rows: Rows) -> str:
     """Write rows that belong to a run rather than a package, as one file, and return its name.
 

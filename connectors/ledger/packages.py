@@ -70,6 +70,7 @@ async def _package(connection: AsyncConnection, row: Row[*tuple[Any, ...]]) -> P
 
 
 async def _members(connection: AsyncConnection, package: str) -> tuple[Member, ...]:
-    members = select(sessions.c.session_id, sessions.c.endpoint, sessions.c.state).where(sessions.c.package == package)
+    kept = and_(sessions.c.package == package, sessions.c.state != SessionState.ERASED)
+    members = select(sessions.c.session_id, sessions.c.endpoint, sessions.c.state).where(kept)
     rows: Sequence[Row[*tuple[Any, ...]]] = (await connection.execute(members.order_by(sessions.c.session_id))).all()
     return tuple(Member(*row) for row in rows)
