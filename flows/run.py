@@ -33,6 +33,7 @@ from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
 from tasks.records import Run
 from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
+from tasks.room import Room
 from tasks.shards import Shard, load_shard
 from tasks.stream import Streaming, stream_claimed, stream_shard
 
@@ -264,6 +265,7 @@ class _Scan:
             wired.chance,
             on_grant=self.notifier.granted,
             on_refusal=self.notifier.refused,
+            room=Room(wired.spool, wired.settings.min_free_bytes()),
             refusals=self.watch.progress.refusals,
         )
 

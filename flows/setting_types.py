@@ -79,6 +79,15 @@ class OnQuota(StrEnum):
     """It waits, and asks every quarter of an hour."""
 
 
+class SpoolPlace(StrEnum):
+    """Where ended sessions wait until they are published."""
+
+    STATE = "state"
+    """In the state folder of this host."""
+    RESULTS = "results"
+    """Below the results: any host publishes what a dead one has streamed."""
+
+
 class RawRule(BaseModel):
     """Raw PCM parameters for keys that match a glob; the first rule that matches counts."""
 

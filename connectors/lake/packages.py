@@ -4,7 +4,7 @@ Which sessions a package has was fixed before, in the ledger, and every name fol
 anywhere, after a crash or beside somebody else, writes the same bytes to the same names.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from io import BytesIO
@@ -32,10 +32,18 @@ def publishing_order() -> tuple[Dataset, ...]:
     return (*(kind.items for kind in ours), SEGMENTS, every["attempts"], every["quarantine"], *(kind.summaries for kind in ours))
 
 
-def write_package(store: ResultStore, package_id: str, run_id: str, scan_date: date, sessions: Iterable[SpooledSession]) -> list[str]:
+def write_package(
+    store: ResultStore,
+    package_id: str,
+    run_id: str,
+    scan_date: date,
+    sessions: Iterable[SpooledSession],
+    merged: Collection[str] = (),
+) -> list[str]:
     """Publish a package and return the names written, in order; a dataset without rows gets no file.
 
-    package_id is `<run_id>-pNNNN`; scan_date the UTC date of the run's start. All of it may be repeated. Raises ValueError for a
+    package_id is `<run_id>-pNNNN`; scan_date the UTC date of the run's start; merged the datasets whose rows of it a merged file of that
+    day has: those are written no more. All of it may be repeated. Raises ValueError for a
     session that is there twice or does not fit the schema, before anything is written, and what the store raises.
     """
     members = sorted(sessions, key=lambda session: (session.object_id, session.session_id))
@@ -44,11 +52,17 @@ def write_package(store: ResultStore, package_id: str, run_id: str, scan_date: d
     files = {
         partition_name(dataset, scan_date, package_id): file
         for dataset in publishing_order()
-        if (file := _file(dataset, members, package_id, run_id)) is not None
+        if dataset.name not in merged and (file := _file(dataset, members, package_id, run_id)) is not None
     }
     for name, file in files.items():
         store.put(name, file)
     return list(files)
+
+
+def remove_package(store: ResultStore, package_id: str, scan_date: date) -> None:
+    """Take a package out of the lake, summaries first: nobody sees one without its items. May be repeated; raises what the store raises."""
+    for dataset in reversed(publishing_order()):
+        store.delete(partition_name(dataset, scan_date, package_id))
 
 
 def write_rows(store: ResultStore, dataset: str, run_id: str, scan_date: date, name: str, rows: Rows) -> str:
