@@ -1,0 +1,79 @@
+"""kill -9 of publishers at any moment, also of one of two: nothing is lost, and no reader ever sees a session twice or by half."""
+
+import asyncio
+import multiprocessing
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from bare_globs import seen
+from connectors.lake.store import open_store
+from connectors.local_s3 import LocalS3
+from connectors.s3 import S3Settings, s3_client
+from ended_sessions import a_session
+from publishing import NOW, Place, leave
+from tasks.verify import verify
+
+BUCKET = "killed"
+KILLS = 50
+SESSIONS = 6
+"""Of each package that is killed."""
+LATEST_S = 0.5
+"""By then a publisher is mostly through."""
+
+
+def place_of(folder: Path, url: str, shared: bool) -> Place:
+    return Place(folder, open_store(url, s3_client(S3Settings()) if "://" in url else None), shared)
+
+
+def work(environment: dict[str, str], folder: Path, url: str, shared: bool, begun) -> None:
+    """A process that publishes what is there."""
+    os.environ.update(environment)
+    place = place_of(folder, url, shared)
+    begun.set()
+    place.recover()
+
+
+@pytest.mark.torture
+@pytest.mark.fault(63, 68, 70)
+@pytest.mark.parametrize(("store", "shared"), [("folder", False), ("folder", True), ("s3", False), ("s3", True)])
+def test_publishers_that_are_killed_lose_nothing_and_double_nothing(tmp_path, monkeypatch, store, shared, capsys):
+    with LocalS3() as server:
+        environment = server.environment()
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        s3_client(S3Settings()).create_bucket(Bucket=BUCKET)
+        url = str(tmp_path / "results") if store == "folder" else f"s3://{BUCKET}/lake"
+        place = place_of(tmp_path, url, shared)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["publishing", "connectors.s3", "tasks.publish"])
+        draw, alive, expected, looks = random.Random(1), 0, set(), 0
+        for kill in range(KILLS):
+            new = [a_session(kill * SESSIONS + number, items=4) for number in range(SESSIONS)]
+            asyncio.run(leave(place, new))
+            expected |= {session.session_id for session in new}
+            begun = [context.Event() for _ in range(1 + kill % 2)]
+            processes = [context.Process(target=work, args=(environment, tmp_path, url, shared, event)) for event in begun]
+            for process in processes:
+                process.start()
+            assert all(event.wait(60) for event in begun)
+            until = time.monotonic() + LATEST_S * draw.random()
+            while time.monotonic() < until:
+                assert set(seen(place.store, tmp_path / "mirror")) <= expected
+                looks += 1
+            alive += processes[0].is_alive()
+            processes[0].kill()
+            for process in processes:
+                process.join()
+                process.close()
+            assert set(seen(place.store, tmp_path / "mirror")) <= expected
+        place.recover()
+        assert set(seen(place.store, tmp_path / "mirror")) == expected
+        findings = [finding for finding in verify(place.store, NOW, lambda *_: None).findings if finding.problem != "leftover"]
+        assert findings == []
+        assert place.spool(place.store).ids() == []
+        with capsys.disabled():
+            print(f"\n{store}, shared {shared}: {alive} of {KILLS} killed before their end, {looks} looks of the reader")
