@@ -38,6 +38,7 @@ def work(environment: dict[str, str], folder: Path, url: str, shared: bool, begu
 
 
 @pytest.mark.torture
+@pytest.mark.timeout(3600)
 @pytest.mark.fault(63, 68, 70)
 @pytest.mark.parametrize(("store", "shared"), [("folder", False), ("folder", True), ("s3", False), ("s3", True)])
 def test_publishers_that_are_killed_lose_nothing_and_double_nothing(tmp_path, monkeypatch, store, shared, capsys):
