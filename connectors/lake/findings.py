@@ -54,7 +54,7 @@ _REMEDIES = {
     Problem.UNFINISHED: "let the run end, or scan again on its host, whose spool has the rest; then verify again",
     Problem.FOREIGN: "take it away: query engines may read it as results",
     Problem.LEFTOVER: "delete it",
-    Problem.LOST: "its result is lost: soundcheck ledger give-up frees its object, with the package that runs cannot publish; then delete it",
+    Problem.LOST: "its result is lost: soundcheck ledger give-up frees its object, with the package that waits for it; then delete it",
     Problem.GONE: "verify again when nothing else changes the lake",
 }
 

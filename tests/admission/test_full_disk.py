@@ -38,6 +38,7 @@ async def test_a_disk_that_fills_in_mid_run_ends_it_without_a_loss(put, tmp_path
                 async def fill_soon():
                     await world.until_done(2)
                     fill(state / "ballast", 6 * 1024 * 1024)
+
                 report, _ = await gather(world.scan(), fill_soon())
                 assert report.exit_code == ExitCode.CANNOT_WRITE
                 assert world.ask("SELECT count(*) FROM music_summaries") == [(report.counts()["done"],)]

@@ -9,7 +9,12 @@ import duckdb
 from connectors.lake.schemas import ENDPOINT_DATASETS
 from connectors.lake.store import FolderStore, ResultStore
 
-OPTIONS = {"enable_external_file_cache": "false", "autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "1"}
+OPTIONS = {
+    "enable_external_file_cache": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "threads": "1",
+}
 
 
 @cache

@@ -32,7 +32,9 @@ BEGUN_MS, EXPIRED_MS = 1_000_000, 1_000_001 + LEASE_MS
 
 OF_RUN = a_package()[:-1]
 """All but a second scan of an object that the run has done."""
-EVERY_DONE = {session.session_id for session in OF_RUN if session.summary is not None} | {a_session(number).session_id for number in (40, 41)}
+EVERY_DONE = {session.session_id for session in OF_RUN if session.summary is not None} | {
+    a_session(number).session_id for number in (40, 41)
+}
 """What `leave_all` leaves results of."""
 
 

@@ -42,7 +42,7 @@ def test_a_crash_at_any_call_is_repaired_by_the_next_run(copies, step):
 
 
 @pytest.mark.fault(70)
-@pytest.mark.parametrize(("copies", "step"), [("shared", 60), *EVERY], indirect=["copies"])
+@pytest.mark.parametrize(("copies", "step"), EVERY, indirect=["copies"])
 def test_another_publisher_at_any_call_changes_nothing(copies, step):
     """The second comes in between two calls of the first, and does all of it; then the first goes on."""
     sound = Sound(copies)

@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import random
+import sys
 import time
 from pathlib import Path
 
@@ -25,14 +26,14 @@ LATEST_S = 0.5
 """By then a publisher is mostly through."""
 
 
-def place_of(folder: Path, url: str, shared: bool) -> Place:
+def place_of(folder: Path, url: str, *, shared: bool) -> Place:
     return Place(folder, open_store(url, s3_client(S3Settings()) if "://" in url else None), shared)
 
 
-def work(environment: dict[str, str], folder: Path, url: str, shared: bool, begun) -> None:
+def work(environment: dict[str, str], folder: Path, url: str, *, shared: bool, begun) -> None:
     """A process that publishes what is there."""
     os.environ.update(environment)
-    place = place_of(folder, url, shared)
+    place = place_of(folder, url, shared=shared)
     begun.set()
     place.recover()
 
@@ -48,7 +49,7 @@ def test_publishers_that_are_killed_lose_nothing_and_double_nothing(tmp_path, mo
             monkeypatch.setenv(name, value)
         s3_client(S3Settings()).create_bucket(Bucket=BUCKET)
         url = str(tmp_path / "results") if store == "folder" else f"s3://{BUCKET}/lake"
-        place = place_of(tmp_path, url, shared)
+        place = place_of(tmp_path, url, shared=shared)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["publishing", "connectors.s3", "tasks.publish"])
         draw, alive, expected, looks = random.Random(1), 0, set(), 0
@@ -57,7 +58,10 @@ def test_publishers_that_are_killed_lose_nothing_and_double_nothing(tmp_path, mo
             asyncio.run(leave(place, new))
             expected |= {session.session_id for session in new}
             begun = [context.Event() for _ in range(1 + kill % 2)]
-            processes = [context.Process(target=work, args=(environment, tmp_path, url, shared, event)) for event in begun]
+            processes = [
+                context.Process(target=work, args=(environment, tmp_path, url), kwargs={"shared": shared, "begun": event})
+                for event in begun
+            ]
             for process in processes:
                 process.start()
             assert all(event.wait(60) for event in begun)
@@ -77,4 +81,4 @@ def test_publishers_that_are_killed_lose_nothing_and_double_nothing(tmp_path, mo
         assert findings == []
         assert place.spool(place.store).ids() == []
         with capsys.disabled():
-            print(f"\n{store}, shared {shared}: {alive} of {KILLS} killed before their end, {looks} looks of the reader")
+            sys.stdout.write(f"\n{store}, shared {shared}: {alive} of {KILLS} killed before their end, {looks} looks of the reader\n")

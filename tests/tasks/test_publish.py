@@ -104,7 +104,7 @@ async def test_a_paid_result_that_the_spool_has_lost_stops_publishing(house):
     publisher, begin, _, results = house
     session_id = await begin("a")
     await publisher.ledger.finish(session_id, 1_000)
-    with pytest.raises(ConfigurationError, match="waits for 1 paid results.*session .* of worker worker.*give-up"):
+    with pytest.raises(ConfigurationError, match=r"waits for 1 paid results.*session .* of worker worker.*give-up"):
         await publisher.publish_run(RUN, run_date(RUN))
     assert attempts(results) == []
 
