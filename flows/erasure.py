@@ -13,12 +13,11 @@ from rich.table import Table
 
 from connectors.lake.receipts import Scope, receipt_name
 from connectors.s3 import S3Uri
-from connectors.spool import Spool
 from flows.person import who
-from flows.rebuild import lakes_of
+from flows.rebuild import lakes_of, spools_of
 from flows.settings import Settings
 from flows.teller import Teller
-from flows.wiring import open_ledger, spool_of
+from flows.wiring import open_ledger
 from moderation.errors import ConfigurationError
 from moderation.identity import object_key_id
 from moderation.outcomes import ExitCode
@@ -66,7 +65,7 @@ async def erase(
         raise ConfigurationError("an erasure needs a --reason: it stays on record in the receipt")
     wish = _wish(what, bucket, reason)
     async with open_ledger(settings) as ledger:
-        erasure = Erasure(lakes_of(settings), ledger, Spool(spool_of(settings)), wish, now(), Teller("files looked at"))
+        erasure = Erasure(lakes_of(settings), ledger, spools_of(settings), wish, now(), Teller("files looked at"))
         return ErasureReport(tuple(await erasure.run(dry=dry)), dry)
 
 

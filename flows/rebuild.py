@@ -10,9 +10,10 @@ from connectors.lake.store import open_store
 from connectors.ledger import aside, rebuilding
 from connectors.s3 import S3Settings, s3_client
 from connectors.spool import Spool
+from flows.setting_types import SpoolPlace
 from flows.settings import Settings
 from flows.teller import Teller
-from flows.wiring import ledger_place, results_of, spool_of
+from flows.wiring import ledger_place, open_spool, results_of, spool_of
 from moderation.identity import lake_id
 from tasks.rebuild import Lake, Rebuild, Rebuilt
 
@@ -21,7 +22,7 @@ NOT_RESTORED = (
     "what erased results cost is not restored: add it with soundcheck ledger adjust",
     "pauses are not restored: repeat them with soundcheck pause",
     "learned limits and breakers are not restored: the next run begins with one session and finds them again",
-    "attempts that had not been published, and whose spool is not this host's, are not restored: what they cost is not in the figures",
+    "attempts that had not been published, and whose spool this host does not see, are not restored: what they cost is not in the figures",
 )
 """What the lake does not know."""
 
@@ -65,12 +66,19 @@ async def rebuild(settings: Settings, now: Callable[[], datetime], *, replace: b
     """Make the ledger of the settings anew. Raises ConfigurationError while sessions stream, or where a database is not to be replaced."""
     at, place = now(), ledger_place(settings)
     lakes = lakes_of(settings)
-    task = Rebuild(lakes, Spool(spool_of(settings)), Teller("packages read"))
+    task = Rebuild(lakes, spools_of(settings), Teller("packages read"))
     async with rebuilding(place, replace=replace, now=lambda: at) as ledger:
         found = await task.run(ledger)
     await task.clear_spool()
     kept = aside(place, at) if isinstance(place, Path) else None
     return Rebuilding(found, tuple(lake.store.url for lake in lakes), kept if kept and kept.exists() else None)
+
+
+def spools_of(settings: Settings) -> list[Spool]:
+    """Every spool in which sessions may wait: one of this host for all, or that of each lake. ConfigurationError where no lake is named."""
+    if settings.spool_place() is SpoolPlace.STATE:
+        return [Spool(spool_of(settings))]
+    return [open_spool(settings, lake.store) for lake in lakes_of(settings)]
 
 
 def lakes_of(settings: Settings) -> list[Lake]:

@@ -206,11 +206,12 @@ class Adjustment:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A session of a package. One at risk may have left nothing in the spool: its worker died."""
+    """A session of a package. Without an outcome its worker died before it said anything: whatever it says later does not count."""
 
     session_id: str
     endpoint: str
     state: str
+    outcome: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ be left by then that has the key.
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +15,7 @@ import msgspec
 import pyarrow as pa
 
 from connectors.lake.current_files import forget_current
-from connectors.lake.erasing import LakeFile, NotErased, Target, erase_from, files_of, ids_in, rows_in
+from connectors.lake.erasing import LakeFile, NotErased, Target, erase_from, files_of, forget_reports, ids_in, rows_in
 from connectors.lake.packages import RUNS_FOLDER
 from connectors.lake.receipts import Receipt, Scope, find_receipt, keep_receipt, receipt_name
 from connectors.lake.store import ResultStore
@@ -70,11 +71,11 @@ class Erased:
 class Erasure:
     """One erasure. at is its instant (UTC); tell hears after every file that is looked at."""
 
-    def __init__(self, lakes: Sequence[Lake], ledger: Ledger, spool: Spool, wish: Wish, at: datetime, tell: Tell) -> None:
+    def __init__(self, lakes: Sequence[Lake], ledger: Ledger, spools: Sequence[Spool], wish: Wish, at: datetime, tell: Tell) -> None:
         self._lakes = lakes
         self._stores = [lake.store for lake in lakes]
         self._ledger = ledger
-        self._spool = spool
+        self._spools = spools
         self._wish = wish
         self._at = at
         self._tell = tell
@@ -101,7 +102,7 @@ class Erasure:
             self._refuse_listed(found)
             sessions = await self._bury(found.target)
             receipts = self._with_found(receipts, found, len(sessions))
-            await asyncio.to_thread(self._take_away, receipts, found)
+            await asyncio.to_thread(self._take_away, receipts, found, sessions)
             found = await asyncio.to_thread(self._look, found.target)
             if found.is_nothing:
                 break
@@ -162,13 +163,11 @@ class Erasure:
 
     def _spool_entries(self) -> Iterator[SpooledSession]:
         """What can be read of the spool: an entry that is damaged is published by nobody."""
-        for session_id in self._spool.ids():
-            try:
-                session = self._spool.get(session_id)
-            except SpoolDamaged:
-                continue
-            if session is not None:
-                yield session
+        for spool in self._spools:
+            for session_id in spool.ids():
+                with suppress(SpoolDamaged):
+                    if (session := spool.get(session_id)) is not None:
+                        yield session
 
     def _refuse_listed(self, found: Found) -> None:
         """Raise ConfigurationError while a run lists the object: it keeps count of what it has written."""
@@ -187,11 +186,14 @@ class Erasure:
             for receipt, files in zip(receipts, found.files, strict=True)
         ]
 
-    def _take_away(self, receipts: Sequence[Receipt], found: Found) -> None:
-        """The receipts, then the spool, then the files in their order."""
+    def _take_away(self, receipts: Sequence[Receipt], found: Found, sessions: Sequence[str]) -> None:
+        """The receipts, then the spools with what was set aside there, then the files in their order."""
         self._keep(receipts)
-        self._spool.remove(found.spooled)
+        for spool in self._spools:
+            spool.remove(found.spooled)
+            spool.remove_aside(sessions)
         for store, files in zip(self._stores, found.files, strict=True):
+            forget_reports(store, found.target)
             if files:
                 forget_current(store)  # its name would still be that of the files, which are others then
             for file in files:

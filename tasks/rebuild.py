@@ -59,11 +59,11 @@ class Rebuilt:
 
 
 class Rebuild:
-    """One rebuild from these lakes and this host's spool. tell hears after each package how many of how many have been read."""
+    """One rebuild from these lakes and the spools that this host sees. tell hears after each package how many of how many were read."""
 
-    def __init__(self, lakes: Sequence[Lake], spool: Spool, tell: Callable[[int, int], None]) -> None:
+    def __init__(self, lakes: Sequence[Lake], spools: Sequence[Spool], tell: Callable[[int, int], None]) -> None:
         self.lakes = lakes
-        self.spool = spool
+        self.spools = spools
         self.tell = tell
         self.found = Rebuilt()
         self._spooled: dict[str, SpooledSession] = {}
@@ -81,18 +81,20 @@ class Rebuild:
 
     async def clear_spool(self) -> None:
         """Forget what the spool has of sessions that lie in the lake whole, once the ledger stands."""
-        await asyncio.to_thread(self.spool.remove, self._published)
+        for spool in self.spools:
+            await asyncio.to_thread(spool.remove, self._published)
 
     def _read_spool(self) -> dict[str, SpooledSession]:
         found = {}
-        for session_id in self.spool.ids():
-            try:
-                spooled = self.spool.get(session_id)
-            except SpoolDamaged as damaged:
-                self.found.damaged.append(str(damaged))
-            else:
-                if spooled is not None:
-                    found[session_id] = spooled
+        for spool in self.spools:
+            for session_id in spool.ids():
+                try:
+                    spooled = spool.get(session_id)
+                except SpoolDamaged as damaged:
+                    self.found.damaged.append(str(damaged))
+                else:
+                    if spooled is not None:
+                        found[session_id] = spooled
         return found
 
     async def _remains(self) -> AsyncIterator[Remains]:

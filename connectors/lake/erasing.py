@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from connectors.lake.columns import Dataset
 from connectors.lake.names import is_own_of_run, place_of
-from connectors.lake.packages import publishing_order
+from connectors.lake.packages import RUNS_FOLDER, publishing_order
 from connectors.lake.parquet import sink_like
 from connectors.lake.receipts import Scope
 from connectors.lake.soundness import READER_ERRORS
@@ -92,6 +92,15 @@ def files_of(store: ResultStore) -> list[LakeFile]:
         elif place is None and is_own_of_run(name) and name.endswith(".parquet"):
             found.append(LakeFile(name, None))
     return sorted(found, key=lambda file: (order.index(file.word) if file.word in order else len(order), file.word, file.name))
+
+
+def forget_reports(store: ResultStore, target: Target) -> None:
+    """Delete what workers have reported of shards that have the target: one that lives reports again, or its shard is taken up again."""
+    for name in list(store.list(f"{RUNS_FOLDER}/")):
+        if is_own_of_run(name) and "/shards/" in name:
+            report = store.get(name) or b""
+            if any(object_id.encode() in report for object_id in target.object_ids):
+                store.delete(name)
 
 
 def ids_in(store: ResultStore, file: LakeFile) -> Iterator[pa.Table]:

@@ -29,6 +29,8 @@ class Problem(StrEnum):
     """A write that broke off has left it."""
     COPY = "copy"
     """It is a copy of what lies elsewhere, and is not what that makes it."""
+    LOST = "lost"
+    """A session of the shared spool could not be read back."""
     GONE = "gone"
     """It was there when the lake was listed."""
 
@@ -55,6 +57,7 @@ _REMEDIES = {
     Problem.FOREIGN: "take it away: query engines may read it as results",
     Problem.LEFTOVER: "delete it",
     Problem.COPY: "delete it, which loses nothing: soundcheck compact makes it again",
+    Problem.LOST: "its result is lost: soundcheck ledger give-up frees its object, with the package that waits for it; then delete it",
     Problem.GONE: "verify again when nothing else changes the lake",
 }
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
+from enum import Enum, auto
 
 from connectors.lake.columns import Dataset
 from connectors.lake.current import CURRENT_FOLDER, current_dataset
@@ -23,6 +24,9 @@ _OWN_OF_RUN = re.compile(
 )
 """What only a run itself reads again: its sign of life, what a predicate has chosen and what holds it, what workers report, a manifest that
 is being written."""
+SPOOL_FOLDER = "_spool"
+"""Where the spool lies that all hosts of a lake share."""
+_SPOOLED = re.compile(rf"{SPOOL_FOLDER}/(?P<damaged>damaged/)?[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}", re.ASCII)
 _PACKAGE = re.compile(r"p\d{4,}", re.ASCII)
 _RUN_PARTS = {"runs": {"start", "end"}, "quarantine": {"plan", "release"}}
 """The files that a run writes besides its packages, by dataset."""
@@ -105,3 +109,18 @@ def _day_of(run_id: str) -> date:
 def is_own_of_run(name: str) -> bool:
     """Whether it is a file of a run that is no dataset's, and in its place."""
     return _OWN_OF_RUN.fullmatch(name) is not None
+
+
+class Spooled(Enum):
+    """What an entry of the shared spool is."""
+
+    WAITING = auto()
+    """A session that is not published yet."""
+    DAMAGED = auto()
+    """One that could not be read back and was set aside."""
+
+
+def spooled_by(name: str) -> Spooled | None:
+    """What entry of the shared spool a name is, None for one that is none."""
+    found = _SPOOLED.fullmatch(name)
+    return found and (Spooled.DAMAGED if found["damaged"] else Spooled.WAITING)

@@ -4,7 +4,7 @@ Which sessions a package has was fixed before, in the ledger, and every name fol
 anywhere, after a crash or beside somebody else, writes the same bytes to the same names.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from io import BytesIO
@@ -45,12 +45,14 @@ def write_package(
     scan_date: date,
     sessions: Iterable[SpooledSession],
     items_of: ItemsOf = _own_items,
+    merged: Collection[str] = (),
 ) -> list[str]:
     """Publish a package and return the names written, in order; a dataset without rows gets no file.
 
     package_id is `<run_id>-pNNNN`; scan_date the UTC date of the run's start; items_of gives a session's packed items, twice, where
-    sessions come without theirs. All of it may be repeated. Raises ValueError for a session that is there twice or does not fit the
-    schema, before anything is written, and what items_of and the store raise.
+    sessions come without theirs; merged the datasets whose rows of it a merged file of that day has: those are written no more. All of
+    it may be repeated. Raises ValueError for a session that is there twice or does not fit the schema, before anything is written, and
+    what items_of and the store raise.
     """
     members = sorted(sessions, key=lambda session: (session.object_id, session.session_id))
     if len({session.session_id for session in members}) < len(members):
@@ -58,7 +60,7 @@ def write_package(
     files = {
         partition_name(dataset, scan_date, package_id): file
         for dataset in publishing_order()
-        if (file := _file(dataset, members, package_id, run_id, items_of)) is not None
+        if dataset.name not in merged and (file := _file(dataset, members, package_id, run_id, items_of)) is not None
     }
     for name, file in files.items():
         store.put(name, file)
@@ -68,6 +70,12 @@ def write_package(
 def package_names(package_id: str, scan_date: date) -> list[str]:
     """The names of the files that a package can have, in the order in which they are published."""
     return [partition_name(dataset, scan_date, package_id) for dataset in publishing_order()]
+
+
+def remove_package(store: ResultStore, package_id: str, scan_date: date) -> None:
+    """Take a package out of the lake, summaries first: nobody sees one without its items. May be repeated; raises what the store raises."""
+    for dataset in reversed(publishing_order()):
+        store.delete(partition_name(dataset, scan_date, package_id))
 
 
 def write_rows(store: ResultStore, dataset: str, run_id: str, scan_date: date, name: str, rows: Rows) -> str:

@@ -172,9 +172,9 @@ class Ledger:
         ending = settlement.failure(sent_ms, outcome, failure.cause.scope, close_code, error_text)
         return await self._transact(lambda c, moment: settlement.fail(c, ending, failure, moment))
 
-    async def expired(self) -> tuple[str, ...]:
-        """The ids of sessions whose lease ran out: `recover` each with what the spool has of it."""
-        return await self._transact(leases.expired_sessions)
+    async def expired(self, lake: str | None = None) -> tuple[str, ...]:
+        """The ids of sessions whose lease ran out, of one lake or of all: `recover` each with what the spool has of it."""
+        return await self._transact(lambda c, moment: leases.expired_sessions(c, lake, moment))
 
     async def recover(self, session_id: str, spooled: SpooledSession | None) -> SessionState | None:
         """End an expired session by what the spool has of it.
@@ -218,6 +218,17 @@ class Ledger:
     def sessions_of(self, lake: str) -> AsyncIterator[list[Any]]:
         """Every session of a lake, some thousands at a time: (session_id, endpoint, object_id, params_hash, run_id, state, booked_ms)."""
         return reading.sessions_of(self._database.transact, lake)
+
+    async def confirmed(self, session_ids: Collection[str]) -> frozenset[str]:
+        """Which of these sessions have a package that is confirmed as published: nobody needs their spool entries any more."""
+        return await self._database.transact(lambda c: packages.confirmed(c, session_ids))
+
+    async def give_up(self, package: str, lost: Collection[str]) -> None:
+        """Undo a package of which these sessions' results are lost, once its files are gone: their objects are free.
+
+        What else it has waits for another package. Raises ConfigurationError where it is published, or not of this ledger.
+        """
+        await self._transact(lambda c, moment: packages.give_up(c, package, lost, moment.at))
 
     async def usage(self, org: str, month: str) -> list[Usage]:
         """Where every gate of an organisation and its budget of the month stand, "*" first; empty for an unknown organisation."""

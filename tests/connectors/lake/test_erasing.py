@@ -99,7 +99,7 @@ class House:
 
     async def erase(self, erased_id: str, scope: Scope | None = Scope.KEY, *, dry: bool = False, at: datetime = NOW):
         lakes = [Lake(self.store, "lake")]
-        erasure = Erasure(lakes, self.ledger, self.spool, Wish(erased_id, scope, "me", "4711"), at, lambda done, of: None)
+        erasure = Erasure(lakes, self.ledger, [self.spool], Wish(erased_id, scope, "me", "4711"), at, lambda done, of: None)
         [done] = await erasure.run(dry=dry)
         return done
 
@@ -239,9 +239,9 @@ async def test_what_is_being_published_meanwhile_goes_too(house, session, monkey
     """The publisher has read its members and the spool, and writes only when the erasure has come to its end."""
     publisher = await spooled(house, session(0), session(1))
     package = await house.ledger.assign_package("lake", RUN, DAY, max_sessions=10)
-    in_hand = [session(0), session(1)]
+    in_hand = {each.session_id: each for each in (session(0), session(1))}
     await house.erase(session(0).summary["object_key_id"])
-    monkeypatch.setattr(Publisher, "_spooled", lambda self, session_ids: in_hand)
+    monkeypatch.setattr(Publisher, "_spooled", lambda self, members: in_hand)
     await publisher._publish(package)
     assert {row["object_id"] for rows in every_row(house.store).values() for row in rows} == {session(1).object_id}
     assert clean(house.store)
@@ -251,7 +251,7 @@ async def test_a_package_of_which_nothing_is_left_has_no_files(house, session, m
     publisher = await spooled(house, session(0))
     package = await house.ledger.assign_package("lake", RUN, DAY, max_sessions=10)
     await house.erase(session(0).summary["object_key_id"])
-    monkeypatch.setattr(Publisher, "_spooled", lambda self, session_ids: [session(0)])
+    monkeypatch.setattr(Publisher, "_spooled", lambda self, members: {session(0).session_id: session(0)})
     await publisher._publish(package)
     assert every_row(house.store) == {}
     assert await house.ledger.unpublished("lake") == []

@@ -35,7 +35,7 @@ async def test_what_was_erased_is_in_no_package_and_still_paid_for(ledger):
     package = await ledger.assign_package("lake", claim_of(1).run_id, date(2026, 11, 21), max_sessions=2)
     assert await ledger.bury("key", "receipt", ["lake"], ["object-1", "object-3"]) == ("session-0001", "session-0003")
     [waiting] = await ledger.unpublished("lake")
-    assert waiting.members == (Member("session-0002", "music", "finished"),) != package.members
+    assert waiting.members == (Member("session-0002", "music", "finished", "done"),) != package.members
     await ledger.mark_published(package.package)
     following = await ledger.assign_package("lake", package.run_id, package.scan_date, max_sessions=9)
     assert [member.session_id for member in following.members] == ["session-0004"]
