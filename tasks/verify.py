@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.lake.findings import Finding, Problem
-from connectors.lake.names import Place, is_own_of_run, place_of
+from connectors.lake.names import Place, is_own_of_run, is_policy, place_of
 from connectors.lake.packages import publishing_order
 from connectors.lake.session_facts import Kind, facts_of, kind_of
 from connectors.lake.soundness import examine
@@ -53,7 +53,7 @@ def verify(store: ResultStore, now: datetime, tell: Tell, since: date | None = N
         place = place_of(name)
         if place is not None:
             days[place.day][name] = place
-        elif not is_own_of_run(name):
+        elif not is_own_of_run(name) and not is_policy(name):
             found.add(name, Problem.FOREIGN, "it is no file of a dataset")
     wanted = sorted(day for day in days if since is None or day >= since)
     files = sum(len(days[day]) for day in wanted)

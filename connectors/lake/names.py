@@ -19,8 +19,15 @@ _OF_RUN = re.compile(rf"{RUNS_FOLDER}/(?P<run_id>{_RUN})/(?P<stem>\w+)\.parquet"
 _OWN_OF_RUN = re.compile(rf"{RUNS_FOLDER}/{_RUN}/(alive|(chosen|held)\.parquet|listing/(listing\.json|\d+-\d+\.parquet))", re.ASCII)
 """What only a run itself reads again: its sign of life, what a predicate has chosen and what holds it, a manifest that is being written."""
 _PACKAGE = re.compile(r"p\d{4,}", re.ASCII)
-_RUN_PARTS = {"runs": {"start", "end"}, "quarantine": {"plan", "release"}}
+_RUN_PARTS = {
+    "runs": re.compile("start|end"),
+    "quarantine": re.compile("plan|release"),
+    "decisions": re.compile(r"d\d{4,}", re.ASCII),
+    "review_answers": re.compile(r"a\d{4,}", re.ASCII),
+}
 """The files that a run writes besides its packages, by dataset."""
+POLICIES_FOLDER = "_policies"
+_POLICY = re.compile(rf"{POLICIES_FOLDER}/[0-9a-f]{{16}}\.toml", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,8 @@ def place_of(name: str) -> Place | None:
         return Place(kind, "", "", day, said["digest"]) if kind in publishing_order() else None
     if kind in publishing_order() and _PACKAGE.fullmatch(part):
         return Place(kind, run_id, f"{run_id}-{part}", day)
-    return Place(kind, run_id, "", day) if kind and part in _RUN_PARTS.get(kind.name, ()) else None
+    of_run = _RUN_PARTS.get(kind.name) if kind else None
+    return Place(kind, run_id, "", day) if kind and of_run and of_run.fullmatch(part) else None
 
 
 def merged_name(dataset: Dataset, day: date, packages: Collection[str]) -> str:
@@ -81,6 +89,16 @@ def _day_of(run_id: str) -> date:
     return date.fromisoformat(run_id[:8])
 
 
+def policy_name(policy_hash: str) -> str:
+    """The name of the text of a policy."""
+    return f"{POLICIES_FOLDER}/{policy_hash}.toml"
+
+
 def is_own_of_run(name: str) -> bool:
     """Whether it is a file of a run that is no dataset's, and in its place."""
     return _OWN_OF_RUN.fullmatch(name) is not None
+
+
+def is_policy(name: str) -> bool:
+    """Whether it is the text of a policy, in its place."""
+    return _POLICY.fullmatch(name) is not None
