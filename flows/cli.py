@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from flows.backfill_cli import backfill, retry
+from flows.decide_cli import decide
 from flows.flags import Flag, Json
 from flows.ledger_cli import ledger, pause, resume, status
 from flows.maintain_cli import compact, verify
@@ -154,6 +155,7 @@ app.command(pause)
 app.command(resume)
 app.command(ledger)
 app.command(quarantine)
+app.command(decide)
 app.command(sql)
 app.command(verify)
 app.command(compact)

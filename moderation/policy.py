@@ -68,7 +68,7 @@ _WORDS = {
 }
 
 
-class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One rule of a policy. Raises ValueError for what makes no sense.
 
     when is a condition in DuckDB's SQL over the columns of the view evidence_latest. priority ranks what is reviewed, the highest first.
@@ -106,7 +106,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return round(self.min_evidence * 1000)
 
 
-class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A policy as a team writes it. Raises ValueError for what makes no sense.
 
     key_pattern is a regular expression (RE2) over the key, each named group of which is a column for conditions: null where it does not
@@ -127,7 +127,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if self.key_pattern is not None and not self.key_columns:
             raise ValueError("key_pattern has no named group such as (?P<label>[^/]+): it would give no column")
         if wrong := [name for name in self.key_columns if not _COLUMN.fullmatch(name)]:
-            raise ValueError(f"groups of key_pattern are columns, in small letters, digits and _: not {', '.join(wrong)}")
+            raise ValueError(f"key_pattern has groups that are no names of columns (small letters, digits and _): {', '.join(wrong)}")
 
     @property
     def key_columns(self) -> dict[str, int]:
@@ -141,7 +141,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def policy_hash(self) -> str:
-        """The identity of what it means, however it is written down: 16 hex digits."""
+        """The identity of what it means, however it is written down: 16 hex digits. What is left out is as if its default were there."""
         return hashlib.blake2b(msgspec.json.encode(self), digest_size=8).hexdigest()
 
     def held_out(self, rule: Rule) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from moderation.errors import ConfigurationError
-from moderation.policy import Policy
+from moderation.policy import Decision, Policy
 
 _FAULT = re.compile(r"(?P<what>.+?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _PART = re.compile(r"\.(?P<name>\w+)|\[(?P<number>\d+)\]")
@@ -105,7 +105,9 @@ def _described(document: dict[str, Any], path: Path, what: str) -> str:
     for part in path[:2]:
         rule = rule[part] if _has(rule, (part,)) else {}
     where = path[-1] if path and isinstance(path[-1], str) else ""
-    told = f"{where}: {what}" if where and where != "rules" else what
+    if what.startswith("Invalid enum value"):
+        what = f"{what}: it is one of {', '.join(Decision)}"
+    told = f"{where}: {what}" if where else what
     if len(path) > 1 and path[0] == "rules" and isinstance(rule, dict):
         return f"rule {rule.get('id', path[1])!r}: {told}"
     return told

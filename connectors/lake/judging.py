@@ -1,6 +1,7 @@
-"""A policy over the lake: one query that makes a decision of what is known about each object version of an organisation.
+"""A policy over the lake: a decision of what is known about each object version of an organisation, all of them at once.
 
-What it makes has the columns of the dataset `decisions`, less those that only writing them tells (NOT_JUDGED).
+First the rule that fires for each object, over the view evidence_latest, then what follows from it. What comes of it has the columns of the
+dataset `decisions`, less those that only writing them tells (NOT_JUDGED).
 """
 
 from collections.abc import Iterator
@@ -9,16 +10,19 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from connectors.lake.evidence import figure_names
 from connectors.lake.predicates import Predicate
 from connectors.lake.query import QueryError, connect_to_nothing, one_line
 from connectors.lake.schemas import ENDPOINT_DATASETS
 from connectors.lake.tables import quoted
 from moderation.endpoints import ENDPOINTS
-from moderation.policy import NO_RULE, Decision, HeldBack, Policy, sounds
-from moderation.policy_file import PolicyText
+from moderation.policy import NO_RULE, Decision, HeldBack, Policy
+from moderation.policy_file import PolicyError, PolicyText
 
 NOT_JUDGED = ("decided_at", "run_id")
 _EVIDENCE = "evidence_latest"
+_OF_OBJECT = ("object_key_id", "org", "bucket", "key", "version_id", "etag")
+_JUDGED_FACTS = ("session_id", "covered_ms", "evidence", "quality_flags", "quarantine_reason")
 _FIRED = "rule_number"
 """The number of the rule that fired; null where none did."""
 _HASH_DIGITS = 8
@@ -36,26 +40,29 @@ class Judging:
     def check(self) -> None:
         """Find out what is wrong with the policy before there is anything to judge. Raises PolicyError that names the line."""
         with connect_to_nothing() as lake:
-            self.prepare(lake)
+            self.judge(lake)
 
-    def prepare(self, lake: duckdb.DuckDBPyConnection) -> str:
-        """Make the view of decisions in the connection, and return its name. Raises PolicyError that names the line."""
-        policy = self.told.policy
+    def judge(self, lake: duckdb.DuckDBPyConnection) -> str:
+        """Make a table of decisions in the connection, and return its name. Raises PolicyError that names the line."""
         self._make_subjects(lake)
-        lake.register(f"{self.name}_rules", _rules(policy))
-        fired = self._fired(lake, [rule.when for rule in policy.rules])
-        lake.view(self._subjects).select(duckdb.StarExpression(), fired.alias(_FIRED)).create_view(f"{self.name}_fired")
-        lake.execute(f"CREATE VIEW {self.name} AS {_decided(self.name, policy)}")
+        lake.register(f"{self.name}_rules", _rules(self.told.policy))
+        number = self._fired(lake, [rule.when for rule in self.told.policy.rules]).alias(_FIRED)
+        try:
+            lake.view(self._subjects).select(*map(duckdb.ColumnExpression, _judged_columns()), number).create(f"{self.name}_fired")
+            lake.execute(f"CREATE TABLE {self.name} AS {_decided(self.name, self.told.policy)}")
+        except duckdb.Error as error:
+            raise self._blamed(lake, error) from error
+        lake.execute(f"DROP TABLE {self.name}_fired")
         return self.name
 
-    def blame(self, lake: duckdb.DuckDBPyConnection, error: duckdb.Error) -> QueryError:
+    def _blamed(self, lake: duckdb.DuckDBPyConnection, error: duckdb.Error) -> PolicyError:
         """What the rows have shown to be wrong: the rule whose condition breaks off over them, where it is one's."""
         for number, rule in enumerate(self.told.policy.rules):
             try:
                 Predicate(self._subjects, rule.when).object_ids(lake)
             except QueryError as its_own:
-                raise self._of_rule(number, its_own) from error
-        return QueryError(f"the policy {self.told.origin} cannot be asked: {one_line(error)}")
+                return self._of_rule(number, its_own)
+        return PolicyError(f"{self.told.origin}: the results cannot be asked: {one_line(error)}")
 
     @property
     def _subjects(self) -> str:
@@ -88,9 +95,15 @@ class Judging:
         assert case is not None, "a policy has rules"
         return case
 
-    def _of_rule(self, number: int, error: QueryError) -> QueryError:
-        told = self.told.error(f"rule {self.told.policy.rules[number].id!r}: {error}", ("rules", number, "when"))
-        return QueryError(str(told))
+    def _of_rule(self, number: int, error: QueryError) -> PolicyError:
+        return self.told.error(f"rule {self.told.policy.rules[number].id!r}: {error}", ("rules", number, "when"))
+
+
+def _judged_columns() -> list[str]:
+    """What of the evidence a decision goes back to, besides what its conditions ask."""
+    of_endpoints = [f"{endpoint}_{fact}" for endpoint in ENDPOINT_DATASETS for fact in _JUDGED_FACTS]
+    labels = [figure_names(name)[label] for name in ENDPOINT_DATASETS if (label := ENDPOINTS[name].label_field) is not None]
+    return ["object_id", *_OF_OBJECT, *of_endpoints, *labels]
 
 
 def _rules(policy: Policy) -> pa.Table:
@@ -123,10 +136,11 @@ def _decided(name: str, policy: Policy) -> str:
     sessions = ", ".join(f"fired.{endpoint}_session_id" for endpoint in endpoints)
     is_needed = any(rule.evidence for rule in policy.rules)
     spans = f"LEFT JOIN ({_spans(name)}) AS spans ON spans.object_id = held.object_id" if is_needed else ""
-    start, end = ("spans.longest.start_time_ms", "spans.longest.end_time_ms") if is_needed else ("NULL", "NULL")
+    start = "-spans.longest.minus_start_ms" if is_needed else "NULL"
+    end = "spans.longest.length_ms - spans.longest.minus_start_ms" if is_needed else "NULL"
     return f"""
         WITH held AS (
-            SELECT fired.object_id, fired.object_key_id, fired.org, fired.bucket, fired.key, fired.version_id, fired.etag,
+            SELECT fired.object_id, {", ".join(f"fired.{name}" for name in _OF_OBJECT)},
                 rule.rule_id, rule.decide, rule.reason, rule.priority,
                 concat_ws(',', {sessions}) AS evidence_sessions,
                 CASE
@@ -135,7 +149,7 @@ def _decided(name: str, policy: Policy) -> str:
             FROM {name}_fired AS fired
             JOIN {name}_rules AS rule ON rule.number = coalesce(fired.{_FIRED}, {len(policy.rules)})
         )
-        SELECT held.object_id, object_key_id, org, bucket, key, version_id, etag,
+        SELECT held.object_id, {", ".join(_OF_OBJECT)},
             '{quoted(policy.name)}' AS policy, '{policy.policy_hash}' AS policy_hash,
             CASE WHEN held_back IS NULL THEN decide ELSE '{Decision.REVIEW}' END AS decision,
             rule_id, held_back,
@@ -155,37 +169,35 @@ def _guards(endpoints: list[str]) -> Iterator[tuple[HeldBack, str]]:
     yield HeldBack.INSUFFICIENT_EVIDENCE, " OR ".join(f"fired.{endpoint}_evidence <> 'sufficient'" for endpoint in endpoints)
     yield HeldBack.QUALITY_FLAGS, " OR ".join(f"fired.{endpoint}_quality_flags <> ''" for endpoint in endpoints)
     unknown = [
-        f"{has_result[name]} AND coalesce(fired.{ENDPOINTS[name].label_field}, '') NOT IN ({_texts(ENDPOINTS[name].labels)})"
+        f"{has_result[name]} AND coalesce(fired.{figure_names(name)[label]}, '') NOT IN ({_texts(ENDPOINTS[name].labels)})"
         for name in endpoints
-        if ENDPOINTS[name].labels
+        if (label := ENDPOINTS[name].label_field) is not None
     ]
     yield HeldBack.UNKNOWN_LABEL, " OR ".join(unknown) or "false"
     covered = ", ".join(f"fired.{endpoint}_covered_ms" for endpoint in endpoints)
     yield HeldBack.TOO_LITTLE_AUDIO, f"least({covered}, 9223372036854775807) < rule.min_evidence_ms"
-    chosen = f"CAST('0x' || substr(fired.object_id, 1, {_HASH_DIGITS}) AS BIGINT)"
+    chosen = f"TRY_CAST('0x' || substr(fired.object_id, 1, {_HASH_DIGITS}) AS BIGINT)"
     yield HeldBack.HOLD_OUT, f"CASE WHEN rule.held_out > 0 THEN {chosen} < rule.held_out END"
 
 
 def _spans(name: str) -> str:
     """The longest segment, of equal ones the first, with the sound that the rule of an object is about."""
-    of_sound = [
-        f"(rule.sound = '{sound}' AND part.endpoint = '{endpoint.name}' AND part.kind IN ({_texts(endpoint.kinds_with(sound))}))"
-        for endpoint in ENDPOINTS.values()
-        for sound in endpoint.sounds
-        if sound in sounds()
-    ]
+    of_sound = " UNION ALL ".join(
+        f"""
+            SELECT fired.object_id, part.start_time_ms, part.end_time_ms
+            FROM {name}_fired AS fired
+            JOIN {name}_rules AS rule ON rule.number = fired.{_FIRED} AND rule.sound = '{sound}'
+            JOIN segments AS part ON part.session_id = fired.{endpoint}_session_id
+                AND part.endpoint = '{endpoint}' AND part.kind IN ({_texts(ENDPOINTS[endpoint].kinds_with(sound))})
+        """  # noqa: S608 - names of ours
+        for endpoint in ENDPOINT_DATASETS
+        for sound in ENDPOINTS[endpoint].sounds
+    )
     return f"""
-        SELECT part.object_id, arg_max(
-            {{'start_time_ms': part.start_time_ms, 'end_time_ms': part.end_time_ms}},
-            (part.end_time_ms - part.start_time_ms, -part.start_time_ms)
-        ) AS longest
-        FROM {name}_fired AS fired
-        JOIN {name}_rules AS rule ON rule.number = fired.{_FIRED}
-        JOIN segments AS part ON part.object_id = fired.object_id
-            AND part.session_id IN ({", ".join(f"fired.{endpoint}_session_id" for endpoint in ENDPOINT_DATASETS)})
-        WHERE {" OR ".join(of_sound)}
-        GROUP BY part.object_id
-    """  # noqa: S608 - names of ours
+        SELECT object_id, max({{'length_ms': end_time_ms - start_time_ms, 'minus_start_ms': -start_time_ms}}) AS longest
+        FROM ({of_sound}) AS parts
+        GROUP BY object_id
+    """  # noqa: S608 - as above
 
 
 def _texts(words: tuple[str, ...]) -> str:

@@ -312,7 +312,11 @@ _DECISIONS = Dataset(
         text("reason", "Why, in the words of the rule."),
         count("priority", "The rank of its rule among what is reviewed, the highest first.", "rank"),
         text("evidence_sessions", "The sessions that it goes back to, comma separated; empty where there is no result.", "UUIDv7"),
-        ms("evidence_start_ms", "Where the longest segment of what the rule is about starts; null where the rule names no sound.", nullable=True),
+        ms(
+            "evidence_start_ms",
+            "Where the longest segment of what the rule is about starts; null where the rule names no sound.",
+            nullable=True,
+        ),
         ms("evidence_end_ms", "Where it ends, exclusive.", nullable=True),
         _RUN_ID,
     ),
