@@ -17,7 +17,7 @@ from connectors.lake.store import ResultStore, open_store
 from connectors.s3 import S3Settings, s3_client
 from flows.console import shown, stderr
 from flows.settings import Settings
-from flows.wiring import results_of
+from flows.wiring import policy_of, results_of
 from moderation.errors import ConfigurationError
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode
@@ -84,15 +84,10 @@ class Comparison:
         return f"From policy {found.before_hash} to {found.after_hash} {flips}; nothing was written."
 
 
-def policy_of(settings: Settings) -> PolicyText | None:
-    """The policy of the settings, None where there is none. Raises PolicyError."""
-    return None if settings.policy is None else read_policy(settings.policy.expanduser())
-
-
 def decide_results(settings: Settings, now: Callable[[], datetime]) -> Decisions:
     """Decide over the results of one organisation's settings, and write what has changed. Raises ConfigurationError without any."""
     told = _needed(settings)
-    store, open_lake = _opened(settings)
+    store, open_lake = opened(settings)
     _say(f"deciding about {settings.org} in {store.url} by {told.origin}")
     at = now()
     run = Run(run_id(at, secrets.token_bytes(3)), settings.org, at)
@@ -102,7 +97,7 @@ def decide_results(settings: Settings, now: Callable[[], datetime]) -> Decisions
 def compare(settings: Settings, before: str) -> Comparison:
     """What flips from another policy, a file or the hash of one that has decided, to that of the settings. Nothing is written."""
     after = _needed(settings)
-    store, open_lake = _opened(settings)
+    store, open_lake = opened(settings)
     earlier = read_policy(Path(before)) if Path(before).is_file() else find_policy(store, before)
     _say(f"comparing {earlier.origin} with {after.origin} over {settings.org} in {store.url}")
     return Comparison(store.url, settings.org, difference(open_lake, settings.org, earlier, after))
@@ -132,7 +127,8 @@ def print_comparison(done: Comparison, console: Console) -> None:
     console.print(shown(done.sentence()), soft_wrap=True)
 
 
-def _opened(settings: Settings) -> tuple[ResultStore, Callable[[], DuckDBPyConnection]]:
+def opened(settings: Settings) -> tuple[ResultStore, Callable[[], DuckDBPyConnection]]:
+    """The results of the settings, and what opens the lake over them. Raises ConfigurationError where there are none."""
     url = results_of(settings)
     s3 = s3_client(S3Settings()) if "://" in url else None
     find_results(url, s3)

@@ -33,7 +33,9 @@ from moderation.endpoints import ENDPOINTS, Endpoint
 from moderation.errors import AccessDeniedError, ConfigurationError, ResultsNotWritable, UnreachableError
 from moderation.identity import lake_id
 from moderation.pacing import Pace
+from moderation.policy_file import PolicyText
 from moderation.selection import Selection
+from tasks.decide import read_policy
 from tasks.publish import Publisher
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Wired:
     ledger: Ledger
     spool: Spool
     notices: Notices
+    policy: PolicyText | None
     worker: str
     chance: Callable[[], float] = random.random
     entropy: Callable[[int], bytes] = secrets.token_bytes
@@ -131,7 +134,7 @@ async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
     """
     own = as_begun(run_settings(settings, request.sources), request)
     key = await load_key(own)
-    client = velma_client(own, key)
+    client, policy = velma_client(own, key), policy_of(own)
     results_url = results_of(own)
     s3 = s3_client(S3Settings())
     results = open_store(results_url, s3)
@@ -153,6 +156,7 @@ async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
             ledger=await stack.enter_async_context(open_ledger(own)),
             spool=Spool(spool_of(own)),
             notices=Notices(own.notify_url.get_secret_value() if own.notify_url else None),
+            policy=policy,
             # in containers host and process id repeat: a successor must not renew what a dead one held
             worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
@@ -166,10 +170,16 @@ async def _catalogue(stack: AsyncExitStack, s3: "S3Client", request: Request) ->
 
 
 async def check_before_start(settings: Settings) -> None:
-    """What can be wrong before anything is started: key, hosts, results. Raises what `wired` would, only sooner."""
+    """What can be wrong before anything is started: key, hosts, results, policy. Raises what `wired` would, only sooner."""
     key = await load_key(settings) if settings.api_key_block is None else ApiKey("in-a-block")
     velma_client(settings, key)
     results_of(settings)
+    policy_of(settings)
+
+
+def policy_of(settings: Settings) -> PolicyText | None:
+    """The policy of the settings, None where there is none. Raises PolicyError that names the line."""
+    return None if settings.policy is None else read_policy(settings.policy.expanduser())
 
 
 def velma_client(settings: Settings, key: ApiKey) -> VelmaClient:

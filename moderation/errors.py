@@ -16,6 +16,7 @@ Those of one connector or task stand beside what raises them; this is the whole 
     |  |- AccessDeniedError     key            a key or credential was refused
     |  |- QueryError            config         a query cannot be answered
     |  |- PolicyError           config         a policy cannot be used
+    |  |- AnswersRefused        config         answers of reviewers cannot be taken
     |  `- NotCompacted          config         files of the lake cannot be merged
     |- UnreachableError         network        S3, Velma or Prefect did not answer
     |  `- LedgerDamaged         network        the ledger's file or rows cannot be read back

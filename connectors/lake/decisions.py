@@ -48,13 +48,16 @@ def changed_rows(lake: duckdb.DuckDBPyConnection, changed: str, run_id: str, now
 def changes(lake: duckdb.DuckDBPyConnection, changed: str) -> pa.Table:
     """What those add up to: (before, after, objects); before is null for what had no decision."""
     query = f"SELECT before, decision AS after, count(*) AS objects FROM {changed} GROUP BY ALL ORDER BY ALL"  # noqa: S608 - as above
-    return lake.sql(query).to_arrow_table()
+    return _table(lake, query)
 
 
 def counts(lake: duckdb.DuckDBPyConnection, rows: str) -> pa.Table:
     """All decisions: (decision, rule_id, held_back, objects), the most first."""
-    query = f"SELECT decision, rule_id, held_back, count(*) AS objects FROM {rows} GROUP BY ALL ORDER BY objects DESC, decision, rule_id, held_back"  # noqa: S608 - as above
-    return lake.sql(query).to_arrow_table()
+    query = f"""
+        SELECT decision, rule_id, held_back, count(*) AS objects FROM {rows}
+        GROUP BY ALL ORDER BY objects DESC, decision, rule_id, held_back
+    """  # noqa: S608 - as above
+    return _table(lake, query)
 
 
 def flips(lake: duckdb.DuckDBPyConnection, before: str, after: str) -> pa.Table:
@@ -68,4 +71,9 @@ def flips(lake: duckdb.DuckDBPyConnection, before: str, after: str) -> pa.Table:
         WHERE before.decision <> after.decision
         GROUP BY ALL ORDER BY objects DESC, before, after, rule_before, rule_after
     """  # noqa: S608 - as above
-    return lake.sql(query).to_arrow_table()
+    return _table(lake, query)
+
+
+def _table(lake: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    table: pa.Table = lake.sql(query).to_arrow_table()
+    return table

@@ -78,7 +78,7 @@ class Judging:
         query = f"SELECT *{''.join(of_key)} FROM {_EVIDENCE} WHERE org = '{quoted(self.org)}'"  # noqa: S608 - quoted, and names that are words
         try:
             lake.execute(f"CREATE VIEW {self._subjects} AS {query}")
-            lake.sql(f"SELECT regexp_matches('', '{pattern}')").fetchall()  # noqa: S608 - quoted
+            lake.sql(f"SELECT regexp_matches('', '{pattern}')").fetchall()
         except duckdb.Error as error:
             raise self.told.error(f"key_pattern: {one_line(error)}", ("key_pattern",)) from error
 

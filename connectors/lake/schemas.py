@@ -297,7 +297,7 @@ _POLICY_HASH = text("policy_hash", "The meaning of the policy, which lies under 
 _HELD_BACK = text("held_back", "Why it is left to a person whatever its rule says.", " | ".join(HeldBack), nullable=True)
 _DECISIONS = Dataset(
     "decisions",
-    "What policies have made of the results, a row whenever that changed; the view decisions_latest has the last, decisions_now what counts.",
+    "What policies have made of the results, a row whenever that changed; decisions_latest has the last, decisions_now what counts.",
     (
         _OBJECT_ID,
         _OBJECT_KEY_ID,
