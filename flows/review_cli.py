@@ -98,7 +98,7 @@ def import_sheet(file: Path, *, reviewer: str | None = None, org: str | None = N
 def show_precision(*, results: str | None = None, json: Json = False) -> int:
     """Show how often people agree with each rule, month by month (UTC), by the last answer on each object that decides.
 
-    Expected is what makes the rule right: block where it sends to review or blocks, allow where it allows (of which hold_out is the sample).
+    Expected is what makes the rule right: block where it sends to review or blocks, allow where it allows (hold_out is the sample of that).
 
     Examples:
 

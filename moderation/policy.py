@@ -1,7 +1,7 @@
 """A policy: ordered rules that make a decision of what is known about an object, and what holds such a decision back.
 
-The first rule whose condition is true counts; a condition without an answer (null) is not true. Whatever a rule says, an object is left to a
-person where its evidence cannot be trusted, and nothing is allowed that no rule allows.
+The first rule whose condition is true counts; a condition without an answer (null) is not true. Whatever a rule says, an object is left to
+a person where its evidence cannot be trusted, and nothing is allowed that no rule allows.
 """
 
 import hashlib

@@ -60,7 +60,7 @@ def line_of(text: str, path: Path) -> int:
 
     It begins behind the longest part of the document that is whole without it: only a parser knows what is inside of a string.
     """
-    lines = text.split("\n")
+    lines = text.replace("\r\n", "\n").split("\n")
 
     def whole(end: int) -> tuple[int, dict[str, Any]]:
         """The greatest number of lines, up to `end`, that are a document, and that document."""

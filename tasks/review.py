@@ -206,7 +206,7 @@ def _known(lake: DuckDBPyConnection, answers: list[Given]) -> dict[tuple[str, st
 
 def _register(lake: DuckDBPyConnection, name: str, answers: list[Given], now: datetime) -> None:
     rows = [(given.number, given.object_id, given.answered_at or now) for given in answers]
-    types = {"number": pl.Int64, "object_id": pl.String, "answered_at": pl.Datetime("us", "UTC")}
+    types = pl.Schema({"number": pl.Int64(), "object_id": pl.String(), "answered_at": pl.Datetime("us", "UTC")})
     lake.register(name, pl.DataFrame(rows, types, orient="row").to_arrow())
 
 

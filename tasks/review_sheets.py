@@ -49,7 +49,10 @@ def _is_formula(cell: str) -> bool:
 
 
 def write_sheet(rows: pl.DataFrame, file: Path) -> None:
-    """Write rows as the end of the file's name says, in place of an earlier one. Raises AnswersRefused for another end, ResultsNotWritable."""
+    """Write rows as the end of the file's name says, in place of an earlier one.
+
+    Raises AnswersRefused for another end, and ResultsNotWritable.
+    """
     kind = _kind(file)
     with replacing(file) as out:
         if kind == ".parquet":

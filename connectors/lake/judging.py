@@ -68,8 +68,12 @@ class Judging:
     def _subjects(self) -> str:
         return f"{self.name}_subjects"
 
+    @property
+    def _evidence(self) -> str:
+        return f"{self.name}_evidence"
+
     def _make_subjects(self, lake: duckdb.DuckDBPyConnection) -> None:
-        """The evidence of the organisation's objects, with the columns that the policy takes from their keys."""
+        """The evidence of the organisation's objects, with the columns that the policy takes from their keys; and one row of nulls like it."""
         policy = self.told.policy
         pattern = quoted(policy.key_pattern or "")
         if taken := [name for name in policy.key_columns if name in lake.view(_EVIDENCE).columns]:
@@ -79,15 +83,22 @@ class Judging:
         try:
             lake.execute(f"CREATE VIEW {self._subjects} AS {query}")
             lake.sql(f"SELECT regexp_matches('', '{pattern}')").fetchall()
+            lake.execute(f"CREATE TABLE {self._evidence} AS SELECT * FROM {self._subjects} LIMIT 0")
+            lake.execute(f"INSERT INTO {self._evidence} (object_id) VALUES (NULL)")
         except duckdb.Error as error:
             raise self.told.error(f"key_pattern: {one_line(error)}", ("key_pattern",)) from error
 
     def _fired(self, lake: duckdb.DuckDBPyConnection, conditions: list[str]) -> duckdb.Expression:
-        """The number of the first rule whose condition is true."""
+        """The number of the first rule whose condition is true.
+
+        Each is tried on the row of nulls first: what breaks off there does so whatever the results are.
+        """
         case: duckdb.Expression | None = None
         for number, condition in enumerate(conditions):
             try:
-                holds = Predicate(self._subjects, condition).expression(lake)
+                predicate = Predicate(self._evidence, condition)
+                predicate.rows(lake, ["object_id"])
+                holds = predicate.expression(lake)
             except QueryError as error:
                 raise self._of_rule(number, error) from error
             value = duckdb.ConstantExpression(number)

@@ -156,8 +156,7 @@ FROM listed $endpoint_joins;
 -- What is known of each object version that has a result or is quarantined: the newest result of each endpoint side by side, its own facts under the endpoint's name, what segments add up to. The conditions of a policy are over it.
 -- Example: SELECT key, primary_label, music_longest_ms, primary_verdict FROM evidence_latest WHERE ai_vocal_segments > 0
 CREATE VIEW evidence_latest AS
-SELECT
-    object_id,
+SELECT object_id,
     $evidence_columns
 FROM $evidence_source;
 
@@ -185,8 +184,7 @@ WHERE recency = 1;
 -- What counts for each object version: the answer of a person where there is one, else the last decision of a policy, which is policy_decision.
 -- Example: SELECT bucket, key, etag FROM decisions_now WHERE decision = 'block'
 CREATE VIEW decisions_now AS
-SELECT
-    decided.object_id, decided.object_key_id, decided.org, decided.bucket, decided.key, decided.version_id, decided.etag,
+SELECT decided.object_id, decided.object_key_id, decided.org, decided.bucket, decided.key, decided.version_id, decided.etag,
     coalesce(answered.answer, decided.decision) AS decision,
     decided.decision AS policy_decision,
     decided.policy, decided.policy_hash, decided.decided_at, decided.rule_id, decided.held_back, decided.reason, decided.priority,
