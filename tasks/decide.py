@@ -3,7 +3,8 @@
 Nothing is streamed for that, and what has not changed is not written again: to repeat it is harmless, for whoever does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,13 +12,16 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
+from duckdb import Error as DuckDBError
 
 from connectors.lake.decisions import changed_rows, changes, counts, flips, make_changed
 from connectors.lake.judging import Judging
 from connectors.lake.names import policy_name
 from connectors.lake.packages import partition_name, rows_sink
+from connectors.lake.query import one_line
 from connectors.lake.schemas import datasets
 from connectors.lake.store import ResultStore
+from moderation.errors import ConfigurationError
 from moderation.identity import object_key_id
 from moderation.policy_file import PolicyError, PolicyText, parse_policy
 from tasks.frames import frame_of
@@ -99,7 +103,7 @@ def decide(results: ResultStore, open_lake: Callable[[], DuckDBPyConnection], ru
     policy = told.policy
     if not results.exists(policy_name(policy.policy_hash)):
         results.put(policy_name(policy.policy_hash), told.text.encode())
-    with open_lake() as lake:
+    with _lake(open_lake) as lake:
         rows = Judging(told, run.org).judge(lake)
         changed = make_changed(lake, rows)
         summed = frame_of(changes(lake, changed))
@@ -109,9 +113,19 @@ def decide(results: ResultStore, open_lake: Callable[[], DuckDBPyConnection], ru
 
 def difference(open_lake: Callable[[], DuckDBPyConnection], org: str, before: PolicyText, after: PolicyText) -> Difference:
     """What flips from one policy to the other over all that is known of an organisation's objects. Nothing is written."""
-    with open_lake() as lake:
+    with _lake(open_lake) as lake:
         rows = [Judging(told, org, name).judge(lake) for told, name in ((before, "judged_before"), (after, "judged_after"))]
         return Difference(before.policy.policy_hash, after.policy.policy_hash, frame_of(flips(lake, *rows)))
+
+
+@contextmanager
+def _lake(open_lake: Callable[[], DuckDBPyConnection]) -> Iterator[DuckDBPyConnection]:
+    """The lake for the block. Raises ConfigurationError where its files cannot be read."""
+    try:
+        with open_lake() as lake:
+            yield lake
+    except DuckDBError as error:
+        raise ConfigurationError(f"the results cannot be read: {one_line(error)}; soundcheck verify says more") from error
 
 
 def part_name(results: ResultStore, dataset: str, run: Run, letter: str) -> str:

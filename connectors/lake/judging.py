@@ -73,7 +73,7 @@ class Judging:
         return f"{self.name}_evidence"
 
     def _make_subjects(self, lake: duckdb.DuckDBPyConnection) -> None:
-        """The evidence of the organisation's objects, with the columns that the policy takes from their keys; and one row of nulls like it."""
+        """The evidence of the organisation's objects, with the columns that the policy takes from keys; and a row of nulls like it."""
         policy = self.told.policy
         pattern = quoted(policy.key_pattern or "")
         if taken := [name for name in policy.key_columns if name in lake.view(_EVIDENCE).columns]:
@@ -83,10 +83,12 @@ class Judging:
         try:
             lake.execute(f"CREATE VIEW {self._subjects} AS {query}")
             lake.sql(f"SELECT regexp_matches('', '{pattern}')").fetchall()
-            lake.execute(f"CREATE TABLE {self._evidence} AS SELECT * FROM {self._subjects} LIMIT 0")
-            lake.execute(f"INSERT INTO {self._evidence} (object_id) VALUES (NULL)")
         except duckdb.Error as error:
+            if not policy.key_columns:
+                raise
             raise self.told.error(f"key_pattern: {one_line(error)}", ("key_pattern",)) from error
+        lake.execute(f"CREATE TABLE {self._evidence} AS SELECT * FROM {self._subjects} LIMIT 0")  # noqa: S608 - a name of ours
+        lake.execute(f"INSERT INTO {self._evidence} (object_id) VALUES (NULL)")  # noqa: S608 - as above
 
     def _fired(self, lake: duckdb.DuckDBPyConnection, conditions: list[str]) -> duckdb.Expression:
         """The number of the first rule whose condition is true.
