@@ -37,6 +37,7 @@ reason = "quiet"
 """,
     "ours.toml",
 )
+PLACE_OF_B = (identity_of("b"), object_key_id(BUCKET, "b"), "default", BUCKET, "e1")
 STRICTER = parse_policy(ALLOWING.text.replace("> 50", "> 20").replace("quiet", "very quiet"), "stricter.toml")
 
 
@@ -81,8 +82,7 @@ def test_every_object_is_decided_once_and_again_only_when_something_changed(resu
     assert len(files(results)) == 2
     columns = "key, decision, rule_id, reason, policy, policy_hash, decided_at, run_id, object_id, object_key_id, org, bucket, etag"
     assert ask(results, f"SELECT {columns} FROM decisions WHERE run_id = '{run(2).run_id}'") == [
-        ("b", "block", "loud", "loud", "ours", STRICTER.policy.policy_hash, run(2).started_at, run(2).run_id)
-        + (identity_of("b"), object_key_id(BUCKET, "b"), "default", BUCKET, "e1")
+        ("b", "block", "loud", "loud", "ours", STRICTER.policy.policy_hash, run(2).started_at, run(2).run_id, *PLACE_OF_B)
     ]
     latest = "SELECT key, decision, policy_hash FROM decisions_latest ORDER BY key"
     assert ask(results, latest) == [("a", "block", ALLOWING.policy.policy_hash), ("b", "block", STRICTER.policy.policy_hash)]
@@ -92,7 +92,7 @@ def test_new_evidence_and_new_objects_are_changes(results):
     fill(results, result("a", music_pct=90.0), result("b", music_pct=90.0))
     decided(results)
     fill(results, result("a", number=1, music_pct=95.0), result("c", music_pct=1.0), name="p0002")
-    assert decided(results, number=1).changes.rows() == [(None, "allow", 1), ("block", "block", 1)]
+    assert decided(results, number=1).changes.rows() == [("block", "block", 1), (None, "allow", 1)]
     assert ask(results, "SELECT key, evidence_sessions FROM decisions_latest ORDER BY key") == [
         ("a", "session-1-music-a"),
         ("b", "session-0-music-b"),
