@@ -64,30 +64,29 @@ def test_what_no_rule_is_for_and_what_has_no_answer_is_reviewed(lake, judged):
     assert judged(policy("allow: primary_verdict <> 'ai-vocal-music'"))["a"] == ("review", "no_rule", None), "null is no match"
 
 
+UNTRUSTED = {
+    "sound": ({}, None),
+    "empty": ({"evidence": "insufficient"}, "insufficient_evidence"),
+    "both": ({"evidence": "insufficient", "quality_flags": "gap"}, "insufficient_evidence"),
+    "flagged": ({"quality_flags": "gap,partial"}, "quality_flags"),
+    "new label": ({"primary_label": "whale song"}, "unknown_label"),
+    "unknown": ({"primary_label": "unknown"}, "unknown_label"),
+    "no label": ({"primary_label": None}, "unknown_label"),
+}
+UNTRUSTED_AI = {
+    "ai empty": ({"evidence": "insufficient"}, "insufficient_evidence"),
+    "ai flagged": ({"quality_flags": "gap"}, "quality_flags"),
+    "ai new verdict": ({"primary_verdict": "ai-yodel"}, "unknown_label"),
+}
+
+
 @pytest.mark.parametrize("decide", ["allow", "block"])
-@pytest.mark.parametrize(
-    ("facts", "held_back"),
-    [
-        ({}, None),
-        ({"evidence": "insufficient"}, "insufficient_evidence"),
-        ({"evidence": "insufficient", "quality_flags": "gap"}, "insufficient_evidence"),
-        ({"quality_flags": "gap,partial"}, "quality_flags"),
-        ({"primary_label": "whale song"}, "unknown_label"),
-        ({"primary_label": "unknown"}, "unknown_label"),
-        ({"primary_label": None}, "unknown_label"),
-    ],
-)
-def test_evidence_that_cannot_be_trusted_is_left_to_a_person(lake, judged, decide, facts, held_back):
-    fill(lake, result("a", **facts))
-    assert judged(policy(f"{decide}: true"))["a"] == ("review" if held_back else decide, "r0", held_back)
-
-
-@pytest.mark.parametrize("facts", [{"evidence": "insufficient"}, {"quality_flags": "gap"}, {"primary_verdict": "ai-yodel"}])
-def test_so_is_what_one_endpoint_of_several_says(lake, judged, facts):
-    fill(lake, result("a"), ai_result("a", **facts), result("b"), ai_result("b"))
-    found = judged(ALLOW_ALL)
-    assert found["a"][0] == "review"
-    assert found["b"] == ("allow", "r0", None)
+def test_evidence_that_cannot_be_trusted_is_left_to_a_person(lake, judged, decide):
+    """What one endpoint says is enough."""
+    of_music = [result(key, **facts) for key, (facts, _) in UNTRUSTED.items()]
+    fill(lake, *of_music, *(row for key, (facts, _) in UNTRUSTED_AI.items() for row in (result(key), ai_result(key, **facts))))
+    expected = {key: ("review" if why else decide, "r0", why) for key, (_, why) in (UNTRUSTED | UNTRUSTED_AI).items()}
+    assert judged(policy(f"{decide}: true")) == expected
 
 
 def test_what_is_quarantined_is_reviewed_unless_its_endpoint_has_a_result(lake, judged):
