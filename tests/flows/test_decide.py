@@ -41,7 +41,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [result("a.mp3"), result("=cmd().mp3", primary_label="neither"), result("x\x1b[31m.mp3", primary_label="speech", music_pct=1.0)]
     fill(FolderStore(tmp_path / "out"), *rows)
-    (tmp_path / "starter.toml").write_text(STARTER.read_text(encoding="utf-8").replace("hold_out = 1", "hold_out = 0"))
+    starter_in(tmp_path)
     (tmp_path / "strict.toml").write_text(STRICT)
     return tmp_path
 
@@ -73,6 +73,7 @@ def test_decisions_are_told_and_written_once(place, capsys):
     assert "no decision has changed, and nothing was written" in shown
 
 
+@pytest.mark.torture
 def test_a_difference_names_what_flips_by_which_rule_and_keys_as_text(place, capsys):
     said_as_json(capsys, "decide", "--policy", "starter.toml")
     policy_hash = said_as_json(capsys, "decide", "--policy", "strict.toml", "--diff", "starter.toml")["before"]
@@ -142,6 +143,7 @@ async def test_the_flow_ends_as_the_command_does(place):
     assert (state.name, "cannot be read" in state.message) == ("Configuration", True)
 
 
+@pytest.mark.torture
 async def test_a_scan_decides_at_its_end_and_again_when_more_is_known(world, make_wav, tmp_path):
     policy = tmp_path / "policy.toml"
     policy.write_text(STRICT.replace("primary_label = 'music'", "key like 'one%'"))
@@ -168,11 +170,21 @@ async def test_a_policy_that_cannot_be_used_is_refused_before_anything_is_paid(w
     assert not (world.results / "v1" / "runs").exists()
 
 
-def decided(folder: Path, **settings) -> dict[str, tuple[str, str, str | None]]:
-    """The decisions of the starter policy, without its sample, over results: by key decision, rule and what held it back."""
+def starter_in(folder: Path) -> Path:
+    """The starter policy without its sample."""
     policy = folder / "starter.toml"
     policy.write_text(STARTER.read_text(encoding="utf-8").replace("hold_out = 1", "hold_out = 0"))
-    decide_results(fixed_settings(results=str(folder / "results"), policy=policy, **settings), now)
+    return policy
+
+
+def decided(folder: Path) -> dict[str, tuple[str, str, str | None]]:
+    """The decisions of that policy over results."""
+    decide_results(fixed_settings(results=str(folder / "results"), policy=starter_in(folder)), now)
+    return decisions_in(folder)
+
+
+def decisions_in(folder: Path) -> dict[str, tuple[str, str, str | None]]:
+    """By key what is decided, by which rule, and what held it back."""
     with connect(str(folder / "results")) as lake:
         rows = lake.execute("SELECT key, decision, rule_id, held_back FROM decisions_now").fetchall()
     return {key: (decision, rule, held_back) for key, decision, rule, held_back in rows}
@@ -224,8 +236,10 @@ async def test_scripted_verdicts_lead_where_the_rules_say(world, make_wav, tmp_p
         world.put(key, body)
     rules = tuple(Rule(key, verdict) for key, (_, verdict, _) in expected.items())
     script = Script(rules, {key: digest_of(body[:HEAD_BYTES]) for key, body in bodies.items()})
+    policy = starter_in(tmp_path)
     async with local_velma(Organisation(frozenset({KEY})), detector="stub", switches=Switches(script=script)) as velma:
-        await world.scan(velma_url=velma.url)
-    assert decided(tmp_path) == {key: end for key, (_, _, end) in expected.items()}
+        report = await world.scan(velma_url=velma.url, policy=policy)
+    assert report.counts()["decisions"] == {"allow": 1, "block": 1, "review": 2}, "the last step of the scan"
+    assert decisions_in(tmp_path) == {key: end for key, (_, _, end) in expected.items()}
     [span] = world.ask("SELECT evidence_start_ms, evidence_end_ms FROM decisions_now WHERE key = 'long.wav'")
     assert span == (0, 12_000), "the windows with voices"

@@ -88,6 +88,7 @@ def test_every_object_is_decided_once_and_again_only_when_something_changed(resu
     assert ask(results, latest) == [("a", "block", ALLOWING.policy.policy_hash), ("b", "block", STRICTER.policy.policy_hash)]
 
 
+@pytest.mark.torture
 def test_new_evidence_and_new_objects_are_changes(results):
     fill(results, result("a", music_pct=90.0), result("b", music_pct=90.0))
     decided(results)
@@ -108,6 +109,7 @@ def test_a_decision_comes_after_the_one_before_it_though_the_clock_is_behind(res
     assert decided(results, STRICTER, 2, now=NOW).file is None
 
 
+@pytest.mark.torture
 def test_a_run_that_decides_twice_keeps_both_files(results):
     """As one that is taken up again does."""
     fill(results, result("a"))

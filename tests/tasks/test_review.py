@@ -237,6 +237,7 @@ def test_what_is_another_organisations_cannot_be_answered(results):
         take(results, row("b", "allow"), org="acme")
 
 
+@pytest.mark.torture
 def test_an_answer_is_about_the_decision_that_stood_when_it_was_given(results):
     stricter = parse_policy(POLICY.text.replace("> 90", "> 50").replace('"loud"', '"louder"'), "stricter")
     decide(results, partial(connect, results.url), Run("20261121T090000Z-111111", "default", NOW), stricter, NOW)
@@ -273,6 +274,7 @@ def test_precision_counts_the_last_answer_on_each_object_by_rule_and_month(resul
     ]
 
 
+@pytest.mark.torture
 def test_a_key_of_a_folder_is_shown_as_it_is(tmp_path: Path):
     """Also one that would be a formula, in the queue that is exported."""
     store = FolderStore(tmp_path / "results")

@@ -111,6 +111,7 @@ def test_a_rule_asks_for_audio_and_gets_no_decision_without(lake, judged):
     }
 
 
+@pytest.mark.torture
 def test_the_newest_results_are_judged_and_each_version_by_itself(lake, judged):
     fill(lake, result("a", music_pct=99.0), result("a", number=1, music_pct=1.0), name="p0001")
     fill(lake, ai_result("a", vocal_ai_confidence=0.9), name="p0001")
@@ -124,6 +125,7 @@ def test_the_newest_results_are_judged_and_each_version_by_itself(lake, judged):
     assert found == {identity_of("a"): "allow", identity_of("a", "e2"): "block"}
 
 
+@pytest.mark.torture
 def test_one_organisation_is_judged(lake, judged):
     fill(lake, result("ours", org="acme"), result("theirs", org="it's"))
     assert (judged(ALLOW_ALL, "acme").keys(), judged(ALLOW_ALL, "it's").keys(), judged(ALLOW_ALL)) == ({"ours"}, {"theirs"}, {})
@@ -179,6 +181,7 @@ def test_the_evidence_is_the_longest_segment_of_the_sound_and_the_first_of_equal
     }
 
 
+@pytest.mark.torture
 def test_what_is_held_out_is_the_same_share_of_what_is_allowed_each_time(lake, judged):
     keys = [f"k{number}" for number in range(400)]
     fill(lake, *(result(key, music_pct=10.0 if number % 3 else 90.0) for number, key in enumerate(keys)))
@@ -223,6 +226,7 @@ def test_a_condition_that_is_none_or_reads_elsewhere_is_refused_with_its_line(co
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.torture
 def test_a_condition_may_ask_other_tables_of_the_lake(lake, judged):
     fill(lake, result("a"), result("b"))
     write_rows(lake, "quarantine", RUN, START.date(), "plan", [held("b", happened_at=START, event="released")])
@@ -253,6 +257,7 @@ def test_a_pattern_that_cannot_be_used_is_refused_with_its_line(pattern, says):
         Judging(told, "default").check()
 
 
+@pytest.mark.torture
 def test_conditions_change_nothing_in_the_lake(lake):
     fill(lake, result("a"))
     with connect(lake.url) as connection:
