@@ -128,6 +128,8 @@ class Settings(BaseSettings):
     """Raw audio at so many times real time; none is as fast as it is accepted."""
     max_session_hours: Annotated[float, Field(gt=0)] = 6.0
     raw_rules: list[RawRule] = []
+    policy: Path | None = None
+    """The file by which a scan decides at its end, and `soundcheck decide` where it is given no other; none decides nothing."""
     cascade: Condition = None
     """What a music result must say for the AI-music endpoint to be asked, as SQL such as "music_pct >= 10"; none means always."""
     transcode: Transcode = Transcode.AUTO

@@ -36,7 +36,9 @@ from moderation.endpoints import ENDPOINTS, Endpoint
 from moderation.errors import AccessDeniedError, ConfigurationError, ResultsNotWritable, UnreachableError
 from moderation.identity import lake_id
 from moderation.pacing import Pace
+from moderation.policy_file import PolicyText
 from moderation.selection import Selection
+from tasks.decide import read_policy
 from tasks.publish import Publisher
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class Wired:
     ledger: Ledger
     spool: Spool
     notices: Notices
+    policy: PolicyText | None
     worker: str
     chance: Callable[[], float] = random.random
     entropy: Callable[[int], bytes] = secrets.token_bytes
@@ -142,7 +145,7 @@ async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
 async def _wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
     own = as_begun(run_settings(settings, request.sources), request)
     key = await load_key(own)
-    client = velma_client(own, key)
+    client, policy = velma_client(own, key), policy_of(own)
     results_url = results_of(own)
     s3 = s3_client(S3Settings())
     results = open_store(results_url, s3)
@@ -164,6 +167,7 @@ async def _wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
             ledger=await stack.enter_async_context(open_ledger(own)),
             spool=open_spool(own, results),
             notices=notices_of(own),
+            policy=policy,
             # in containers host and process id repeat: a successor must not renew what a dead one held
             worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
@@ -177,7 +181,7 @@ async def _catalogue(stack: AsyncExitStack, s3: "S3Client", request: Request) ->
 
 
 async def check_before_start(settings: Settings, request: Request) -> Settings:
-    """The settings of a run, where nothing is wrong with them that can be known before anything is started: key, hosts, results.
+    """The settings of a run, where nothing is wrong with them that can be known before anything is started: key, hosts, results, policy.
 
     Raises what `wired` would, and tells it, only sooner.
     """
@@ -186,7 +190,13 @@ async def check_before_start(settings: Settings, request: Request) -> Settings:
         key = await load_key(own) if own.api_key_block is None else ApiKey("in-a-block")
         velma_client(own, key)
         results_of(own)
+        policy_of(own)
     return own
+
+
+def policy_of(settings: Settings) -> PolicyText | None:
+    """The policy of the settings, None where there is none. Raises PolicyError that names the line."""
+    return None if settings.policy is None else read_policy(settings.policy.expanduser())
 
 
 def velma_client(settings: Settings, key: ApiKey) -> VelmaClient:

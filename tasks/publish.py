@@ -27,7 +27,7 @@ class ResultsMissing(ConfigurationError):
     """Paid results of a package are not in the spool that this process sees: the package waits for whoever has them."""
 
 
-class _NotSpooledAnyMore(ConfigurationError):
+class NotSpooledAnyMore(ResultsMissing):
     """A session that was in the spool a moment ago is not there."""
 
 
@@ -115,7 +115,7 @@ class Publisher:
         sessions = [*found.values(), *[await self._without_a_trace(member) for member in absent]]
         try:
             await asyncio.to_thread(self._write, package, sessions)
-        except _NotSpooledAnyMore:
+        except NotSpooledAnyMore:
             if not await self._is_waiting(package):
                 return  # as above
             if not await self.ledger.erased(members):
@@ -156,7 +156,7 @@ class Publisher:
         """The items of a session, read from the spool when they are needed."""
         spooled = take(self.spool, session.session_id)
         if spooled is None:
-            raise _NotSpooledAnyMore(f"the spool has lost session {session.session_id} while its package was published: run the scan again")
+            raise NotSpooledAnyMore(f"the spool has lost session {session.session_id} while its package was published: run the scan again")
         return spooled.items
 
     def _missing(self, package: Package) -> list[str]:

@@ -28,9 +28,16 @@ SPOOL_FOLDER = "_spool"
 """Where the spool lies that all hosts of a lake share."""
 _SPOOLED = re.compile(rf"{SPOOL_FOLDER}/(?P<damaged>damaged/)?[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}", re.ASCII)
 _PACKAGE = re.compile(r"p\d{4,}", re.ASCII)
-_RUN_PARTS = {"runs": {"start", "end"}, "quarantine": {"plan", "release"}}
+_RUN_PARTS = {
+    "runs": re.compile("start|end"),
+    "quarantine": re.compile("plan|release"),
+    "decisions": re.compile(r"d\d{4,}", re.ASCII),
+    "review_answers": re.compile(r"a\d{4,}", re.ASCII),
+}
 """The files that a run writes besides its packages, by dataset."""
 _NO_DAY = date.min
+POLICIES_FOLDER = "_policies"
+_POLICY = re.compile(rf"{POLICIES_FOLDER}/[0-9a-f]{{16}}\.toml", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,8 @@ def _place_of_rows(name: str) -> Place | None:
         return Place(kind, "", "", day, said["digest"]) if kind in publishing_order() else None
     if kind in publishing_order() and _PACKAGE.fullmatch(part):
         return Place(kind, run_id, f"{run_id}-{part}", day)
-    return Place(kind, run_id, "", day) if kind and part in _RUN_PARTS.get(kind.name, ()) else None
+    of_run = _RUN_PARTS.get(kind.name) if kind else None
+    return Place(kind, run_id, "", day) if kind and of_run and of_run.fullmatch(part) else None
 
 
 def _place_of_copy(dataset: str, digest: str) -> Place | None:
@@ -106,6 +114,11 @@ def _day_of(run_id: str) -> date:
     return date.fromisoformat(run_id[:8])
 
 
+def policy_name(policy_hash: str) -> str:
+    """The name of the text of a policy."""
+    return f"{POLICIES_FOLDER}/{policy_hash}.toml"
+
+
 def is_own_of_run(name: str) -> bool:
     """Whether it is a file of a run that is no dataset's, and in its place."""
     return _OWN_OF_RUN.fullmatch(name) is not None
@@ -124,3 +137,8 @@ def spooled_by(name: str) -> Spooled | None:
     """What entry of the shared spool a name is, None for one that is none."""
     found = _SPOOLED.fullmatch(name)
     return found and (Spooled.DAMAGED if found["damaged"] else Spooled.WAITING)
+
+
+def is_policy(name: str) -> bool:
+    """Whether it is the text of a policy, in its place."""
+    return _POLICY.fullmatch(name) is not None

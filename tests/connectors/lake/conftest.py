@@ -1,6 +1,7 @@
 """Realistic ended sessions, a lake to publish them in, and an S3 on loopback."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -53,6 +54,30 @@ def listed() -> Callable[..., dict[str, Any]]:
         return {**place, "object_id": object_id("audio", key, "e"), "object_key_id": object_key_id("audio", key), **more}
 
     return a_listed
+
+
+def a_decision(number: int = 0, **more: Any) -> dict[str, Any]:
+    identity = a_session(number).object_id
+    words = {"org": "acme", "bucket": "audio", "key": f"k{number}", "etag": "e", "policy": "starter", "policy_hash": "0123456789abcdef"}
+    told = {"decided_at": START, "decision": "review", "rule_id": "no_rule", "reason": "no rule holds", "priority": 0}
+    return {"object_id": identity, "object_key_id": identity, **words, **told, "evidence_sessions": "", "run_id": RUN, **more}
+
+
+def an_answer(number: int = 0, **more: Any) -> dict[str, Any]:
+    told = {"reviewer": "ada", "answered_at": START + timedelta(hours=1), "answer": "block", "decision_before": "review"}
+    return {"object_id": a_session(number).object_id, **told, "rule_id": "no_rule", "policy_hash": "0123456789abcdef", **more}
+
+
+@pytest.fixture(scope="session")
+def decision() -> Callable[..., dict[str, Any]]:
+    """A row of decisions."""
+    return a_decision
+
+
+@pytest.fixture(scope="session")
+def answer() -> Callable[..., dict[str, Any]]:
+    """A row of review_answers."""
+    return an_answer
 
 
 @pytest.fixture(scope="session")

@@ -76,9 +76,12 @@ def fill(store, package, run, listed):
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory, package, run, listed):
+def filled(tmp_path_factory, package, run, listed, decision, answer):
     store = FolderStore(tmp_path_factory.mktemp("filled"))
     fill(store, package, run, listed)
+    write_rows(store, "decisions", RUN, DAY, "d0001", [decision(), decision(1, decision="block", reason="any words at all")])
+    write_rows(store, "review_answers", RUN, DAY, "a0001", [answer()])
+    store.put("_policies/0123456789abcdef.toml", b"a policy")
     return store
 
 
