@@ -12,7 +12,7 @@ from moderation.errors import Phase, SessionError
 from moderation.formats import StreamParameters
 from moderation.outcomes import Reason
 from moderation.refusals import Cause
-from moderation.results import SessionResult
+from moderation.results import Columns, SessionResult
 from moderation.segments import SegmentRules, segments
 from moderation.session import ClientSession
 from moderation.transcoding import SourceFormat
@@ -170,13 +170,13 @@ def _measured(result: SessionResult) -> dict[str, Any]:
     return done | shares | ({"threshold": THRESHOLD} if shares else {})
 
 
-def segment_rows(attempt: Attempt, result: SessionResult, rules: SegmentRules) -> list[dict[str, Any]]:
+def segment_rows(object_id: str, session_id: str, endpoint: Endpoint, columns: Columns, rules: SegmentRules) -> list[dict[str, Any]]:
     """The rows of `segments` that a session leaves."""
     return [
         {
-            "object_id": attempt.planned.item.object_id,
-            "session_id": attempt.session_id,
-            "endpoint": attempt.planned.endpoint.name,
+            "object_id": object_id,
+            "session_id": session_id,
+            "endpoint": endpoint.name,
             "segment_index": number,
             "kind": segment.kind,
             "start_time_ms": segment.start_ms,
@@ -187,7 +187,7 @@ def segment_rows(attempt: Attempt, result: SessionResult, rules: SegmentRules) -
             "threshold": rules.enter,
             "rule_version": rules.version,
         }
-        for number, segment in enumerate(segments(result.endpoint, result.columns, rules))
+        for number, segment in enumerate(segments(endpoint, columns, rules))
     ]
 
 

@@ -169,7 +169,9 @@ class Trial:
             booked_ms=result.booked_ms,
             summary=summary_row(attempt, result),
             items=result.columns.packed(),
-            segments=await asyncio.to_thread(segment_rows, attempt, result, self.streaming.segments),
+            segments=await asyncio.to_thread(
+                segment_rows, attempt.planned.item.object_id, self.session_id, result.endpoint, result.columns, self.streaming.segments
+            ),
         )
         await self._outlast(lambda: self.streaming.ledger.finish(self.session_id, result.booked_ms, result.close_code))
         self.streaming.progress.of(self.planned.endpoint.name).audio_ms += result.booked_ms

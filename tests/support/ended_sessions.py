@@ -7,7 +7,8 @@ from moderation.endpoints import ENDPOINTS
 from moderation.identity import object_id, object_key_id, session_id
 from moderation.messages import AiMusicDone, Frame, MusicDone, Window
 from moderation.results import Columns, SpooledSession
-from moderation.segments import SegmentRules, segments
+from moderation.segments import SegmentRules
+from tasks.records import segment_rows
 
 RUN = "20260301T080000Z-0a1b2c"
 DAY = date(2026, 3, 1)
@@ -58,29 +59,9 @@ def a_session(
         sent_ms=items * item_ms,
         summary={**common, **times, **place, **_summary(endpoint, key, items), **summary} if done else None,
         items=columns.packed() if done else {},
-        segments=_segments(session, identity, endpoint, columns) if done else [],
+        segments=segment_rows(identity, session, ENDPOINTS[endpoint], columns, SegmentRules(min_ms=0)) if done else [],
         quarantine={"object_id": identity, **place, "endpoint": endpoint, "params_hash": "p1", **held} if quarantined else None,
     )
-
-
-def _segments(session: str, identity: str, endpoint: str, columns: Columns) -> list[dict[str, Any]]:
-    names = {"object_id": identity, "session_id": session, "endpoint": endpoint}
-    rules = SegmentRules(min_ms=0)
-    return [
-        {
-            **names,
-            "segment_index": number,
-            "kind": segment.kind,
-            "start_time_ms": segment.start_ms,
-            "end_time_ms": segment.end_ms,
-            "item_count": segment.items,
-            "mean_prob": segment.mean,
-            "max_prob": segment.greatest,
-            "threshold": rules.enter,
-            "rule_version": rules.version,
-        }
-        for number, segment in enumerate(segments(ENDPOINTS[endpoint], columns, rules))
-    ]
 
 
 def _columns(endpoint: str, number: int, items: int) -> Columns:
