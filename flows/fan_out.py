@@ -14,7 +14,7 @@ from flows.wiring import Wired
 from moderation.errors import UnreachableError
 from moderation.outcomes import Reason, StopCause
 from tasks.records import Run
-from tasks.shard_reports import Counts, ShardReport, forget_report, read_report
+from tasks.shard_reports import Counts, ShardReport, forget_reports, read_report
 from tasks.shards import Shard
 
 LOOK_S = 2.0
@@ -86,9 +86,13 @@ class FanOut:
 
         Raises UnreachableError where one is lost again and again, and what `ShardRuns` raises for a deployment that is not there.
         """
-        for first in (shard for shard in shards if shard.first):
-            await self._fly([first], wanted)
-        await self._fly([shard for shard in shards if not shard.first], wanted)
+        try:
+            for first in (shard for shard in shards if shard.first):
+                await self._fly([first], wanted)
+            await self._fly([shard for shard in shards if not shard.first], wanted)
+        except BaseException:  # nobody streams on for a run that has failed
+            await self._told(self._runs.end([flight.submitted for flight in self._flights], lost=False))
+            raise
 
     async def _fly(self, shards: Sequence[Shard], wanted: Wanted) -> None:
         waiting = [(shard, 1) for shard in reversed(shards)]
@@ -133,17 +137,23 @@ class FanOut:
         again: list[tuple[Shard, int]] = []
         for flight in list(self._flights):
             flight.seen = found.get(flight.submitted, flight.seen)
-            report = await asyncio.to_thread(read_report, self._wired.results, self._run.run_id, flight.shard.number)
-            mine = report if report is not None and report.flow_run_id == flight.submitted else None
-            self._count(flight, mine)
-            if mine is not None and mine.ended:
+            try:
+                report = await asyncio.to_thread(read_report, self._wired.results, self._run.run_id, flight.shard.number, flight.submitted)
+            except UnreachableError as error:
+                logger.warning("the report of shard %d is not read: %s", flight.shard.number, error)
+                continue
+            self._count(flight, report)
+            if report is not None and report.ended:
                 self._flights.remove(flight)
-                self._count_end(mine, wanted)
-                await asyncio.to_thread(forget_report, self._wired.results, self._run.run_id, flight.shard.number)
+                if report.told is not None and report.told.cause is StopCause.TERMINATED and not self._watch.stop:
+                    again.append((flight.shard, flight.number + 1))  # its host was taken away: that is the worker's end, not the run's
+                    continue
+                self._count_end(report, wanted)
+                await asyncio.to_thread(forget_reports, self._wired.results, self._run.run_id, flight.shard.number)
             elif flight.seen.stop is not None:
                 self._flights.remove(flight)
                 self._watch.stop.request(flight.seen.stop, Reason.NOT_REACHED, flight.seen.message)
-            elif flight.seen.state is ShardState.OVER or (mine is not None and not mine.is_fresh(self._wired.now())):
+            elif flight.seen.state is ShardState.OVER or (report is not None and not report.is_fresh(self._wired.now())):
                 self._flights.remove(flight)
                 again += await self._lose(flight)
         return again

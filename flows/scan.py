@@ -32,8 +32,8 @@ from tasks.progress import Progress
 ARTIFACT_SECONDS = 5.0
 RUNNER_GRACE_SECONDS = 20.0
 """The longest grace period under a worker or runner of Prefect: 30 s after SIGTERM they kill, and results are to be published by then."""
-CALLED_OFF = frozenset({StateType.CANCELLING, StateType.CANCELLED, StateType.PAUSED})
-"""States that somebody has put this flow run into who wants it to end; a run from the command line has no worker to tell it."""
+CALLED_OFF = frozenset({StateType.CANCELLING, StateType.CANCELLED, StateType.CRASHED, StateType.PAUSED})
+"""States of a flow run that is wanted to end, or was written off; a run from the command line has no worker to tell it."""
 WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 """Set by whoever runs the flow in its own process and wants to see, or stop, the run."""
 

@@ -20,7 +20,7 @@ _MERGED = re.compile(rf"(?P<dataset>\w+)/{PARTITION}=(?P<scan_date>\d{{4}}-\d\d-
 _CURRENT = re.compile(rf"{CURRENT_FOLDER}/(?P<current>\w+)-(?P<digest>[0-9a-f]{{16}})\.parquet", re.ASCII)
 _OF_RUN = re.compile(rf"{RUNS_FOLDER}/(?P<run_id>{_RUN})/(?P<stem>\w+)\.parquet", re.ASCII)
 _OWN_OF_RUN = re.compile(
-    rf"{RUNS_FOLDER}/{_RUN}/(alive|(chosen|held)\.parquet|shards/\d+\.json|listing/(listing\.json|\d+-\d+\.parquet))", re.ASCII
+    rf"{RUNS_FOLDER}/{_RUN}/(alive|(chosen|held)\.parquet|shards/\d+/[\w-]+\.json|listing/(listing\.json|\d+-\d+\.parquet))", re.ASCII
 )
 """What only a run itself reads again: its sign of life, what a predicate has chosen and what holds it, what workers report, a manifest that
 is being written."""

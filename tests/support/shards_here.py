@@ -26,7 +26,7 @@ class ShardsHere:
         self._watches: dict[str, Watch] = {}
 
     async def submit(self, run_id: str, shard: int, number: int) -> str:
-        name = f"{shard}/{number}"
+        name = f"{shard}-{number}-{id(self):x}"
         self.submitted.append((shard, number))
         watch = self._watches[name] = Watch()
         request = request_of(self.settings, run_id, anyway=True)
@@ -43,6 +43,11 @@ class ShardsHere:
                 working.cancel()
             with suppress(SoundcheckError):
                 await working
+
+    def terminate_one(self) -> None:
+        """SIGTERM to one of the workers that are at work."""
+        name = next(name for name, task in self._tasks.items() if not task.done())
+        self._watches[name].terminate("SIGTERM to this worker")
 
     async def look(self, ids: Collection[str]) -> Mapping[str, Seen]:
         return {name: Seen(ShardState.OVER if self._tasks[name].done() else ShardState.RUNNING) for name in ids}

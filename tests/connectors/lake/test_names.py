@@ -7,7 +7,9 @@ from connectors.lake.names import is_own_of_run, is_policy, place_of, policy_nam
 RUN = "20260601T010203Z-1a2b3c"
 
 
-@pytest.mark.parametrize("name", ["alive", "chosen.parquet", "held.parquet", "listing/listing.json", "listing/0-17.parquet"])
+@pytest.mark.parametrize(
+    "name", ["alive", "chosen.parquet", "held.parquet", "listing/listing.json", "listing/0-17.parquet", "shards/3/0a1b-2.json"]
+)
 def test_what_only_a_run_reads_is_known_and_no_dataset(name):
     assert is_own_of_run(f"_runs/{RUN}/{name}")
     assert place_of(f"_runs/{RUN}/{name}") is None
