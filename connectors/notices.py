@@ -17,11 +17,14 @@ logger = logging.getLogger("soundcheck.notices")
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that a person should know: the cause is a word, such as a stop's name; the exit code that of a run that has ended."""
+    """Something that a person should know: the cause is a word, such as a stop's name; the exit code that of a run that has ended.
+
+    run_id is None where no run could begin.
+    """
 
     org: str
     cause: str
-    run_id: str
+    run_id: str | None
     message: str
     exit_code: int | None = None
 
@@ -29,7 +32,8 @@ class Notice:
     def text(self) -> str:
         """The notice in one sentence, under the name that chat tools show."""
         ended = "" if self.exit_code is None else f" (exit code {self.exit_code})"
-        return f"soundcheck, {self.org}: {self.cause}{ended} in run {self.run_id}: {self.message}"
+        where = "before a run began" if self.run_id is None else f"in run {self.run_id}"
+        return f"soundcheck, {self.org}: {self.cause}{ended} {where}: {self.message}"
 
 
 class Notices:

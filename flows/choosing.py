@@ -1,11 +1,13 @@
 """What a run lists, its sources or the objects that a predicate chooses, and by which rules it plans them."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import polars as pl
 
 from connectors.catalogue import Source
+from connectors.s3 import S3Uri
 from flows.person import who
 from flows.request import FlowName, Request
 from flows.settings import Settings
@@ -30,6 +32,7 @@ def plan_rules(settings: Settings, request: Request, selection: Selection) -> Pl
         cut=request.portion.cut,
         force=request.force,
         selection=selection,
+        shards=settings.shards,
     )
 
 
@@ -53,19 +56,19 @@ async def source_of(wired: Wired | WiredToPlan, request: Request, run: Run) -> S
     """
     if request.where is None:
         return wired.source
-    choose = _held if request.flow is FlowName.RETRY else _chosen
-    return wired.key_list(await asyncio.to_thread(choose, wired, request, run, request.where))
+    if request.flow is FlowName.RETRY:
+        return wired.key_list(await asyncio.to_thread(_held, wired, run, request.where))
+    return wired.key_list(await asyncio.to_thread(_chosen, wired, prefixes_of(request.sources), run, request.where))
 
 
-def _chosen(wired: Wired | WiredToPlan, request: Request, run: Run, where: str) -> str:
+def _chosen(wired: Wired | WiredToPlan, below: Sequence[S3Uri], run: Run, where: str) -> str:
     asked = predicates(where)
     address = frozen(wired.results, run)
-    return address or freeze(wired.results, run, chosen_results(wired.open_lake, run.org, asked, prefixes_of(request.sources)), where)
+    return address or freeze(wired.results, run, chosen_results(wired.open_lake, run.org, asked, below), where)
 
 
-def _held(wired: Wired | WiredToPlan, request: Request, run: Run, where: str) -> str:
+def _held(wired: Wired | WiredToPlan, run: Run, where: str) -> str:
     """The quarantined objects, and what holds them: it stays held until the plan has said what of it is streamed."""
-    del request
     if address := frozen(wired.results, run):
         return address
     with wired.open_lake() as lake:

@@ -34,7 +34,7 @@ class RunFlags:
     connections: int | None = None
     """The most sessions at once on each endpoint."""
     monthly_hours: Annotated[float | None, Parameter(validator=Number(gte=0))] = None
-    """The most audio-hours this calendar month (UTC), over all endpoints."""
+    """The most audio-hours this calendar month, over all endpoints."""
 
     def settings(self, cascade: str | None = None) -> "Settings":
         """The settings with these on top. Raises ConfigurationError."""

@@ -29,7 +29,7 @@ logger = logging.getLogger("soundcheck.ledger")
 
 async def statuses(settings: Settings, org: str | None, now: Callable[[], datetime]) -> list[OrganisationStatus]:
     """Every organisation of the ledger, or the one asked for. Raises ConfigurationError for one that it does not know."""
-    month = month_of(now())
+    month = settings.month(now())
     async with open_ledger(settings) as ledger:
         known = await ledger.organisations()
         if org is not None and org not in known:

@@ -32,6 +32,8 @@ def logging_to(folder: Path, level: str) -> Iterator[Path]:
     except OSError as error:
         raise ResultsNotWritable(f"the log {path} cannot be written ({error.strerror}): mend that, or set state_dir") from error
     handler.setFormatter(_OneLine(FORMAT))
+    if level != "DEBUG":  # it has a line for every look into Prefect
+        handler.addFilter(lambda record: record.name != "httpx" or record.levelno > logging.INFO)
     root = logging.getLogger()
     before = root.level
     root.addHandler(handler)

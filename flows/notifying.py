@@ -8,6 +8,8 @@ from typing import Self
 
 from connectors.ledger import Ledger
 from connectors.notices import Notice, Notices
+from flows.report import state_name
+from flows.settings import Settings
 from moderation.admission import EVERY_ENDPOINT, Claim, Grant, Refusal
 from moderation.breaker import OpenedBy
 from moderation.errors import SoundcheckError
@@ -19,6 +21,23 @@ CAUSES = (*(cause.value for cause in StopCause if cause is not StopCause.TERMINA
 """What ends a run and is to be told; who sends a signal knows."""
 SUSPENDED = "credits or monthly hours are used up: the run waits until there are some again, and then goes on by itself"
 logger = logging.getLogger("soundcheck.notices")
+
+
+def notices_of(settings: Settings) -> Notices:
+    """The way to the people of an organisation. Raises ConfigurationError for an address that is none."""
+    return Notices(settings.notify_url.get_secret_value() if settings.notify_url else None)
+
+
+@asynccontextmanager
+async def failed_start_told(settings: Settings) -> AsyncIterator[None]:
+    """Tell an error that keeps a run from beginning: no ledger is open then that would know what was told before."""
+    try:
+        yield
+    except SoundcheckError as error:
+        if (cause := state_name(error)) in CAUSES:
+            own = settings.of(settings.org) if settings.org in settings.organisations else settings
+            await notices_of(own).send(Notice(own.org, cause, None, str(error), error.exit_code))
+        raise
 
 
 class Notifier:

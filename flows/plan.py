@@ -20,7 +20,7 @@ from flows.run_record import alike
 from flows.settings import Settings
 from flows.sources import listed_whole
 from flows.wiring import WiredToPlan, wired_to_plan
-from moderation.budget import MS_PER_HOUR, month_of
+from moderation.budget import MS_PER_HOUR
 from moderation.forecasts import Load, eta_s
 from moderation.identity import run_id
 from moderation.selection import LeftOut
@@ -157,7 +157,7 @@ async def plan_scan(given: Settings, wanted: str | Request) -> PlanReport:
 
 async def _reported(wired: WiredToPlan, run: Run, request: Request, plan: Plan, left_out: Counter[LeftOut]) -> PlanReport:
     settings = wired.settings
-    month = month_of(run.started_at)
+    month = settings.month(run.started_at)
     usages = {usage.endpoint: usage for usage in await wired.ledger.usage(run.org, month)}
     speeds = await asyncio.to_thread(_speeds, wired)
     connections = {each.name: _connections(settings, each.name, usages.get(each.name)) for each in wired.endpoints}

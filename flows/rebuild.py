@@ -79,4 +79,4 @@ def _lakes(settings: Settings) -> list[Lake]:
     urls = dict.fromkeys(results_of(one) for one in each if one.results or len(each) == 1)
     s3 = s3_client(S3Settings())
     stores = [open_store(url, s3) for url in urls]
-    return [Lake(store, lake_id(store.url)) for store in stores]
+    return [Lake(store, lake_id(store.url), settings.month) for store in stores]

@@ -1,14 +1,17 @@
-"""Finds the run that is to be taken up again, as its own record in the lake has it."""
+"""Takes up an earlier run: finds it by its own record in the lake, and looks whether it may be gone on with."""
 
+import asyncio
 import json
 
 from connectors.lake.query import connect
 from connectors.s3 import S3Settings, s3_client
 from flows.request import Begun, Request
+from flows.run_record import KEPT, SHAPING, fingerprint
 from flows.run_settings import organisation_of
 from flows.settings import Settings
-from flows.wiring import results_of
+from flows.wiring import Wired, results_of
 from moderation.errors import ConfigurationError
+from tasks.alive import LIFE, is_alive
 
 
 def request_of(settings: Settings, run_id: str, *, anyway: bool = False) -> Request:
@@ -30,3 +33,17 @@ def request_of(settings: Settings, run_id: str, *, anyway: bool = False) -> Requ
     if exit_code == 0:
         raise ConfigurationError(f"run {run_id} came to its end: there is nothing left of it")
     return Request.from_json(told, Begun(run_id, started_at, fingerprint, tuple(settled["endpoints"]), settled["cascade"], anyway))
+
+
+async def check_begun(wired: Wired, request: Request) -> None:
+    """Refuse to go on with a run under settings that would have made another plan, or while somebody is at it; its record stays."""
+    begun = request.begun
+    if begun is None or begun.anyway:
+        return
+    if begun.fingerprint != fingerprint(wired.settings, request):
+        shaping = ", ".join(name for name in SHAPING if name not in KEPT)
+        raise ConfigurationError(f"run {begun.run_id} was planned under other settings ({shaping}): restore them, or go on with --anyway")
+    if await asyncio.to_thread(is_alive, wired.results, begun.run_id, wired.now()):
+        raise ConfigurationError(
+            f"run {begun.run_id} is still running, or was killed less than {LIFE.seconds} s ago: wait for it, or go on with --anyway"
+        )

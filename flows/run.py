@@ -2,71 +2,61 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Protocol, TypeVar
 
 from connectors.lake.packages import write_rows
 from connectors.lake.query import spent_by
 from flows.choosing import letting_go, plan_rules, release_retried, source_of
-from flows.notifying import Notifier
+from flows.fan_out import FanOut, ShardRuns
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.request import Request
-from flows.run_record import KEPT, SHAPING, Ended, alike, fingerprint, run_row
-from flows.setting_types import OnQuota, hours_ms, micros, text_patterns
+from flows.resuming import check_begun
+from flows.run_record import Ended, alike, run_row
+from flows.setting_types import hours_ms, micros
 from flows.sources import listed_whole
+from flows.streaming import Executor, directly, notifier_of, stream_shards, streaming_of
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
-from moderation.budget import month_of
-from moderation.errors import AccessDeniedError, ConfigurationError, SoundcheckError, UnreachableError, first_of_group
+from moderation.errors import AccessDeniedError, SoundcheckError, UnreachableError, first_of_group
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode, Reason, StopCause
 from moderation.policy_file import PolicyText
-from moderation.retry import RetryBudget
-from tasks.admission import Admission
-from tasks.alive import LIFE, alive, is_alive
+from tasks.alive import alive
 from tasks.cascade import plan_second_stage
 from tasks.decide import decide
-from tasks.leases import Leases
 from tasks.list_catalogue import list_catalogue
-from tasks.outgoing import Outlet
 from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
 from tasks.records import Run
 from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
-from tasks.shards import Shard, load_shard
-from tasks.stream import Streaming, stream_claimed, stream_shard
+from tasks.shards import Shard
 
-SHARDS_AT_ONCE = 4
-"""Shards of one endpoint side by side: the long tail of one is filled by the next."""
-ALARM_SHARE = 0.2
 ALARM_OBJECTS = 20
-"""A run of at least so many objects with more than this share newly quarantined ends with 65: something general is wrong (rules.md)."""
-T = TypeVar("T")
+"""Of fewer objects no share says that something general is wrong (rules.md)."""
 logger = logging.getLogger("soundcheck.run")
 
 
-class Executor(Protocol):
-    """Who runs a step: plainly in this process, or as a Prefect task."""
+async def run_scan(
+    wired: Wired,
+    request: Request,
+    watch: Watch,
+    execute: Executor = directly,
+    flow_run_id: str | None = None,
+    workers: ShardRuns | None = None,
+) -> Report:
+    """Scan what a request asks for, its shards in this process or on workers.
 
-    async def __call__(self, name: str, step: Callable[[], Awaitable[T]]) -> T:
-        """Run the step under a name and return what it returns."""
-
-
-async def directly(name: str, step: Callable[[], Awaitable[T]]) -> T:
-    """An executor that just runs the step."""
-    del name
-    return await step()
-
-
-async def run_scan(wired: Wired, request: Request, watch: Watch, execute: Executor = directly, flow_run_id: str | None = None) -> Report:
-    """Scan what a request asks for. Errors that concern the whole run are raised once its end is on record."""
+    Errors that concern the whole run are raised once its end is on record.
+    """
     begun, now = request.begun, wired.now()
     run = Run(begun.run_id, wired.settings.org, begun.started_at) if begun else Run(run_id(now, wired.entropy(3)), wired.settings.org, now)
     scan = _Scan(wired, request, run, watch, execute, flow_run_id)
+    if workers is not None:
+        scan.fan_out = FanOut(wired, run, watch, workers, wired.settings.shards_in_flight)
     logger.info("%s: scanning %s into %s", run.run_id, request, wired.results.url)
-    await scan.check_begun()
+    await check_begun(wired, request)
     async with scan.notifier.until_told(), alive(wired.results, run.run_id, wired.now):
         try:
             await scan.record(RUNNING)
@@ -92,23 +82,8 @@ class _Scan:
         self.execute = execute
         self.flow_run_id = flow_run_id
         self.rest = NO_REST
-        suspends = wired.settings.on_quota is OnQuota.SUSPEND
-        self.notifier = Notifier(wired.ledger, wired.notices, run.org, run.run_id, wired.settings.warn_share, suspends=suspends)
-
-    async def check_begun(self) -> None:
-        """Refuse to go on with a run under settings that would have made another plan, or while somebody is at it; its record stays."""
-        begun, wired = self.request.begun, self.wired
-        if begun is None or begun.anyway:
-            return
-        if begun.fingerprint != fingerprint(wired.settings, self.request):
-            shaping = ", ".join(name for name in SHAPING if name not in KEPT)
-            raise ConfigurationError(
-                f"run {begun.run_id} was planned under other settings ({shaping}): restore them, or go on with --anyway"
-            )
-        if await asyncio.to_thread(is_alive, wired.results, begun.run_id, wired.now()):
-            raise ConfigurationError(
-                f"run {begun.run_id} is still running, or was killed less than {LIFE.seconds} s ago: wait for it, or go on with --anyway"
-            )
+        self.fan_out: FanOut | None = None
+        self.notifier = notifier_of(wired, run)
 
     async def steps_or_stop(self) -> int:
         """The steps, of which listing and planning can be broken off.
@@ -146,6 +121,9 @@ class _Scan:
         await self._stream_and_publish(await self.execute("plan", lambda: self._plan(rules)))
         if rules.cascade is not None and not self.watch.stop and not self.rest.has_second_stage:
             await self._stream_and_publish(await self._second_stage(rules.cascade, rules))
+        if self.fan_out is not None and self.fan_out.lost:  # what a lost worker had not reported is published by now
+            settled_ms, at_risk_ms = await asyncio.to_thread(self._spent)
+            progress.spent_before_ms = settled_ms - progress.audio_ms, at_risk_ms - progress.at_risk_ms
         if await asyncio.to_thread(wired.spool.ids):  # a worker has died since, right before it booked
             recovered += await self.execute("recover", wired.publisher.recover)
         if wired.policy is not None:
@@ -228,70 +206,12 @@ class _Scan:
         await ledger.reopen(org, scanned)
 
     async def _stream(self, shards: Sequence[Shard]) -> None:
-        streaming = self._streaming()
+        if self.fan_out is not None:
+            await self.fan_out.stream(shards, self.rest.has)
+            return
+        streaming = streaming_of(self.wired, self.request, self.run, self.watch, self.notifier)
         self.watch.admission = streaming.admission
-        async with asyncio.TaskGroup() as group:  # nothing streams on when its leases are no longer kept
-            leases = group.create_task(streaming.admission.leases.keep())
-            await self._stream_all(streaming, [shard for shard in shards if shard.first])
-            await self._stream_all(streaming, [shard for shard in shards if not shard.first])
-            if streaming.claimed:
-                await self.execute("wait for what others stream", lambda: stream_claimed(streaming))
-            leases.cancel()
-
-    def _streaming(self) -> Streaming:
-        wired, run, stop = self.wired, self.run, self.watch.stop
-        return Streaming(
-            run_id=run.run_id,
-            org=run.org,
-            lake=wired.lake,
-            worker=wired.worker,
-            client=wired.client,
-            outlet=Outlet(wired.audio, wired.decoder, wired.settings.transcode, wired.settings.max_session_hours),
-            ledger=wired.ledger,
-            spool=wired.spool,
-            admission=self._admission(),
-            stop=stop,
-            progress=self.watch.progress,
-            now=wired.now,
-            chance=wired.chance,
-            entropy=wired.entropy,
-            places=max({wired.settings.connections, *wired.settings.endpoint_connections.values()}),
-            renewed_client=wired.renewed_client,
-            priority=wired.settings.priority + self.request.flow.urgency,
-            force=self.request.force,
-            texts=text_patterns(wired.settings.refusal_texts),
-            segments=wired.settings.segments,
-            retries=wired.settings.retries,
-            retried=RetryBudget(self.watch.progress.planned_ms),
-        )
-
-    def _admission(self) -> Admission:
-        wired = self.wired
-        return Admission(
-            wired.ledger,
-            Leases(wired.ledger, wired.worker, wired.spool),
-            self.watch.stop,
-            lambda: month_of(wired.now()),
-            wired.chance,
-            on_grant=self.notifier.granted,
-            on_refusal=self.notifier.refused,
-            refusals=self.watch.progress.refusals,
-        )
-
-    async def _stream_all(self, streaming: Streaming, shards: Sequence[Shard]) -> None:
-        places = {endpoint.name: asyncio.Semaphore(SHARDS_AT_ONCE) for endpoint in self.wired.endpoints}
-
-        async def stream(shard: Shard) -> None:
-            async def step() -> int:
-                objects = await asyncio.to_thread(load_shard, self.wired.results, self.run.run_id, shard.number)
-                return len(await stream_shard(streaming, shard.number, [planned for planned in objects if self.rest.has(planned)]))
-
-            async with places[shard.endpoint]:
-                await self.execute(f"stream {shard.endpoint} shard {shard.number}", step)
-
-        async with asyncio.TaskGroup() as group:
-            for shard in shards:
-                group.create_task(stream(shard))
+        await stream_shards(streaming, self.wired, shards, self.rest.has, self.execute)
 
     def verdict(self) -> tuple[str, ExitCode]:
         """The name of the final state and the exit code (rules.md)."""
@@ -304,7 +224,8 @@ class _Scan:
             return INCOMPLETE, ExitCode.EXHAUSTED
         if not progress.newly_quarantined:
             return COMPLETED, ExitCode.OK
-        many = progress.listed >= ALARM_OBJECTS and progress.newly_quarantined > ALARM_SHARE * progress.listed
+        share = self.wired.settings.alarm_share
+        many = progress.listed >= ALARM_OBJECTS and progress.newly_quarantined > share * progress.listed
         return COMPLETED, ExitCode.MANY_QUARANTINED if many else ExitCode.QUARANTINED
 
     async def tell(self, report: Report) -> None:

@@ -16,12 +16,11 @@ def run(settings: "Settings", request: Request, *, direct: bool, json: bool) -> 
     from flows.console import say_json  # noqa: PLC0415 - every command imports what it alone needs
     from flows.launch import prefect_server, scan_as_flow, scan_directly  # noqa: PLC0415
     from flows.logs import logging_to  # noqa: PLC0415
-    from flows.run_settings import run_settings  # noqa: PLC0415
     from flows.terminal import print_summary  # noqa: PLC0415
     from flows.watch import Watch  # noqa: PLC0415
     from flows.wiring import check_before_start, state_of  # noqa: PLC0415
 
-    own = run_settings(settings, request.sources)
+    own = asyncio.run(check_before_start(settings, request))
 
     async def streamed() -> "Report":
         if direct:
@@ -30,7 +29,6 @@ def run(settings: "Settings", request: Request, *, direct: bool, json: bool) -> 
             await ready()
             return await scan_as_flow(settings, request, Watch())
 
-    asyncio.run(check_before_start(own))
     with logging_to(state_of(own), own.log_level):
         report = asyncio.run(streamed())
     if json:

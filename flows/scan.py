@@ -1,7 +1,7 @@
 """The scan as a Prefect flow: the same steps as `flows.run`, each shown as a task, and the stop's name as the flow run's state."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -19,10 +19,12 @@ from flows.report import COMPLETED, Report, state_name
 from flows.request import WHOLE, Portion, Request
 from flows.run import run_scan
 from flows.run_settings import run_settings
+from flows.setting_types import FanOutTo
 from flows.settings import Settings, load_settings
+from flows.shard_runs import DeployedShardRuns
 from flows.stopping import Drain, stoppable
 from flows.watch import Watch
-from flows.wiring import wired
+from flows.wiring import Wired, wired
 from moderation.errors import SoundcheckError
 from moderation.outcomes import ExitCode, StopCause
 from tasks.progress import Progress
@@ -72,9 +74,10 @@ async def run_request(flags: Mapping[str, Any], wanted: Callable[[Settings], Req
             Mirror.open() as mirror,
             stoppable(watch, grace_seconds) as drain,
             wired(settings, request) as parts,
-            _shown(mirror, watch.progress, drain, UUID(flow_run.id)),
+            _shown(mirror, watch.progress),
+            drained_when_called_off(mirror, drain, UUID(flow_run.id)),
         ):
-            report = await run_scan(parts, request, watch, mirror.run_step, flow_run.id)
+            report = await run_scan(parts, request, watch, mirror.run_step, flow_run.id, _workers(parts))
             described = f"{request.flow} of {request}"
             await mirror.tell(acreate_markdown_artifact(_markdown(report), key="scan-report", description=described))
     except SoundcheckError as error:
@@ -100,9 +103,30 @@ def state_of_report(report: Report) -> State[Any]:
     return ended(name=report.state, message=message)
 
 
+def _workers(parts: Wired) -> DeployedShardRuns | None:
+    settings = parts.settings
+    if settings.fan_out is FanOutTo.PROCESS:
+        return None
+    return DeployedShardRuns(settings.shard_deployment, parts.worker, parts.results.url, settings.org)
+
+
 @asynccontextmanager
-async def _shown(mirror: Mirror, progress: Progress, drain: Drain, run_id: UUID) -> AsyncIterator[None]:
-    """Keep a progress artifact up to date while the block runs, and drain the run when it is called off in Prefect."""
+async def drained_when_called_off(mirror: Mirror, drain: Drain, run_id: UUID) -> AsyncIterator[None]:
+    """While the block runs, drain it when its flow run is called off in Prefect."""
+
+    async def look() -> None:
+        async with get_client() as client:
+            state = (await client.read_flow_run(run_id)).state
+        if state is not None and state.type in CALLED_OFF:
+            drain.begin(f"Prefect ({state.name})")
+
+    async with _again_and_again(lambda: mirror.tell(look())):
+        yield
+
+
+@asynccontextmanager
+async def _shown(mirror: Mirror, progress: Progress) -> AsyncIterator[None]:
+    """Keep a progress artifact up to date while the block runs."""
     artifact: UUID | None = None
 
     async def show() -> None:
@@ -113,25 +137,28 @@ async def _shown(mirror: Mirror, progress: Progress, drain: Drain, run_id: UUID)
         else:
             await aupdate_progress_artifact(artifact, share, description=line)
 
-    async def look() -> None:
-        async with get_client() as client:
-            state = (await client.read_flow_run(run_id)).state
-        if state is not None and state.type in CALLED_OFF:
-            drain.begin(f"Prefect ({state.name})")
+    try:
+        async with _again_and_again(lambda: mirror.tell(show())):
+            yield
+    finally:
+        await mirror.tell(show())
 
-    async def keep_showing() -> None:
+
+@asynccontextmanager
+async def _again_and_again(step: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Do something every few seconds while the block runs."""
+
+    async def keep() -> None:
         while True:
-            await mirror.tell(show())
-            await mirror.tell(look())
+            await step()
             await asyncio.sleep(ARTIFACT_SECONDS)
 
-    showing = asyncio.create_task(keep_showing())
+    keeping = asyncio.create_task(keep())
     try:
         yield
     finally:
-        showing.cancel()
-        await asyncio.gather(showing, return_exceptions=True)
-        await mirror.tell(show())
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 def _markdown(report: Report) -> str:

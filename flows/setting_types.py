@@ -4,6 +4,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
@@ -44,6 +45,13 @@ def _private_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _zone(name: str) -> str:
+    try:
+        return ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"unknown time zone {name!r}: give a name such as UTC or Europe/Berlin") from None
+
+
 EndpointName: TypeAlias = Annotated[str, AfterValidator(_known_endpoint)]
 OrganisationName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 VariableName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
@@ -58,6 +66,8 @@ TotalConnections: TypeAlias = Annotated[int, Field(ge=1)]
 Hours: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Money: TypeAlias = Annotated[Decimal, Field(ge=0, max_digits=15, decimal_places=6)]
 """As exact as the ledger, which counts millionths."""
+ZoneName: TypeAlias = Annotated[str, AfterValidator(_zone)]
+Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Currency: TypeAlias = Annotated[str, Field(pattern=r"^\w{1,16}$")]
 
 
@@ -77,6 +87,15 @@ class OnQuota(StrEnum):
     END = "end"
     SUSPEND = "suspend"
     """It waits, and asks every quarter of an hour."""
+
+
+class FanOutTo(StrEnum):
+    """Where a run streams its shards."""
+
+    PROCESS = "process"
+    """In its own process."""
+    WORKERS = "workers"
+    """On workers of Prefect, as runs of a deployment."""
 
 
 class RawRule(BaseModel):

@@ -4,8 +4,10 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError
@@ -18,6 +20,7 @@ from flows.setting_types import (
     Connections,
     Currency,
     EndpointName,
+    FanOutTo,
     Hours,
     Money,
     OnQuota,
@@ -26,10 +29,14 @@ from flows.setting_types import (
     RawRule,
     RefusalText,
     Root,
+    Share,
     TotalConnections,
     VariableName,
+    ZoneName,
 )
 from moderation.breaker import BreakerRules
+from moderation.budget import month_of
+from moderation.catalogue import ShardRules
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import ConfigurationError
 from moderation.gate import GateRules
@@ -78,7 +85,7 @@ class Settings(BaseSettings):
     total_connections: TotalConnections | None = None
     """The most sessions at once over all endpoints."""
     monthly_hours: Hours | None = None
-    """The most audio-hours a calendar month (UTC) over all endpoints; none means unlimited."""
+    """The most audio-hours a calendar month over all endpoints; none means unlimited."""
     endpoint_hours: dict[EndpointName, Hours] = {}
     """The same for an endpoint, by its name."""
     currency: Currency | None = None
@@ -86,11 +93,15 @@ class Settings(BaseSettings):
     prices: dict[EndpointName, Money] = {}
     """Money an audio-hour of an endpoint. Nothing is known of prices but this."""
     monthly_cost: Money | None = None
-    """The most money a calendar month (UTC) over all endpoints; none means unlimited."""
+    """The most money a calendar month over all endpoints; none means unlimited."""
     endpoint_costs: dict[EndpointName, Money] = {}
     """The same for an endpoint, by its name."""
-    warn_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    month_zone: ZoneName = "UTC"
+    """The time zone whose calendar months caps are for. All processes of a ledger must use the same."""
+    warn_share: Share = 0.8
     """The share of a cap from which on it is warned of."""
+    alarm_share: Share = 0.2
+    """A run that newly quarantines more than this share of what it has listed ends with 65: something general is wrong."""
     on_quota: OnQuota = OnQuota.END
     """What follows when the service says that credits or hours are used up."""
     results: str | None = None
@@ -122,6 +133,14 @@ class Settings(BaseSettings):
     """From which probability on something is there, below which it no longer is, and how long a segment lasts at least, in ms."""
     transcripts: Path | None = None
     """A folder where every session leaves what was said in it, a JSON line each, without audio or key: to find out why one fails."""
+    fan_out: FanOutTo = FanOutTo.PROCESS
+    """Where flow runs stream their shards; commands with --direct always do in their own process."""
+    shard_deployment: str = "stream-shard/stream-shard"
+    """The deployment whose runs stream a shard each on workers."""
+    shards: ShardRules = ShardRules()
+    """The bounds of a shard, which one task streams, or one worker: objects, and milliseconds of audio."""
+    shards_in_flight: Annotated[int, Field(ge=1, le=200)] = 8
+    """How many shards are submitted to workers at once."""
     grace_seconds: Annotated[float, Field(ge=0)] = 30.0
     """How long running sessions may go on after SIGTERM or Ctrl-C."""
     ledger_url: SecretStr | None = None
@@ -153,6 +172,10 @@ class Settings(BaseSettings):
         """The order of precedence."""
         del file_secret_settings
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    def month(self, instant: datetime) -> str:
+        """The budget month of an instant."""
+        return month_of(instant, ZoneInfo(self.month_zone))
 
     def gate_rules(self) -> GateRules:
         """The figures of admission."""

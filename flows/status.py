@@ -192,7 +192,7 @@ def _remarks(status: OrganisationStatus) -> Iterator[str]:
     if waiting:
         workers = len({waits.worker for waits in waiting})
         who = "1 worker waits" if workers == 1 else f"{workers} workers wait"
-        yield f"{who} for a slot, the longest since {max(map(status.waited_s, waiting)):.0f} s."
+        yield f"{who} to stream, the longest since {max(map(status.waited_s, waiting)):.0f} s."
     if status.saved_ms:
         yield f"The cascade saves {hours(status.saved_ms)} audio-hours: by the results, of the newest run of each source this month."
     for made in status.adjustments:

@@ -25,6 +25,7 @@ from connectors.notices import Notices
 from connectors.s3 import S3Caller, S3Settings, s3_client
 from connectors.spool import Spool
 from connectors.velma import ApiKey, VelmaClient, VelmaSettings
+from flows.notifying import failed_start_told, notices_of
 from flows.request import Request
 from flows.run_settings import as_begun, ownership, run_settings
 from flows.settings import ENV_FILE, Settings
@@ -130,8 +131,16 @@ async def wired_to_plan(settings: Settings, request: Request) -> AsyncIterator[W
 async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
     """The connectors of a run for as long as the block runs.
 
-    Raises ConfigurationError, AccessDeniedError or ResultsNotWritable before anything is streamed.
+    Raises ConfigurationError, AccessDeniedError, UnreachableError or ResultsNotWritable before anything is streamed, and tells it.
     """
+    async with AsyncExitStack() as stack:
+        async with failed_start_told(settings):
+            parts = await stack.enter_async_context(_wired(settings, request))
+        yield parts
+
+
+@asynccontextmanager
+async def _wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
     own = as_begun(run_settings(settings, request.sources), request)
     key = await load_key(own)
     client, policy = velma_client(own, key), policy_of(own)
@@ -155,7 +164,7 @@ async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
             lake=lake_id(results.url),
             ledger=await stack.enter_async_context(open_ledger(own)),
             spool=Spool(spool_of(own)),
-            notices=Notices(own.notify_url.get_secret_value() if own.notify_url else None),
+            notices=notices_of(own),
             policy=policy,
             # in containers host and process id repeat: a successor must not renew what a dead one held
             worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
@@ -169,12 +178,18 @@ async def _catalogue(stack: AsyncExitStack, s3: "S3Client", request: Request) ->
     return audio, open_source(request.sources, request.portion, caller, audio), partial(KeyList, caller, audio)
 
 
-async def check_before_start(settings: Settings) -> None:
-    """What can be wrong before anything is started: key, hosts, results, policy. Raises what `wired` would, only sooner."""
-    key = await load_key(settings) if settings.api_key_block is None else ApiKey("in-a-block")
-    velma_client(settings, key)
-    results_of(settings)
-    policy_of(settings)
+async def check_before_start(settings: Settings, request: Request) -> Settings:
+    """The settings of a run, where nothing is wrong with them that can be known before anything is started: key, hosts, results, policy.
+
+    Raises what `wired` would, and tells it, only sooner.
+    """
+    async with failed_start_told(settings):
+        own = run_settings(settings, request.sources)
+        key = await load_key(own) if own.api_key_block is None else ApiKey("in-a-block")
+        velma_client(own, key)
+        results_of(own)
+        policy_of(own)
+    return own
 
 
 def policy_of(settings: Settings) -> PolicyText | None:

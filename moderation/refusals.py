@@ -67,6 +67,11 @@ class Cause:
         """Whether the object's attempts are spent: only by its own faults and by faults of its session."""
         return self.action in {Action.QUARANTINE, Action.RETRY_THEN_QUARANTINE}
 
+    @property
+    def counted_as(self) -> str:
+        """By what an object's tries are counted: faults of others that allow fewer of them than patience has count by themselves."""
+        return self.name if self.action is Action.RETRY and self.attempts is not None else self.action
+
 
 NOT_PERMITTED = Cause(
     "not_permitted",

@@ -42,7 +42,10 @@ class RetryRules:
     ceiling_s: float = 120.0
 
     def verdict(self, cause: Cause, tries: int, chance: float, *, retry_after: float | None = None) -> Verdict:
-        """What follows for an object whose `tries`-th try (from 1) failed for this cause; chance is a random number in [0, 1)."""
+        """What follows for an object whose `tries`-th try (from 1, by `Cause.counted_as`) failed for this cause.
+
+        chance is a random number in [0, 1), retry_after in seconds.
+        """
         floor_s = min(retry_after or 0.0, MAX_RETRY_AFTER_S)
         match cause.action:
             case Action.QUARANTINE | Action.STOP:
@@ -52,7 +55,7 @@ class RetryRules:
             case Action.RETRY_THEN_QUARANTINE:
                 allowed = min(self.attempts, cause.attempts or self.attempts)
             case Action.RETRY:
-                allowed = self.patience
+                allowed = min(self.patience, cause.attempts or self.patience)
         return RetryAfter(max(floor_s, self._pause(tries, chance))) if tries < allowed else GiveUp(cause.reason, cause.stop)
 
     def _pause(self, tries: int, chance: float) -> float:

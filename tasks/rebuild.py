@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from connectors.lake.published import PackageFiles, Planned, Row, package_files, planned_for, read_package, runs_of
@@ -25,6 +26,8 @@ class Lake:
 
     store: ResultStore
     lake: str
+    month: Callable[[datetime], str] = month_of
+    """The budget month of an instant."""
 
 
 @dataclass(slots=True)
@@ -187,7 +190,7 @@ def _record(
         worker=row.get("worker", UNKNOWN),
         kind=SessionKind.OBJECT,
         attempt=row["attempt"],
-        month=month_of(row["started_at"]),
+        month=lake.month(row["started_at"]),
         reserved_ms=booked_ms,
         sent_ms=sent_ms,
         booked_ms=booked_ms,

@@ -16,7 +16,6 @@ from tasks.history import CHANGES, DECISIONS, IDENTITY, LOOK, REASONS, Known
 from tasks.plan_counts import count_plan
 from tasks.progress import Progress
 from tasks.quarantine import EVERYTHING
-from tasks.records import PlannedObject
 from tasks.shards import Shard
 
 
@@ -31,9 +30,9 @@ class Rest:
     left: frozenset[tuple[str, str]] | None
     has_second_stage: bool = False
 
-    def has(self, planned: PlannedObject) -> bool:
+    def has(self, endpoint: str, object_id: str) -> bool:
         """Whether an object of the plan still has to be streamed."""
-        return self.left is None or (planned.endpoint.name, planned.item.object_id) in self.left
+        return self.left is None or (endpoint, object_id) in self.left
 
 
 NO_REST = Rest([], None)

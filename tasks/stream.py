@@ -17,7 +17,7 @@ from connectors.velma import VelmaClient
 from moderation.admission import EVERY_ENDPOINT, Denial
 from moderation.errors import LeaseLost, SoundcheckError
 from moderation.outcomes import Reason
-from moderation.refusals import Action, TextPatterns
+from moderation.refusals import TextPatterns
 from moderation.repeats import Repeats
 from moderation.retry import GiveUp, RetryBudget, RetryRules
 from moderation.segments import SegmentRules
@@ -40,12 +40,12 @@ DENIED: dict[Denial, Reason | None] = {
 
 @dataclass(slots=True)
 class Candidate:
-    """An object on its way to its outcome: its shard, the number of its next attempt, and its failures by what followed from them."""
+    """An object on its way to its outcome: its shard, the number of its next attempt, and its failures by what they count as."""
 
     shard: int
     planned: PlannedObject
     number: int = 1
-    tries: Counter[Action] = field(default_factory=Counter)
+    tries: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -86,6 +86,8 @@ class Streaming:
     """Bytes of a message where the service takes none as large as the client's own."""
     claimed: defaultdict[str, list[Candidate]] = field(default_factory=lambda: defaultdict(list))
     """By endpoint, what other sessions stream, or did when it was asked for: it goes to the back of the run and holds no place."""
+    takes_key: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    """By endpoint, whether a session has shown that the key is taken there: by a result, or by what else was said to it."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def renew_key(self) -> None:
@@ -121,8 +123,6 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
     """
     outcomes = await _stream_each(streaming, [Candidate(shard, planned) for planned in objects])
     again = [candidate for endpoint in {planned.endpoint.name for planned in objects} for candidate in streaming.claimed.pop(endpoint, [])]
-    if again:
-        await streaming.settle_expired()
     return outcomes + await _stream_each(streaming, again)
 
 
@@ -183,7 +183,7 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
         try:
             ended = await trial.run()
         except NotAdmitted as refused:
-            return None if refused.denial is Denial.CLAIMED else _not_admitted(streaming, planned, refused)
+            return None if refused.denial is Denial.CLAIMED else ends_with(*_why_not(streaming, refused))
         except LeaseLost as lost:
             ended = trial.lost_its_lease(lost)
         if ended is None:
@@ -200,14 +200,14 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
         await streaming.pause(ended.seconds)
 
 
-def _not_admitted(streaming: Streaming, planned: PlannedObject, refused: NotAdmitted) -> Outcome:
-    ends_with = partial(Outcome, planned.item.object_id, planned.item.key, planned.endpoint.name)
+def _why_not(streaming: Streaming, refused: NotAdmitted) -> tuple[Reason | None, str]:
+    """The reason of an object that was not admitted, and what is said of it."""
     match refused.denial:
         case None:
-            return ends_with(streaming.stop.reason, streaming.stop.message)
+            return streaming.stop.reason, streaming.stop.message
         case Denial.BUDGET:
             whose = streaming.org if refused.cap in {None, EVERY_ENDPOINT} else f"{streaming.org} for {refused.cap}"
             message = f"the month's cap of {whose} does not hold what is left: raise it, or wait for the next month"
-            return ends_with(Reason.DEFERRED_QUOTA, message)
+            return Reason.DEFERRED_QUOTA, message
         case denial:
-            return ends_with(DENIED[denial], f"{denial} in the ledger")
+            return DENIED[denial], f"{denial} in the ledger"

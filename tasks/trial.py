@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from moderation.admission import Claim, Grant, SessionKind
-from moderation.budget import month_of
 from moderation.errors import (
     ConfigurationError,
     LeaseLost,
@@ -20,7 +19,7 @@ from moderation.errors import (
 from moderation.identity import session_id
 from moderation.judgement import Failure
 from moderation.outcomes import QUARANTINED, Reason
-from moderation.refusals import CANCELLED, TOO_BIG, Action, Cause, Tells, classify
+from moderation.refusals import CANCELLED, TOO_BIG, Cause, Tells, classify
 from moderation.repeats import OBJECTS
 from moderation.results import SessionResult, SpooledSession
 from moderation.retry import GiveUp, RetryAfter, Verdict
@@ -40,11 +39,11 @@ REPEATED = f"the service said the same to {OBJECTS} distinct objects: it is not 
 class Trial:
     """One attempt at one object: from its slot to its booking.
 
-    number counts the object's attempts in this run from 1; tries its failures by what followed from them, which is what bounds them: a
+    number counts the object's attempts in this run from 1; tries its failures by what they count as, which is what bounds them: a
     refusal must not use up what the object has for its own faults.
     """
 
-    def __init__(self, streaming: "Streaming", shard: int, planned: PlannedObject, number: int, tries: Counter[Action]) -> None:
+    def __init__(self, streaming: "Streaming", shard: int, planned: PlannedObject, number: int, tries: Counter[str]) -> None:
         self.tries = tries
         self.streaming = streaming
         self.planned = planned
@@ -71,7 +70,7 @@ class Trial:
             shard=shard,
             worker=streaming.worker,
             attempt=number,
-            month=month_of(self.started_at),
+            month=streaming.admission.month(),
             estimate_ms=planned.estimate_ms,
             priority=streaming.priority,
             force=streaming.force,
@@ -127,6 +126,7 @@ class Trial:
 
     def _tell(self) -> None:
         """Let the ledger know of the first result while the session goes on: the next one may start for it."""
+        self.streaming.takes_key[self.planned.endpoint.name].set()
         self._telling = asyncio.create_task(self._note_result())
 
     async def _note_result(self) -> None:
@@ -154,10 +154,10 @@ class Trial:
 
     def lost_its_lease(self, error: LeaseLost) -> Verdict:
         """What follows where the ledger has given the session away; its audio counts as streamed for nothing, unless it has a result."""
-        self.tries[LEASE_LOST.action] += 1
+        self.tries[LEASE_LOST.counted_as] += 1
         self.story = str(error)
         self.sent_ms = 0 if self._paid else self._sent_ms()
-        return self.streaming.retries.verdict(LEASE_LOST, self.tries[LEASE_LOST.action], self.streaming.chance())
+        return self.streaming.retries.verdict(LEASE_LOST, self.tries[LEASE_LOST.counted_as], self.streaming.chance())
 
     async def _done(self, result: SessionResult) -> None:
         self._paid = True
@@ -179,13 +179,15 @@ class Trial:
         streaming, attempt, sent_ms = self.streaming, self._attempt(), self._sent_ms()
         refused = error.http_status is not None or error.text is not None
         outcome = "cancelled" if said is CANCELLED else "refused" if refused else "failed"
-        self.tries[said.action] += 1
         own: Verdict | None = self._decoded_here(said)
         if own is None and said.spends_attempt:
-            own = streaming.retries.verdict(said, self.tries[said.action], streaming.chance())
+            self.tries[said.counted_as] += 1
+            own = streaming.retries.verdict(said, self.tries[said.counted_as], streaming.chance())
         self.story = str(error)
         if said.tells is Tells.KEY:
             await streaming.renew_key()
+        else:
+            streaming.takes_key[self.planned.endpoint.name].set()
         await self._keep(attempt_row(attempt, self.session, outcome, error, said), quarantine=self._quarantine(own, attempt.finished_at))
         failure = Failure(self.session_id, error.phase, said, retry_after_ms=round(1000 * (error.retry_after or 0.0)))
         facts: dict[str, Any] = {"outcome": outcome, "close_code": error.close_code, "error_text": error.text}
@@ -196,8 +198,9 @@ class Trial:
             streaming.stop.request(stop, Reason.NOT_REACHED, f"{self.story}: {REPEATED}")
         if own is not None:
             return own
+        self.tries[cause.counted_as] += 1  # by what the ledger makes of it: the same words stop a run, or are waited out
         return self._halved(said) or streaming.retries.verdict(
-            cause, self.tries[said.action], streaming.chance(), retry_after=error.retry_after
+            cause, self.tries[cause.counted_as], streaming.chance(), retry_after=error.retry_after
         )
 
     def _report(self, cause: Cause, outcome: str) -> None:

@@ -44,6 +44,10 @@ _ADMITTED = (
 )
 
 
+_WAITED_OUT = {Denial.FULL, Denial.BREAKER, Denial.PAUSED}
+"""What everybody waits for alike. A cap may hold somebody else's shorter session: who waits for one stands in nobody's way."""
+
+
 async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Grant | Refusal:
     """Grant a claim, writing the session, its reservation and what it changes about its gates; or say why not."""
     usages = await usages_of(connection, claim.org, claim.endpoint, claim.month, moment)
@@ -51,7 +55,7 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
     if isinstance(entered, Entry) and entered.kind is SessionKind.OBJECT and await turns.is_anothers(connection, claim, moment):
         entered = Denial.FULL
     if isinstance(entered, Denial):
-        if entered is Denial.FULL:
+        if entered in _WAITED_OUT:
             await turns.wait(connection, claim, moment)
         return _refusal(entered, usages, moment, claim.estimate_ms)
     after = gate.started(usages.gates, claim.session_id, entered, moment.now_ms, moment.rules)

@@ -50,7 +50,7 @@ def too_short(monkeypatch):
     def shard(*place: object) -> list[PlannedObject]:
         return [replace(planned, estimate_ms=30_000) for planned in load_shard(*place)]
 
-    monkeypatch.setattr("flows.run.load_shard", shard)
+    monkeypatch.setattr("flows.streaming.load_shard", shard)
 
 
 @pytest.mark.parametrize(("cap_s", "reserved_ms"), [(None, 150_000), (101, 99_375)])

@@ -11,7 +11,8 @@ from moderation.admission import SessionKind
 from moderation.breaker import BreakerRules
 from moderation.errors import Scope
 from moderation.limits import LimitRules
-from moderation.outcomes import ExitCode
+from moderation.outcomes import ExitCode, Reason
+from moderation.retry import RetryRules
 from scanning import KEY, scanning
 
 SOON = BreakerRules(pause_factor=0.01)
@@ -73,7 +74,7 @@ async def test_a_wrong_key_at_start_costs_three_refused_tries_of_the_shortest_ob
         assert "not permitted" in report.message
 
 
-async def test_a_wrong_key_at_start_of_both_endpoints_is_asked_for_again_at_one_of_them_only(put, tmp_path):
+async def test_a_wrong_key_at_start_of_both_endpoints_costs_no_more_than_that(put, tmp_path):
     for number in range(4):
         put(f"{number}.ulaw", 25.0 + number)
     async with scanning(tmp_path, connections=3, breaker=SOON, endpoints=["music", "ai_music"]) as world:
@@ -81,8 +82,16 @@ async def test_a_wrong_key_at_start_of_both_endpoints_is_asked_for_again_at_one_
         report = await world.scan()
         assert (report.state, report.exit_code) == ("AccessDenied", ExitCode.ACCESS_DENIED)
         assert counts(report) == {"done": 0, "pending": 4, "quarantined": 0}
-        assert 3 <= len(world.seen.events("refused")) <= 4
+        assert [line["event"] for line in world.seen.events()] == ["refused"] * 3
         assert {row.scope for row in await world.rows()} == {Scope.KEY}
+
+
+async def test_the_rest_waits_for_the_first_result_of_the_shortest_object_and_not_for_its_end(put, tmp_path):
+    for number in range(3):
+        put(f"{number}.ulaw", 20.0 + number)
+    async with scanning(tmp_path, speed=10, connections=3, limit=AT_ONCE) as world:
+        await world.scan()
+        assert [line["event"] for line in world.seen.events("first_audio", "done")][:3] == ["first_audio"] * 3
 
 
 async def test_a_key_that_is_revoked_in_mid_run_stops_it_within_the_sessions_live_and_its_probes(put, tmp_path):
@@ -101,6 +110,17 @@ async def test_a_key_that_is_revoked_in_mid_run_stops_it_within_the_sessions_liv
         assert len(refused) == 3 + len(probes)
         assert len(probes) <= 3
         assert {row.kind for row in (await world.rows())[4:]} == {SessionKind.PROBE}
+
+
+async def test_an_object_that_is_refused_with_4003_after_results_is_tried_twice_more(put, tmp_path):
+    """Every probe is admitted, and then refused as well."""
+    put("one.ulaw", 4.0)
+    async with scanning(tmp_path, breaker=SOON, retries=RetryRules(step_s=0.0)) as world:
+        world.velma.faults.play(Scene(standing={"*": "close=4003@items=1"}))
+        report = await world.scan()
+        assert counts(report) == {"done": 0, "pending": 1, "quarantined": 0}
+        assert report.progress.pending_reasons() == {Reason.DEFERRED_KEY: 1}
+        assert [row.close_code for row in await world.rows()] == [4003] * 3
 
 
 @pytest.mark.parametrize("hidden", [2])

@@ -16,7 +16,7 @@ from flows.notifying import MANY_QUARANTINED, Notifier
 from ledger_facts import claim_of
 from moderation.admission import CapShare, CapUnit, Denial, Grant, Refusal
 from moderation.breaker import BreakerRules, OpenedBy
-from moderation.errors import ConfigurationError, ResultsNotWritable
+from moderation.errors import ConfigurationError, ResultsNotWritable, SoundcheckError
 from moderation.outcomes import ExitCode, StopCause
 
 KEY = "canary-5f0e9d1c7b"
@@ -260,6 +260,24 @@ async def test_a_cap_of_the_settings_is_warned_of_before_it_stops_the_run(world,
     assert report.exit_code is ExitCode.EXHAUSTED
     [month] = {str(cause)[-7:] for cause in hook.causes[:1]}
     assert hook.causes == [f"budget_80:*:hours:{month}", "CreditsExhausted"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "cause"),
+    [
+        ({"api_key": None}, StopCause.ACCESS_DENIED),
+        ({"ledger_url": SecretStr("postgresql://nobody@127.0.0.1:1/none")}, StopCause.SERVICE_UNREACHABLE),
+    ],
+    ids=["key", "ledger"],
+)
+async def test_what_keeps_a_run_from_beginning_is_told_too(world, make_wav, missing, cause):
+    world.put("one.wav", make_wav(1.0))
+    async with webhook() as hook:
+        with pytest.raises(SoundcheckError):
+            await world.scan(notify_url=SecretStr(hook.url), **missing)
+    assert hook.causes == [cause]
+    assert hook.told[0]["run_id"] is None
+    assert "before a run began" in hook.told[0]["text"]
 
 
 async def test_results_that_cannot_be_written_are_told_though_no_record_is(world, make_wav):

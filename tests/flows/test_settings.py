@@ -1,5 +1,6 @@
 """Settings: precedence, errors that name what is wrong, and no secret in any of them."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -58,6 +59,7 @@ def test_flags_go_before_the_environment_before_dotenv_before_toml(empty_place, 
         ("soundcheck.toml", 'currency = "USD"\nmonthly_cost = 9\n[prices]\nmusic = 0.12\n', "set prices for ai_music"),
         ("soundcheck.toml", 'currency = "USD"\n[endpoint_costs]\nai_music = 9\n[prices]\nmusic = 0.12\n', "set prices for ai_music"),
         ("soundcheck.toml", "monthly_cost = 9\n", "set prices for ai_music, music"),
+        ("soundcheck.toml", 'month_zone = "Europe/Nowhere"\n', "unknown time zone 'Europe/Nowhere'"),
         ("soundcheck.toml", "warn_share = 1.5\n", "setting warn_share: "),
         ("soundcheck.toml", 'on_quota = "wait"\n', "setting on_quota: .*'end' or 'suspend'"),
         ("soundcheck.toml", 'roots = ["b/acme"]\n', "setting roots.0: .*not an S3 address"),
@@ -192,3 +194,9 @@ def test_a_text_of_ones_own_is_heard_before_those_of_the_table(means, cause):
     assert classify(said) is SERVICE_FAULT
     unsaid = SessionError("it ended", phase=Phase.ADMITTED, close_code=4029)
     assert classify(unsaid, own) is classify(unsaid)
+
+
+def test_the_months_of_caps_are_those_of_the_zone_that_is_set():
+    instant = datetime(2026, 11, 30, 23, 30, tzinfo=UTC)
+    assert fixed_settings().month(instant) == "2026-11"
+    assert fixed_settings(month_zone="Europe/Berlin").month(instant) == "2026-12"

@@ -92,7 +92,7 @@ async def test_everything_that_a_person_asks_is_in_it(place, ledger, clock):
     text = shown(status)
     for words in (
         "paused, open (quota, probe in 42 s)",
-        "2 workers wait for a slot, the longest since 2 s.",
+        "2 workers wait to stream, the longest since 2 s.",
         "estimated cost of 2026-11 in EUR",
         "75 s │ dead",
         "expired, to be swept",

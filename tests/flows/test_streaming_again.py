@@ -21,7 +21,8 @@ PATIENCE_SECONDS = 60
 
 def estimated(monkeypatch, minutes: int) -> None:
     """Take every object for so long."""
-    monkeypatch.setattr("flows.run.load_shard", lambda *place: [replace(each, estimate_ms=minutes * 60_000) for each in load_shard(*place)])
+    long = {"estimate_ms": minutes * 60_000}
+    monkeypatch.setattr("flows.streaming.load_shard", lambda *place: [replace(each, **long) for each in load_shard(*place)])
 
 
 async def test_beyond_an_hour_of_audio_retries_are_left_to_the_next_run(world, make_wav, monkeypatch):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from moderation.budget import MS_PER_HOUR
 from moderation.errors import Scope
+from moderation.judgement import MID_STREAM_TRIES
 from moderation.outcomes import QUARANTINED, Reason, StopCause
 from moderation.refusals import (
     BAD_PARAMETERS,
@@ -73,6 +74,14 @@ def test_a_fault_of_the_service_leaves_the_object_pending_and_ends_no_run_by_its
     pauses, end = life_of(cause)
     assert len(pauses) == RULES.patience - 1
     assert end == GiveUp(Reason.DEFERRED_SERVICE)
+
+
+def test_a_cause_can_allow_fewer_tries_than_patience_has_and_never_more():
+    refused = replace(NOT_PERMITTED, action=Action.RETRY, stop=None, attempts=MID_STREAM_TRIES)
+    pauses, end = life_of(refused)
+    assert len(pauses) == MID_STREAM_TRIES - 1
+    assert end == GiveUp(Reason.DEFERRED_KEY)
+    assert len(life_of(refused, rules=RetryRules(patience=2))[0]) == 1
 
 
 @pytest.mark.parametrize("cause", WAITS, ids=lambda cause: cause.name)

@@ -133,7 +133,7 @@ class LedgerMachine(RuleBasedStateMachine):
         expected = self.denial(claim)
         if expected is None and self.is_anothers(claim):
             expected = Denial.FULL
-        if expected is Denial.FULL:
+        if expected in {Denial.FULL, Denial.PAUSED, Denial.BREAKER}:
             self.waited(claim)
         answer = self.run(self.ledger.admit(claim))
         if expected is not None:

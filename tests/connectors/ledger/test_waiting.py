@@ -1,4 +1,4 @@
-"""Who waits for a slot, as status shows it, in both databases."""
+"""Who waits to stream, as status shows it, in both databases."""
 
 from ledger_facts import admit, claim_of, set_gate
 from moderation.turns import FRESH_MS, Waiting
@@ -19,6 +19,15 @@ async def test_workers_that_were_denied_wait_from_then_on_the_longest_first(ledg
     await ledger.finish(held.session_id, 900)
     await admit(ledger, 2, worker="north", priority=3)
     assert [waits.worker for waits in (await ledger.waiting("acme"))["music"]] == ["east"]
+
+
+async def test_who_stands_before_a_closed_door_waits_as_well(ledger, clock):
+    await set_gate(ledger, "acme", "music", 2)
+    await ledger.pause("acme")
+    since_ms = clock.ms
+    await ledger.admit(claim_of(1, worker="north"))
+    clock.ms += 1000
+    assert [waits.since_ms for waits in (await ledger.waiting("acme"))["music"]] == [since_ms]
 
 
 async def test_a_worker_that_asks_no_more_waits_no_more(ledger, clock):

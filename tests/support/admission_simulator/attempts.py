@@ -153,10 +153,11 @@ class Attempts:
             world.stop(cause.stop)
             world.put_back(item)
             return True
-        item.tries[cause.action] += 1
-        verdict = RETRIES.verdict(cause, item.tries[cause.action], world.clock.chance(), retry_after=error.retry_after)
-        if isinstance(verdict, GiveUp):
-            assert verdict.reason in QUARANTINED, f"{item.name} is given up for {why}"
+        item.tries[cause.counted_as] += 1
+        verdict = RETRIES.verdict(cause, item.tries[cause.counted_as], world.clock.chance(), retry_after=error.retry_after)
+        if isinstance(verdict, GiveUp) and verdict.reason not in QUARANTINED:
+            world.tell(f"{item.name} is left to the next run")
+        elif isinstance(verdict, GiveUp):
             item.state = "quarantined"
             world.watch.quarantined(item, why)
         else:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from moderation.admission import Claim, SessionKind
 from moderation.errors import Phase
 from moderation.outcomes import StopCause
-from moderation.refusals import Action
 
 
 @dataclass(slots=True, eq=False)
@@ -19,7 +18,7 @@ class Object:
     undecodable: bool
     state: str = "pending"
     ready_ms: int = 0
-    tries: Counter[Action] = field(default_factory=Counter)
+    tries: Counter[str] = field(default_factory=Counter)
     claim: Claim | None = None
     """What it asks the ledger for, until that is granted."""
 

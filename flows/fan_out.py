@@ -1,0 +1,200 @@
+"""The shards of a run on other workers: so many submitted at once, watched by what they report, and submitted again where one is lost."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from flows.streaming import Wanted
+from flows.watch import Watch
+from flows.wiring import Wired
+from moderation.errors import UnreachableError
+from moderation.outcomes import Reason, StopCause
+from tasks.records import Run
+from tasks.shard_reports import Counts, ShardReport, forget_report, read_report
+from tasks.shards import Shard
+
+LOOK_S = 2.0
+"""How often the reports are read and Prefect is asked."""
+TRIES = 5
+"""How often a shard is submitted before its workers are at fault, and not their hosts."""
+logger = logging.getLogger("soundcheck.shards")
+
+
+class ShardState(StrEnum):
+    """Where a submitted shard is, by whoever runs it."""
+
+    WAITING = "waiting"
+    """No worker has it yet."""
+    RUNNING = "running"
+    OVER = "over"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of a submitted shard: where it is, what it said, and the stop that it ended with, if it did."""
+
+    state: ShardState
+    message: str = ""
+    stop: StopCause | None = None
+
+
+class ShardRuns(Protocol):
+    """Who runs shards: in a deployment of Prefect, or in a test."""
+
+    async def submit(self, run_id: str, shard: int, number: int) -> str:
+        """Submit a shard for the number-th time and return an id. Repeatable: the same numbers are the same submission."""
+
+    async def look(self, ids: Collection[str]) -> Mapping[str, Seen]:
+        """What is known of these; without those of which nothing is."""
+
+    async def end(self, ids: Collection[str], *, lost: bool) -> None:
+        """Let these end: drain them, or write them off where their worker is lost."""
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A shard that is submitted: how often it was, its id, and what has been counted of it."""
+
+    shard: Shard
+    number: int
+    submitted: str
+    seen: Seen = Seen(ShardState.WAITING)
+    counts: Counts = field(default_factory=Counts)
+
+
+class FanOut:
+    """The way of one run's shards over workers.
+
+    wanted tells which (endpoint, object_id) count; lost how many shards were submitted again.
+    """
+
+    def __init__(self, wired: Wired, run: Run, watch: Watch, runs: ShardRuns, at_once: int) -> None:
+        self._wired = wired
+        self._run = run
+        self._watch = watch
+        self._runs = runs
+        self._at_once = at_once
+        self._flights: list[_Flight] = []
+        self.lost = 0
+
+    async def stream(self, shards: Sequence[Shard], wanted: Wanted) -> None:
+        """Stream shards: the first ones one after the other, then all others.
+
+        Raises UnreachableError where one is lost again and again, and what `ShardRuns` raises for a deployment that is not there.
+        """
+        for first in (shard for shard in shards if shard.first):
+            await self._fly([first], wanted)
+        await self._fly([shard for shard in shards if not shard.first], wanted)
+
+    async def _fly(self, shards: Sequence[Shard], wanted: Wanted) -> None:
+        waiting = [(shard, 1) for shard in reversed(shards)]
+        draining = False
+        while waiting or self._flights:
+            if self._watch.stop:
+                waiting.clear()
+                if not draining:
+                    draining = await self._told(self._runs.end([flight.submitted for flight in self._flights], lost=False))
+            while waiting and len(self._flights) < self._at_once:
+                shard, number = waiting[-1]
+                if not await self._submit(shard, number):
+                    break
+                waiting.pop()
+            if self._flights:
+                waiting += await self._look(wanted)
+            self._say()
+            if waiting or self._flights:
+                await self._pause()
+
+    async def _submit(self, shard: Shard, number: int) -> bool:
+        """Whether it could be."""
+        submitted = ""
+
+        async def submit() -> None:
+            nonlocal submitted
+            submitted = await self._runs.submit(self._run.run_id, shard.number, number)
+
+        if await self._told(submit()):
+            self._flights.append(_Flight(shard, number, submitted))
+        return bool(submitted)
+
+    async def _look(self, wanted: Wanted) -> list[tuple[Shard, int]]:
+        """Count what is reported, and let go of what is over; the shards to be submitted again."""
+        found: Mapping[str, Seen] = {}
+
+        async def ask() -> None:
+            nonlocal found
+            found = await self._runs.look([flight.submitted for flight in self._flights])
+
+        await self._told(ask())
+        again: list[tuple[Shard, int]] = []
+        for flight in list(self._flights):
+            flight.seen = found.get(flight.submitted, flight.seen)
+            report = await asyncio.to_thread(read_report, self._wired.results, self._run.run_id, flight.shard.number)
+            mine = report if report is not None and report.flow_run_id == flight.submitted else None
+            self._count(flight, mine)
+            if mine is not None and mine.ended:
+                self._flights.remove(flight)
+                self._count_end(mine, wanted)
+                await asyncio.to_thread(forget_report, self._wired.results, self._run.run_id, flight.shard.number)
+            elif flight.seen.stop is not None:
+                self._flights.remove(flight)
+                self._watch.stop.request(flight.seen.stop, Reason.NOT_REACHED, flight.seen.message)
+            elif flight.seen.state is ShardState.OVER or (mine is not None and not mine.is_fresh(self._wired.now())):
+                self._flights.remove(flight)
+                again += await self._lose(flight)
+        return again
+
+    def _count(self, flight: _Flight, report: ShardReport | None) -> None:
+        if report is not None:
+            report.counts.replace_in(self._watch.progress.of(flight.shard.endpoint), flight.counts)
+            flight.counts = report.counts
+
+    def _count_end(self, report: ShardReport, wanted: Wanted) -> None:
+        for outcome in report.outcomes:
+            if wanted(outcome.endpoint, outcome.object_id):
+                self._watch.progress.add(outcome)
+        if report.told is not None:
+            self._watch.stop.request(report.told.cause, report.told.reason, report.told.message)
+
+    async def _lose(self, flight: _Flight) -> list[tuple[Shard, int]]:
+        """Write a worker off, with what it had live. Its sessions end with their leases, and what it had spooled is published."""
+        if self._watch.stop and flight.seen.state is ShardState.OVER:
+            return []  # it had not begun
+        self.lost += 1
+        logger.warning("shard %d (%s): its worker is lost: %s", flight.shard.number, flight.submitted, flight.seen.message)
+        self._watch.progress.of(flight.shard.endpoint).live -= flight.counts.live
+        self._watch.progress.of(flight.shard.endpoint).claimed -= flight.counts.claimed
+        await self._told(self._runs.end([flight.submitted], lost=True))
+        if self._watch.stop:
+            return []
+        if flight.number >= TRIES:
+            raise UnreachableError(
+                f"shard {flight.shard.number} of run {self._run.run_id} was lost by {TRIES} workers ({flight.seen.message or 'no word'}): "
+                f"look into their logs"
+            )
+        return [(flight.shard, flight.number + 1)]
+
+    async def _told(self, telling: Awaitable[None]) -> bool:
+        """Whether Prefect has answered: while it is away, the workers go on, and their reports are read."""
+        try:
+            await telling
+        except UnreachableError as error:
+            logger.warning("%s", error)
+            return False
+        return True
+
+    def _say(self) -> None:
+        waits = sum(flight.seen.state is ShardState.WAITING for flight in self._flights)
+        self._watch.progress.step = f"streaming ({waits} shards wait for a worker)" if waits else "streaming"
+
+    async def _pause(self) -> None:
+        """Until the next look; a stop is looked after at once."""
+        if self._watch.stop:
+            await asyncio.sleep(LOOK_S)
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._watch.stop.requested.wait(), LOOK_S)

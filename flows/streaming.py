@@ -1,0 +1,129 @@
+"""The streaming of a run: what its sessions share, and its shards, of which the first proves the way (rules.md, 'Preflight')."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+
+from flows.notifying import Notifier
+from flows.request import Request
+from flows.setting_types import OnQuota, text_patterns
+from flows.watch import Watch
+from flows.wiring import Wired
+from moderation.retry import RetryBudget
+from tasks.admission import Admission
+from tasks.leases import Leases
+from tasks.outgoing import Outlet
+from tasks.progress import Outcome
+from tasks.records import Run
+from tasks.shards import Shard, load_shard
+from tasks.stream import Streaming, stream_claimed, stream_shard
+
+SHARDS_AT_ONCE = 4
+"""Shards of one endpoint side by side: the long tail of one is filled by the next."""
+T = TypeVar("T")
+Wanted = Callable[[str, str], bool]
+"""Whether an object (endpoint, object_id) of a plan is to be streamed."""
+
+
+class Executor(Protocol):
+    """Who runs a step: plainly in this process, or as a Prefect task."""
+
+    async def __call__(self, name: str, step: Callable[[], Awaitable[T]]) -> T:
+        """Run the step under a name and return what it returns."""
+
+
+def notifier_of(wired: Wired, run: Run) -> Notifier:
+    """Who tells the people of its organisation about a run."""
+    settings = wired.settings
+    suspends = settings.on_quota is OnQuota.SUSPEND
+    return Notifier(wired.ledger, wired.notices, run.org, run.run_id, settings.warn_share, suspends=suspends)
+
+
+def streaming_of(wired: Wired, request: Request, run: Run, watch: Watch, notifier: Notifier) -> Streaming:
+    """What the sessions of a run share."""
+    settings = wired.settings
+    return Streaming(
+        run_id=run.run_id,
+        org=run.org,
+        lake=wired.lake,
+        worker=wired.worker,
+        client=wired.client,
+        outlet=Outlet(wired.audio, wired.decoder, settings.transcode, settings.max_session_hours),
+        ledger=wired.ledger,
+        spool=wired.spool,
+        admission=Admission(
+            wired.ledger,
+            Leases(wired.ledger, wired.worker, wired.spool),
+            watch.stop,
+            lambda: settings.month(wired.now()),
+            wired.chance,
+            on_grant=notifier.granted,
+            on_refusal=notifier.refused,
+            refusals=watch.progress.refusals,
+        ),
+        stop=watch.stop,
+        progress=watch.progress,
+        now=wired.now,
+        chance=wired.chance,
+        entropy=wired.entropy,
+        places=max({settings.connections, *settings.endpoint_connections.values()}),
+        renewed_client=wired.renewed_client,
+        priority=settings.priority + request.flow.urgency,
+        force=request.force,
+        texts=text_patterns(settings.refusal_texts),
+        segments=settings.segments,
+        retries=settings.retries,
+        retried=RetryBudget(watch.progress.planned_ms),
+    )
+
+
+async def directly(name: str, step: Callable[[], Awaitable[T]]) -> T:
+    """An executor that just runs the step."""
+    del name
+    return await step()
+
+
+async def stream_shards(streaming: Streaming, wired: Wired, shards: Sequence[Shard], wanted: Wanted, execute: Executor) -> list[Outcome]:
+    """Stream the objects of some shards that are wanted, then what other sessions have claimed of them."""
+    async with asyncio.TaskGroup() as group:  # nothing streams on when its leases are no longer kept
+        leases = group.create_task(streaming.admission.leases.keep())
+        outcomes = await _Shards(streaming, wired, wanted, execute).stream(shards)
+        if streaming.claimed:
+            outcomes += await execute("wait for what others stream", lambda: stream_claimed(streaming))
+        leases.cancel()
+    return outcomes
+
+
+class _Shards:
+    def __init__(self, streaming: Streaming, wired: Wired, wanted: Wanted, execute: Executor) -> None:
+        self._streaming = streaming
+        self._results = wired.results
+        self._wanted = wanted
+        self._execute = execute
+        self._places = {endpoint.name: asyncio.Semaphore(SHARDS_AT_ONCE) for endpoint in wired.endpoints}
+
+    async def stream(self, shards: Collection[Shard]) -> list[Outcome]:
+        """The first shards one after the other, each until its endpoint is heard to take the key; then all others beside them."""
+        streams: list[asyncio.Task[list[Outcome]]] = []
+        async with asyncio.TaskGroup() as group:
+            for shard in sorted(shards, key=lambda shard: not shard.first):
+                streams.append(group.create_task(self._stream(shard)))
+                if shard.first:
+                    await _until_either(streams[-1], self._streaming.takes_key[shard.endpoint])
+        return [outcome for each in streams for outcome in each.result()]
+
+    async def _stream(self, shard: Shard) -> list[Outcome]:
+        async with self._places[shard.endpoint]:
+            return await self._execute(f"stream {shard.endpoint} shard {shard.number}", partial(self._step, shard))
+
+    async def _step(self, shard: Shard) -> list[Outcome]:
+        objects = await asyncio.to_thread(load_shard, self._results, self._streaming.run_id, shard.number)
+        wanted = [planned for planned in objects if self._wanted(planned.endpoint.name, planned.item.object_id)]
+        return await stream_shard(self._streaming, shard.number, wanted)
+
+
+async def _until_either(task: asyncio.Task[T], event: asyncio.Event) -> None:
+    happens = asyncio.create_task(event.wait())
+    await asyncio.wait({task, happens}, return_when=asyncio.FIRST_COMPLETED)
+    happens.cancel()

@@ -1,0 +1,53 @@
+"""Runs of shards in this process, with a worker's own connectors each: they can be lost, or never be taken."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+
+from flows.fan_out import Seen, ShardState
+from flows.request import Request
+from flows.resuming import request_of
+from flows.settings import Settings
+from flows.shard_worker import run_shard
+from flows.watch import Watch
+from flows.wiring import wired
+from moderation.errors import SoundcheckError
+
+
+class ShardsHere:
+    """Workers in this process. What is submitted is in `submitted`; a shard in `doomed` loses its worker so many times once it streams."""
+
+    def __init__(self, settings: Settings, doomed: dict[int, int] | None = None) -> None:
+        self.settings = settings
+        self.doomed = doomed or {}
+        self.submitted: list[tuple[int, int]] = []
+        self.most = 0
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._watches: dict[str, Watch] = {}
+
+    async def submit(self, run_id: str, shard: int, number: int) -> str:
+        name = f"{shard}/{number}"
+        self.submitted.append((shard, number))
+        watch = self._watches[name] = Watch()
+        request = request_of(self.settings, run_id, anyway=True)
+        self._tasks[name] = asyncio.create_task(self._run(request, watch, shard, name, lost=number <= self.doomed.get(shard, 0)))
+        self.most = max(self.most, sum(not task.done() for task in self._tasks.values()))
+        return name
+
+    async def _run(self, request: Request, watch: Watch, shard: int, name: str, *, lost: bool) -> None:
+        async with wired(self.settings, request) as parts:
+            working = asyncio.create_task(run_shard(parts, request, watch, shard, name))
+            while lost and not any(counts.sessions for counts in watch.progress.endpoints.values()):
+                await asyncio.sleep(0.01)
+            if lost:
+                working.cancel()
+            with suppress(SoundcheckError):
+                await working
+
+    async def look(self, ids: Collection[str]) -> Mapping[str, Seen]:
+        return {name: Seen(ShardState.OVER if self._tasks[name].done() else ShardState.RUNNING) for name in ids}
+
+    async def end(self, ids: Collection[str], *, lost: bool) -> None:
+        for name in ids:
+            if not lost:
+                self._watches[name].terminate("the run")
