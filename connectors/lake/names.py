@@ -17,10 +17,12 @@ _PARTITIONED = re.compile(
 _MERGED = re.compile(rf"(?P<dataset>\w+)/{PARTITION}=(?P<scan_date>\d{{4}}-\d\d-\d\d)/merged-(?P<digest>[0-9a-f]{{16}})\.parquet", re.ASCII)
 _OF_RUN = re.compile(rf"{RUNS_FOLDER}/(?P<run_id>{_RUN})/(?P<stem>\w+)\.parquet", re.ASCII)
 _OWN_OF_RUN = re.compile(
-    rf"{RUNS_FOLDER}/{_RUN}/(alive|(chosen|held)\.parquet|shards/\d+\.json|listing/(listing\.json|\d+-\d+\.parquet))", re.ASCII
+    rf"{RUNS_FOLDER}/{_RUN}/(alive|(chosen|held)\.parquet|shards/\d+\.json|listing/(listing\.json|\d+-\d+\.parquet)"
+    r"|report\.(html|json)|flagged\.(csv|parquet))",
+    re.ASCII,
 )
 """What only a run itself reads again: its sign of life, what a predicate has chosen and what holds it, what workers report, a manifest that
-is being written."""
+is being written. And what only people read: its report."""
 _PACKAGE = re.compile(r"p\d{4,}", re.ASCII)
 _RUN_PARTS = {
     "runs": re.compile("start|end"),
