@@ -19,7 +19,7 @@ def report(
 ) -> int:
     """Make a page for people: what a run has scanned, spent and found, and what a policy has flagged, with timelines and time codes.
 
-    The page is one HTML file that loads nothing. Every scan leaves one of its own (setting report); this makes it anew, by what is known now.
+    The page is one HTML file that loads nothing. Every scan leaves one (setting report); this makes it anew, by what is known now.
 
     Examples:
 

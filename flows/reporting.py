@@ -85,10 +85,10 @@ class Wanted:
 def report_runs(settings: Settings, wanted: Wanted, now: Callable[[], datetime]) -> Reported:
     """Make a report and write it. Raises NoSuchRun, ConfigurationError, and what the store or the disk raises."""
     store, open_lake = opened(settings)
-    if wanted.days and wanted.out is None:
-        raise WrongReport("a report over days belongs to no run: name its file with --out")
     if wanted.days and wanted.run_id is not None:
         raise WrongReport("a report is of a run or of days: leave one of them out")
+    if wanted.days and wanted.out is None:
+        raise WrongReport("a report over days belongs to no run: name its file with --out")
     if wanted.out is not None and wanted.out.suffix.lower() not in PAGES:
         raise WrongReport(f"{wanted.out.name} is no name of a page: let it end in .html")
     stderr.print(shown(f"reading {store.url} ..."), style="dim", soft_wrap=True)

@@ -89,9 +89,8 @@ def print_summary(report: Report) -> None:
     if counts["left_out"]:
         reasons = ", ".join(f"{count} {why}" for why, count in counts["left_out"].items())
         stdout.print(f"Left out of the catalogue: {reasons}.", highlight=False)
-    stdout.print(Text(f"Results: {report.results}"), soft_wrap=True)
-    if report.page:
-        stdout.print(Text(f"Report: {report.page}"), soft_wrap=True)
+    for what, place in (("Results", report.results), ("Report", report.page)):
+        stdout.print(Text(f"{what}: {place or 'none'}"), soft_wrap=True)
     if report.message:
         stderr.print(shown(f"soundcheck: {report.message}"), style="red", soft_wrap=True)
 

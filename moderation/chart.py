@@ -1,4 +1,4 @@
-"""What is shown over time as SVG: steps of some series over a common span, each with a dash and a colour of its own, and a line for a limit."""
+"""What is shown over time as SVG: steps of some series over a common span, each with dashes, a colour and marks of its limit."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,10 @@ _LOOKS = (("#0b4f9c", "none"), ("#a0006d", "6 3"), ("#8a4b00", "2 2"), ("#3f3f3f
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A row of steps: (begin, end, value), begin and end as shares of the span from 0 to 1. limit is the most that it may be."""
+    """A row of steps: (begin, end, value), begin and end as shares of the span from 0 to 1.
+
+    limit is the most that it may be, shown by a short line at either side.
+    """
 
     name: str
     steps: Sequence[tuple[float, float, float]]
@@ -30,8 +33,7 @@ def draw_course(series: Sequence[Series], identity: str, title: str, span: tuple
     name = escape(identity, quote=True)
     words = "; ".join(f"{each.name}: at most {each.peak:.3g}" + (f" of {each.limit:g}" if each.limit else "") for each in series)
     parts = [
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="{name}-title {name}-words" '
-        'xmlns="http://www.w3.org/2000/svg" font-size="11">',
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="{name}-title {name}-words" font-size="11">',
         f'<title id="{name}-title">{escape(printable(title))}</title><desc id="{name}-words">{escape(printable(words))}.</desc>',
         *_scale(top),
         *(_line(each, top, number) for number, each in enumerate(series)),
@@ -45,7 +47,8 @@ def draw_course(series: Sequence[Series], identity: str, title: str, span: tuple
 def legend_swatch(number: int) -> str:
     """The line of the series of that number, for a legend in words beside it."""
     colour, dashes = _LOOKS[number % len(_LOOKS)]
-    return f'<svg class="swatch" viewBox="0 0 34 10" width="34" height="10" aria-hidden="true"><path d="M0 5H34" {_stroke(colour, dashes)}/></svg>'
+    line = f'<path d="M0 5H34" {_stroke(colour, dashes)}/>'
+    return f'<svg class="swatch" viewBox="0 0 34 10" width="34" height="10" aria-hidden="true">{line}</svg>'
 
 
 def _stroke(colour: str, dashes: str) -> str:
@@ -76,4 +79,6 @@ def _line(series: Series, top: float, number: int) -> str:
             path.append(f"M{_x(begin)} {_y(0, top)}")
         path.append(f"V{_y(value, top)}H{_x(end)}")
         reached = end
+    if series.limit is not None:
+        path.append(f"M{_LEFT} {_y(series.limit, top)}h14M{_WIDTH - 18} {_y(series.limit, top)}h14")
     return f'<path d="{"".join(path)}" {_stroke(colour, dashes)}/>'

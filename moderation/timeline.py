@@ -138,8 +138,7 @@ def draw(timeline: Timeline, identity: str, title: str) -> str:
     height = _TOP + CURVES_HEIGHT + len(timeline.lanes) * (BAR_HEIGHT + 4) + _AXIS_HEIGHT + 6
     name = escape(identity, quote=True)
     parts = [
-        f'<svg class="timeline" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}-title {name}-words" '
-        'xmlns="http://www.w3.org/2000/svg" font-size="11">',
+        f'<svg class="timeline" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}-title {name}-words" font-size="11">',
         f'<title id="{name}-title">{escape(printable(title))}</title>',
         f'<desc id="{name}-words">{escape(timeline.words())}</desc>',
         *_evidence(timeline, height),

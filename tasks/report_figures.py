@@ -30,9 +30,9 @@ class Figures:
     """The figures of some runs of one organisation. Each frame is what its column names say; times are UTC, hours of audio.
 
     runs: a row each, as the view runs_latest. spend: endpoint, sessions, hours, possible_hours. outcomes: endpoint, outcome, reason,
-    objects, as things are by now. labels: endpoint, label, objects, share, host. decisions: decision, rule_id, held_back, objects, share. course:
-    endpoint, begins, seconds, audio_hours_per_hour, sessions (at once, on average). troubles: outcome, endpoint, cause, http_status,
-    close_code, error_text, sessions.
+    objects, as things are by now. labels: endpoint, label, objects, share, host. decisions: decision, rule_id, held_back, objects,
+    share. course: endpoint, begins, seconds, audio_hours_per_hour, sessions (at once, on average). troubles: outcome, endpoint, cause,
+    http_status, close_code, error_text, sessions.
     """
 
     runs: pl.DataFrame
@@ -131,7 +131,8 @@ _TROUBLES = f"""
 """  # noqa: S608 - a number
 _COURSE = f"""
     WITH own AS (
-        SELECT endpoint, outcome, audio_sent_ms, epoch_ms(started_at) AS begins, greatest(epoch_ms(finished_at), epoch_ms(started_at) + 1) AS ends
+        SELECT endpoint, outcome, audio_sent_ms, epoch_ms(started_at) AS begins,
+            greatest(epoch_ms(finished_at), epoch_ms(started_at) + 1) AS ends
         FROM attempts SEMI JOIN reported_runs USING (run_id)
     ),
     span AS (SELECT min(begins) AS first, greatest(ceil((max(ends) - min(begins)) / {BINS}.0), 1)::BIGINT AS width FROM own),
@@ -155,7 +156,8 @@ _COURSE = f"""
 def _labels() -> str:
     """What the service says that objects are, and whose service it was."""
     rows = " UNION ALL ".join(
-        f"SELECT run_id, endpoint, object_id, {ENDPOINTS[name].label_field or 'NULL'} AS label, host, finished_at FROM {kind.summaries.name}"  # noqa: S608 - as above
+        f"SELECT run_id, endpoint, object_id, {ENDPOINTS[name].label_field or 'NULL'} AS label, host, finished_at "  # noqa: S608 - as above
+        f"FROM {kind.summaries.name}"
         for name, kind in ENDPOINT_DATASETS.items()
     )
     return f"""

@@ -138,7 +138,7 @@ def _over_time(course: pl.DataFrame, limits: Mapping[str, float]) -> Iterator[Cu
     width = timedelta(seconds=steps[0]["seconds"])
     first, last = min(row["begins"] for row in steps), max(row["begins"] for row in steps) + width
     of_endpoint = {name: [row for row in steps if row["endpoint"] == name] for name in sorted({row["endpoint"] for row in steps})}
-    speed, slots = "Hours of audio with a result an hour", "Sessions at once, with the limit set"
+    speed, slots = "Hours of audio with a result an hour", "Sessions at once; marks at the sides are the limits set"
     for column, caption in (("audio_hours_per_hour", speed), ("sessions", slots)):
         series = [
             Series(name, list(_shares(rows, column, first, last)), limits.get(name) if column == "sessions" else None)

@@ -91,7 +91,7 @@ def _bars(lake: DuckDBPyConnection) -> tuple[defaultdict[str, list[Bar]], dict[s
         FROM segments SEMI JOIN wanted_sessions USING (object_id, session_id)
         QUALIFY row_number() OVER (PARTITION BY object_id ORDER BY end_time_ms - start_time_ms DESC, start_time_ms) <= {BARS}
         ORDER BY object_id, start_time_ms, kind
-    """
+    """  # noqa: S608 - numbers
     bars: defaultdict[str, list[Bar]] = defaultdict(list)
     more: dict[str, int] = {}
     for object_id, kind, start, end, probability, left in frame_of(lake.sql(query).to_arrow_table()).iter_rows():

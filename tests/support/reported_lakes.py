@@ -106,14 +106,17 @@ def reported_lake(store: FolderStore, keys: Sequence[str], *, host: str = HOST, 
     ai = [key for number, key in enumerate(keys) if number % ai_every == 0]
     scanned = [result(key, host=host) for key in keys]
     scanned += [
-        result(key, "ai_music", host=host, primary_verdict="ai-vocal-music", vocal_ai_percentage=88.0, vocal_ai_confidence=0.9) for key in ai
+        result(key, "ai_music", host=host, primary_verdict="ai-vocal-music", vocal_ai_percentage=88.0, vocal_ai_confidence=0.9)
+        for key in ai
     ]
     segments = [segment(key, kind, start, end) for key in keys for kind, start, end in SEGMENTS]
     segments += [segment(key, "ai_vocal", 4000, 12_000, "ai_music") for key in ai]
     fill(store, *scanned, segments=segments)
     write_rows(store, "music_frames", RUN, START.date(), "p0001", [row for key in keys for row in frames(key)])
     write_rows(store, "ai_music_windows", RUN, START.date(), "p0001", [row for key in ai for row in windows(key)])
-    tries = [attempt(key, "music", number) for number, key in enumerate(keys)] + [attempt(key, "ai_music", 5 * n) for n, key in enumerate(ai)]
+    tries = [attempt(key, "music", number) for number, key in enumerate(keys)] + [
+        attempt(key, "ai_music", 5 * n) for n, key in enumerate(ai)
+    ]
     refused = {"outcome": "refused", "cause": "concurrency", "close_code": 4003, "error_text": "<em>too many</em> | connections"}
     tries += [attempt(keys[0], "music", number, **refused) | {"session_id": f"refused-{number}"} for number in range(refusals)]
     write_rows(store, "attempts", RUN, START.date(), "p0001", tries)
