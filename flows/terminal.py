@@ -89,10 +89,15 @@ def print_summary(report: Report) -> None:
     if counts["left_out"]:
         reasons = ", ".join(f"{count} {why}" for why, count in counts["left_out"].items())
         stdout.print(f"Left out of the catalogue: {reasons}.", highlight=False)
-    for what, place in (("Results", report.results), ("Report", report.page)):
-        stdout.print(Text(f"{what}: {place or 'none'}"), soft_wrap=True)
+    _print_places(report)
     if report.message:
         stderr.print(shown(f"soundcheck: {report.message}"), style="red", soft_wrap=True)
+
+
+def _print_places(report: Report) -> None:
+    stdout.print(Text(f"Results: {report.results}"), soft_wrap=True)
+    if report.page is not None:
+        stdout.print(Text(f"Report: {report.page}"), soft_wrap=True)
 
 
 def _print_changes(endpoints: Mapping[str, Mapping[str, object]]) -> None:
