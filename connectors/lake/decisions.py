@@ -18,14 +18,24 @@ _SAME = [name for name in _COLUMNS if name not in {*NOT_JUDGED, "policy", "polic
 
 
 def make_changed(lake: duckdb.DuckDBPyConnection, rows: str) -> str:
-    """A table of the decisions that are not what the last of their objects are, with `before` and `decided_before` of those: its name."""
-    different = " OR ".join(f"rows.{name} IS DISTINCT FROM before.{name}" for name in _SAME)
+    """A table of the decisions that are not what the last of their objects are, with `before` and `decided_before` of those: its name.
+
+    What they say is compared by its 64-bit hash: to carry all columns of every decision along would take half as long again.
+    """
+    said = ", ".join(_SAME)
     query = f"""
         CREATE TABLE {rows}_changed AS
+        WITH said AS (
+            SELECT object_id, decision, decided_at, run_id, hash({said}) AS said FROM decisions
+        ),
+        before AS (
+            SELECT object_id, decision, decided_at, said FROM said
+            QUALIFY row_number() OVER (PARTITION BY object_id ORDER BY decided_at DESC, run_id DESC) = 1
+        )
         SELECT rows.*, before.decision AS before, before.decided_at AS decided_before
         FROM {rows} AS rows
-        LEFT JOIN decisions_latest AS before ON before.object_id = rows.object_id
-        WHERE {different}
+        LEFT JOIN before ON before.object_id = rows.object_id
+        WHERE before.said IS DISTINCT FROM hash({", ".join(f"rows.{name}" for name in _SAME)})
     """  # noqa: S608 - names of ours
     lake.execute(query)
     return f"{rows}_changed"

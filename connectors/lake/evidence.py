@@ -39,12 +39,12 @@ def evidence_source() -> str:
 
 def sound_columns(endpoint: Endpoint, sound: str) -> dict[str, str]:
     """The columns about segments with a sound in them, each with the expression that it is over those of a session."""
-    name, kinds = sound, ", ".join(f"'{kind}'" for kind in endpoint.kinds_with(sound))
+    kinds = ", ".join(f"'{kind}'" for kind in endpoint.kinds_with(sound))
     length = f"CASE WHEN kind IN ({kinds}) THEN end_time_ms - start_time_ms END"
     return {
-        f"{name}_segments": f"count({length})",
-        f"{name}_segments_ms": f"CAST(sum({length}) AS BIGINT)",
-        f"{name}_longest_ms": f"max({length})",
+        f"{sound}_segments": f"count({length})",
+        f"{sound}_segments_ms": f"CAST(sum({length}) AS BIGINT)",
+        f"{sound}_longest_ms": f"max({length})",
     }
 
 

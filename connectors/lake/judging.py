@@ -51,15 +51,15 @@ class Judging:
             lake.view(self._subjects).select(*map(duckdb.ColumnExpression, _judged_columns()), number).create(f"{self.name}_fired")
             lake.execute(f"CREATE TABLE {self.name} AS {_decided(self.name, self.told.policy)}")
         except duckdb.Error as error:
-            raise self._blamed(lake, error) from error
+            raise self._blamed(lake, error, self._subjects) from error
         lake.execute(f"DROP TABLE {self.name}_fired")
         return self.name
 
-    def _blamed(self, lake: duckdb.DuckDBPyConnection, error: duckdb.Error) -> PolicyError:
-        """What the rows have shown to be wrong: the rule whose condition breaks off over them, where it is one's."""
+    def _blamed(self, lake: duckdb.DuckDBPyConnection, error: duckdb.Error, rows: str) -> PolicyError:
+        """What rows have shown to be wrong: the rule whose condition breaks off over them, where it is one's."""
         for number, rule in enumerate(self.told.policy.rules):
             try:
-                Predicate(self._subjects, rule.when).object_ids(lake)
+                Predicate(rows, rule.when).object_ids(lake)
             except QueryError as its_own:
                 return self._of_rule(number, its_own)
         return PolicyError(f"{self.told.origin}: the results cannot be asked: {one_line(error)}")
@@ -93,19 +93,21 @@ class Judging:
     def _fired(self, lake: duckdb.DuckDBPyConnection, conditions: list[str]) -> duckdb.Expression:
         """The number of the first rule whose condition is true.
 
-        Each is tried on the row of nulls first: what breaks off there does so whatever the results are.
+        All are tried on the row of nulls first: what breaks off there does so whatever the results are.
         """
-        case: duckdb.Expression | None = None
+        holds = []
         for number, condition in enumerate(conditions):
             try:
-                predicate = Predicate(self._evidence, condition)
-                predicate.rows(lake, ["object_id"])
-                holds = predicate.expression(lake)
+                holds.append(Predicate(self._evidence, condition).expression(lake))
             except QueryError as error:
                 raise self._of_rule(number, error) from error
-            value = duckdb.ConstantExpression(number)
-            case = duckdb.CaseExpression(holds, value) if case is None else case.when(holds, value)
-        assert case is not None, "a policy has rules"
+        try:
+            lake.view(self._evidence).select(*(each.alias(f"rule_{number}") for number, each in enumerate(holds))).fetchall()
+        except duckdb.Error as error:
+            raise self._blamed(lake, error, self._evidence) from error
+        case = duckdb.CaseExpression(holds[0], duckdb.ConstantExpression(0))
+        for number, each in enumerate(holds[1:], 1):
+            case = case.when(each, duckdb.ConstantExpression(number))
         return case
 
     def _of_rule(self, number: int, error: QueryError) -> PolicyError:

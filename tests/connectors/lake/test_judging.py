@@ -64,30 +64,29 @@ def test_what_no_rule_is_for_and_what_has_no_answer_is_reviewed(lake, judged):
     assert judged(policy("allow: primary_verdict <> 'ai-vocal-music'"))["a"] == ("review", "no_rule", None), "null is no match"
 
 
+UNTRUSTED = {
+    "sound": ({}, None),
+    "empty": ({"evidence": "insufficient"}, "insufficient_evidence"),
+    "both": ({"evidence": "insufficient", "quality_flags": "gap"}, "insufficient_evidence"),
+    "flagged": ({"quality_flags": "gap,partial"}, "quality_flags"),
+    "new label": ({"primary_label": "whale song"}, "unknown_label"),
+    "unknown": ({"primary_label": "unknown"}, "unknown_label"),
+    "no label": ({"primary_label": None}, "unknown_label"),
+}
+UNTRUSTED_AI = {
+    "ai empty": ({"evidence": "insufficient"}, "insufficient_evidence"),
+    "ai flagged": ({"quality_flags": "gap"}, "quality_flags"),
+    "ai new verdict": ({"primary_verdict": "ai-yodel"}, "unknown_label"),
+}
+
+
 @pytest.mark.parametrize("decide", ["allow", "block"])
-@pytest.mark.parametrize(
-    ("facts", "held_back"),
-    [
-        ({}, None),
-        ({"evidence": "insufficient"}, "insufficient_evidence"),
-        ({"evidence": "insufficient", "quality_flags": "gap"}, "insufficient_evidence"),
-        ({"quality_flags": "gap,partial"}, "quality_flags"),
-        ({"primary_label": "whale song"}, "unknown_label"),
-        ({"primary_label": "unknown"}, "unknown_label"),
-        ({"primary_label": None}, "unknown_label"),
-    ],
-)
-def test_evidence_that_cannot_be_trusted_is_left_to_a_person(lake, judged, decide, facts, held_back):
-    fill(lake, result("a", **facts))
-    assert judged(policy(f"{decide}: true"))["a"] == ("review" if held_back else decide, "r0", held_back)
-
-
-@pytest.mark.parametrize("facts", [{"evidence": "insufficient"}, {"quality_flags": "gap"}, {"primary_verdict": "ai-yodel"}])
-def test_so_is_what_one_endpoint_of_several_says(lake, judged, facts):
-    fill(lake, result("a"), ai_result("a", **facts), result("b"), ai_result("b"))
-    found = judged(ALLOW_ALL)
-    assert found["a"][0] == "review"
-    assert found["b"] == ("allow", "r0", None)
+def test_evidence_that_cannot_be_trusted_is_left_to_a_person(lake, judged, decide):
+    """What one endpoint says is enough."""
+    of_music = [result(key, **facts) for key, (facts, _) in UNTRUSTED.items()]
+    fill(lake, *of_music, *(row for key, (facts, _) in UNTRUSTED_AI.items() for row in (result(key), ai_result(key, **facts))))
+    expected = {key: ("review" if why else decide, "r0", why) for key, (_, why) in (UNTRUSTED | UNTRUSTED_AI).items()}
+    assert judged(policy(f"{decide}: true")) == expected
 
 
 def test_what_is_quarantined_is_reviewed_unless_its_endpoint_has_a_result(lake, judged):
@@ -112,6 +111,7 @@ def test_a_rule_asks_for_audio_and_gets_no_decision_without(lake, judged):
     }
 
 
+@pytest.mark.torture
 def test_the_newest_results_are_judged_and_each_version_by_itself(lake, judged):
     fill(lake, result("a", music_pct=99.0), result("a", number=1, music_pct=1.0), name="p0001")
     fill(lake, ai_result("a", vocal_ai_confidence=0.9), name="p0001")
@@ -125,6 +125,7 @@ def test_the_newest_results_are_judged_and_each_version_by_itself(lake, judged):
     assert found == {identity_of("a"): "allow", identity_of("a", "e2"): "block"}
 
 
+@pytest.mark.torture
 def test_one_organisation_is_judged(lake, judged):
     fill(lake, result("ours", org="acme"), result("theirs", org="it's"))
     assert (judged(ALLOW_ALL, "acme").keys(), judged(ALLOW_ALL, "it's").keys(), judged(ALLOW_ALL)) == ({"ours"}, {"theirs"}, {})
@@ -180,6 +181,7 @@ def test_the_evidence_is_the_longest_segment_of_the_sound_and_the_first_of_equal
     }
 
 
+@pytest.mark.torture
 def test_what_is_held_out_is_the_same_share_of_what_is_allowed_each_time(lake, judged):
     keys = [f"k{number}" for number in range(400)]
     fill(lake, *(result(key, music_pct=10.0 if number % 3 else 90.0) for number, key in enumerate(keys)))
@@ -224,6 +226,7 @@ def test_a_condition_that_is_none_or_reads_elsewhere_is_refused_with_its_line(co
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.torture
 def test_a_condition_may_ask_other_tables_of_the_lake(lake, judged):
     fill(lake, result("a"), result("b"))
     write_rows(lake, "quarantine", RUN, START.date(), "plan", [held("b", happened_at=START, event="released")])
@@ -254,6 +257,7 @@ def test_a_pattern_that_cannot_be_used_is_refused_with_its_line(pattern, says):
         Judging(told, "default").check()
 
 
+@pytest.mark.torture
 def test_conditions_change_nothing_in_the_lake(lake):
     fill(lake, result("a"))
     with connect(lake.url) as connection:
