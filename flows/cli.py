@@ -15,6 +15,7 @@ from flows.decide_cli import decide
 from flows.flags import Flag, Json
 from flows.ledger_cli import ledger, pause, resume, status
 from flows.maintain_cli import compact, verify
+from flows.notices_cli import notices
 from flows.quarantine_cli import quarantine
 from flows.report_cli import report
 from flows.review_cli import review
@@ -160,6 +161,7 @@ app.command(quarantine)
 app.command(decide)
 app.command(review)
 app.command(report)
+app.command(notices)
 app.command(sql)
 app.command(verify)
 app.command(compact)
