@@ -66,7 +66,8 @@ class Notices:
     """The ways to those who are told of an organisation. What is not delivered is a line in the log and a dead letter, never an error.
 
     url is an https:// address (http:// on loopback alone); its path and query are its token, which nothing shows. secret signs what goes
-    there. people are addresses of apprise. Without url and people events go to the log alone. Raises ConfigurationError for other addresses.
+    there. people are addresses of apprise. Without url and people events go to the log alone. Raises ConfigurationError for what is no
+    address.
     """
 
     def __init__(
