@@ -15,6 +15,7 @@ from flows.cli import run
 from flows.deciding import decide_results
 from flows.decisions import decide_lake
 from flows.demo import demonstrate
+from flows.request import Request
 from flows.settings import fixed_settings
 from flows.wiring import check_before_start, now
 from judged_lakes import fill, result
@@ -163,7 +164,7 @@ async def test_a_policy_that_cannot_be_used_is_refused_before_anything_is_paid(w
     policy.write_text(STRICT.replace("primary_label", "primary_lable"))
     world.put("one.wav", make_wav(1.0))
     settings = world.settings.model_copy(update={"policy": policy})
-    for start in (lambda: world.scan(policy=policy), lambda: check_before_start(settings)):
+    for start in (lambda: world.scan(policy=policy), lambda: check_before_start(settings, Request(("s3://catalogue/",)))):
         with pytest.raises(PolicyError, match=r"line 5: rule 'all-music': .*primary_lable"):
             await start()
     assert world.velma.journal.counts["connect"] == 0
