@@ -21,10 +21,11 @@ from flows.dead_letters import send_again, undelivered
 from flows.deciding import decide_results, tell
 from flows.ledger import statuses
 from flows.notifying import notices_of
+from flows.reviewing import take_in, tell_imported
 from flows.settings import fixed_settings
 from flows.status import print_statuses
 from flows.telling import PART_OBJECTS, events_of
-from judged_lakes import RUN, fill, result
+from judged_lakes import RUN, fill, identity_of, result
 from moderation.errors import ConfigurationError
 from moderation.events import CEILING_S, EVENT_HEADER, SIGNATURE_HEADER, Event, EventKind, is_signed, pause_s
 from tasks.decide import Decided
@@ -297,6 +298,24 @@ async def test_only_what_changes_is_told_and_each_object_with_what_it_was(tmp_pa
     assert sorted(turned[0]) == [("a", None, "block", "loud"), ("b", None, "allow", "rest")]
     assert turned[1] == [("b", "allow", "block", "loud")]
     assert (second["changed"], second["parts"], second["event"], second["schema_version"]) == (1, 1, "decisions_changed", 1)
+
+
+async def test_what_people_overturn_is_told_once(tmp_path):
+    store = FolderStore(tmp_path / "results")
+    fill(store, result("a", music_pct=90.0), result("b", music_pct=30.0))
+    (tmp_path / "policy.toml").write_text(POLICY)
+    sheet = tmp_path / "answers.csv"
+    sheet.write_text(f"object_id,answer,note\n{identity_of('a')},allow,a licence\n{identity_of('b')},allow,\n")
+    dry = fixed_settings(results=store.url, policy=tmp_path / "policy.toml", state_dir=tmp_path / "state")
+    decide_results(dry, lambda: AT)
+    async with receiving() as receiver:
+        settings = dry.model_copy(update={"notify_url": SecretStr(receiver.url), "notify_secret": SecretStr(SECRET)})
+        for minute in (1, 2):
+            await tell_imported(settings, take_in(settings, sheet, "ada", lambda at=AT + timedelta(minutes=minute): at))
+        [told] = receiver.events.values()
+    assert [(row["key"], row["before"], row["after"], row["reviewer"], row["note"]) for row in told["decisions"]] == [
+        ("a", "block", "allow", "ada", "a licence")
+    ]
 
 
 async def test_where_nobody_is_set_to_be_told_it_says_what_would_be(tmp_path, capsys):
