@@ -214,7 +214,7 @@ def test_a_report_shows_so_many_and_says_where_the_rest_is(plain, tmp_path):
     assert (len(done.report.entries), done.report.flagged.height, done.report.local) == (3, 8, False)
     page = (tmp_path / "mine.html").read_text()
     assert 'href="mine.csv"' in page
-    assert "The first 3 are shown" in page
+    assert "The first 3 are shown here" in page
     assert len(list(read_sheet(tmp_path / "mine.csv"))) == 8
     assert plain.get(run_file(RUN, "report.html")) is None, "what goes elsewhere leaves the results alone"
 

@@ -7,7 +7,20 @@ from connectors.lake.names import is_own_of_run, is_policy, place_of, policy_nam
 RUN = "20260601T010203Z-1a2b3c"
 
 
-@pytest.mark.parametrize("name", ["alive", "chosen.parquet", "held.parquet", "listing/listing.json", "listing/0-17.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "alive",
+        "chosen.parquet",
+        "held.parquet",
+        "listing/listing.json",
+        "listing/0-17.parquet",
+        "report.html",
+        "report.json",
+        "flagged.csv",
+        "flagged.parquet",
+    ],
+)
 def test_what_only_a_run_reads_is_known_and_no_dataset(name):
     assert is_own_of_run(f"_runs/{RUN}/{name}")
     assert place_of(f"_runs/{RUN}/{name}") is None
@@ -19,6 +32,7 @@ def test_what_only_a_run_reads_is_known_and_no_dataset(name):
         f"_runs/{RUN}/dead",
         f"_runs/{RUN}/alive.parquet",
         f"_runs/{RUN}/listing/x.parquet",
+        f"_runs/{RUN}/report.js",
         "_runs/other/alive",
         f"runs/{RUN}/alive",
         f"_runs/{RUN}/alive\n",
