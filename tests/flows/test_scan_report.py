@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from connectors.lake.packages import run_file
 from connectors.lake.store import FolderStore
 from flows.wiring import now
@@ -33,6 +35,7 @@ async def test_a_scan_leaves_a_page_with_its_own_end_decisions_and_refusals(worl
     assert verify(store, now(), lambda _done, _total: None).findings == []
 
 
+@pytest.mark.torture
 async def test_a_scan_that_wants_no_report_leaves_none(world, make_wav):
     world.put("one.wav", make_wav(1.0))
     report = await world.scan(endpoints=["music"])
@@ -51,6 +54,7 @@ async def test_a_report_that_fails_is_a_line_in_the_log_and_changes_nothing_else
     assert "has no report: the disk is gone" in caplog.text
 
 
+@pytest.mark.torture
 async def test_a_run_that_is_stopped_by_its_key_has_a_report_of_the_refusals(world, make_wav):
     world.put("one.wav", make_wav(1.0))
     world.velma.organisation.api_keys = frozenset({"another"})

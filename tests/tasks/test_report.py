@@ -219,6 +219,7 @@ def test_a_report_shows_so_many_and_says_where_the_rest_is(plain, tmp_path):
     assert plain.get(run_file(RUN, "report.html")) is None, "what goes elsewhere leaves the results alone"
 
 
+@pytest.mark.torture
 def test_costs_are_estimates_at_the_prices_of_the_settings(plain, tmp_path):
     settings = fixed_settings(results=plain.url, currency="EUR", prices={"music": 36})
     done = report_runs(settings, Wanted(out=tmp_path / "mine.html"), lambda: NOW)
@@ -244,6 +245,7 @@ def test_links_to_audio_are_made_only_where_they_are_wanted_start_at_the_evidenc
     assert "without a password" not in out.read_text()
 
 
+@pytest.mark.torture
 def test_a_report_over_days_has_the_runs_that_began_then(plain, tmp_path):
     later = "20261122T080000Z-0a1b2c"
     write_rows(plain, "runs", later, date(2026, 11, 22), "end", [run_row(run_id=later, started_at=START + timedelta(days=2))])
@@ -276,6 +278,7 @@ def test_a_page_has_the_name_of_one(plain, tmp_path):
         report_runs(fixed_settings(results=plain.url), Wanted(out=tmp_path / "mine.csv"), lambda: NOW)
 
 
+@pytest.mark.torture
 def test_a_run_without_a_session_has_figures_of_nothing(tmp_path):
     store = FolderStore(tmp_path / "results")
     write_rows(store, "runs", RUN, START.date(), "end", [run_row()])
