@@ -14,7 +14,7 @@ from flows.backfill_cli import backfill, retry
 from flows.decide_cli import decide
 from flows.flags import Flag, Json
 from flows.ledger_cli import ledger, pause, resume, status
-from flows.maintain_cli import compact, verify
+from flows.maintain_cli import compact, erase, reconcile, verify
 from flows.notices_cli import notices
 from flows.quarantine_cli import quarantine
 from flows.report_cli import report
@@ -165,6 +165,8 @@ app.command(notices)
 app.command(sql)
 app.command(verify)
 app.command(compact)
+app.command(reconcile)
+app.command(erase)
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from tasks.list_catalogue import list_catalogue
 from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
 from tasks.records import Run
+from tasks.refresh import FEW_FILES, keep_current
 from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
 from tasks.shards import Shard
 
@@ -120,7 +121,7 @@ class _Scan:
         await self.execute("list", self._list)
         if self.watch.stop:
             return recovered
-        rules = plan_rules(wired.settings, self.request, wired.selection)
+        rules = plan_rules(wired.settings, self.request, wired.selection, await wired.ledger.buried())
         await self._stream_and_publish(await self.execute("plan", lambda: self._plan(rules)))
         if rules.cascade is not None and not self.watch.stop and not self.rest.has_second_stage:
             await self._stream_and_publish(await self._second_stage(rules.cascade, rules))
@@ -129,6 +130,7 @@ class _Scan:
             progress.spent_before_ms = settled_ms - progress.audio_ms, at_risk_ms - progress.at_risk_ms
         if await asyncio.to_thread(wired.spool.ids):  # a worker has died since, right before it booked
             recovered += await self.execute("recover", wired.publisher.recover)
+        await asyncio.to_thread(keep_current, wired.results, few_files=FEW_FILES)
         if wired.policy is not None:
             progress.step = "deciding"
             await self.execute("decide", partial(self._decide, wired.policy))

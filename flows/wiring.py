@@ -17,17 +17,19 @@ from duckdb import DuckDBPyConnection
 
 from connectors.audio_store import AudioStore, AudioStores, S3AudioStore
 from connectors.catalogue import KeyList, Source
+from connectors.lake.names import SPOOL_FOLDER
 from connectors.lake.query import connect
 from connectors.lake.store import ResultStore, open_store
 from connectors.ledger import Ledger
 from connectors.media.local_decoder import LocalDecoder
 from connectors.notices import Notices
 from connectors.s3 import S3Caller, S3Settings, s3_client
-from connectors.spool import Spool
+from connectors.spool import SharedSpool, Spool
 from connectors.velma import ApiKey, VelmaClient, VelmaSettings
 from flows.notifying import failed_start_told, notices_of
 from flows.request import Request
 from flows.run_settings import as_begun, ownership, run_settings
+from flows.setting_types import SpoolPlace
 from flows.settings import ENV_FILE, Settings
 from flows.sources import open_source
 from moderation.endpoints import ENDPOINTS, Endpoint
@@ -163,7 +165,7 @@ async def _wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
             open_lake=partial(connect, results_url, s3),
             lake=lake_id(results.url),
             ledger=await stack.enter_async_context(open_ledger(own)),
-            spool=Spool(spool_of(own)),
+            spool=open_spool(own, results),
             notices=notices_of(own),
             policy=policy,
             # in containers host and process id repeat: a successor must not renew what a dead one held
@@ -269,8 +271,15 @@ def ledger_place(settings: Settings) -> Path | str:
     return settings.ledger_url.get_secret_value() if settings.ledger_url else state_of(settings) / "ledger.db"
 
 
+def open_spool(settings: Settings, results: ResultStore) -> Spool:
+    """Where sessions wait that are not published yet: on this host, or with the results for every host."""
+    if settings.spool_place() is SpoolPlace.RESULTS:
+        return SharedSpool(results, SPOOL_FOLDER, lake_id(results.url))
+    return Spool(spool_of(settings))
+
+
 def spool_of(settings: Settings) -> Path:
-    """The folder of finished sessions that are not published yet."""
+    """The folder of this host for sessions that are not published yet."""
     return state_of(settings) / "spool"
 
 

@@ -17,23 +17,35 @@ FROM (
 ) AS failed
 GROUP BY day, org, endpoint, scope, cause;
 
--- How fast each run was at each endpoint: the sessions with a result, hours of their audio in an hour from the first one's start to the last one's end (null where that took no time), and the mean seconds of one.
+-- How fast each run was at each endpoint: the sessions with a result, hours of their audio in an hour in which at least one of them was open (null where that took no time; pauses do not count), and the mean seconds of one.
 -- Example: SELECT run_id, endpoint, audio_hours_per_hour FROM throughput ORDER BY run_id DESC LIMIT 10
 CREATE VIEW throughput AS
-WITH spans AS (
+WITH stretches AS (
+    SELECT
+        run_id, org, endpoint, audio_sent_ms, started_at, finished_at,
+        max(finished_at) OVER (
+            PARTITION BY run_id, org, endpoint ORDER BY started_at, session_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS open_until
+    FROM attempts
+    WHERE outcome = 'done'
+),
+spans AS (
     SELECT
         run_id, org, endpoint,
         count(*) AS sessions,
         CAST(sum(audio_sent_ms) AS BIGINT) AS audio_sent_ms,
-        date_diff('millisecond', min(started_at), max(finished_at)) AS wall_ms,
+        CAST(sum(CASE
+            WHEN open_until IS NULL OR open_until <= started_at THEN date_diff('millisecond', started_at, finished_at)
+            WHEN open_until < finished_at THEN date_diff('millisecond', open_until, finished_at)
+            ELSE 0
+        END) AS BIGINT) AS busy_ms,
         avg(date_diff('millisecond', started_at, finished_at)) AS mean_session_ms
-    FROM attempts
-    WHERE outcome = 'done'
+    FROM stretches
     GROUP BY run_id, org, endpoint
 )
 SELECT
-    run_id, org, endpoint, sessions, audio_sent_ms, wall_ms,
-    CAST(audio_sent_ms AS DOUBLE) / nullif(wall_ms, 0) AS audio_hours_per_hour,
+    run_id, org, endpoint, sessions, audio_sent_ms, busy_ms,
+    CAST(audio_sent_ms AS DOUBLE) / nullif(busy_ms, 0) AS audio_hours_per_hour,
     mean_session_ms / 1000 AS mean_session_seconds
 FROM spans;
 

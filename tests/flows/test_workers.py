@@ -52,10 +52,10 @@ class Fleet:
         self.processes: list[asyncio.subprocess.Process] = []
 
     async def start(self, *command: str) -> asyncio.subprocess.Process:
-        log = (self.folder / f"{len(self.processes)}.log").open("wb")
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=log, stderr=subprocess.STDOUT, env=self.environment, cwd=ROOT, start_new_session=True
-        )
+        with (self.folder / f"{len(self.processes)}.log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdout=log, stderr=subprocess.STDOUT, env=self.environment, cwd=ROOT, start_new_session=True
+            )
         self.processes.append(process)
         return process
 

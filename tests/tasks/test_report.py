@@ -9,8 +9,10 @@ from html.parser import HTMLParser
 import pytest
 
 from chromium import browser, executable
+from connectors.lake.erasing import Target, forget_pages
 from connectors.lake.packages import run_file, write_rows
 from connectors.lake.query import connect
+from connectors.lake.receipts import Scope
 from connectors.lake.store import FolderStore
 from flows.cli import run as command
 from flows.report_artifact import cell, markdown_of
@@ -297,6 +299,15 @@ def test_the_command_makes_one(plain, tmp_path, capsys, monkeypatch):
     assert (said["page"], said["flagged"], said["exit_code"]) == ("one.html", 8, 0)
     assert command(["report", "nothing", "--results", plain.url]) == 2
     assert identity_of(PLAIN[0]) in (tmp_path / "one.csv").read_text()
+
+
+def test_who_is_erased_is_in_no_report_any_more(plain):
+    report_runs(fixed_settings(results=plain.url), Wanted(run_id=RUN), lambda: NOW)
+    names = [run_file(RUN, name) for name in ("report.html", "report.json", "flagged.csv", "flagged.parquet")]
+    forget_pages(plain, Target.of(identity_of("somebody/else.mp3"), Scope.VERSION))
+    assert all(map(plain.exists, names))
+    forget_pages(plain, Target.of(identity_of(PLAIN[0]), Scope.VERSION))
+    assert not any(map(plain.exists, names))
 
 
 @pytest.mark.browser

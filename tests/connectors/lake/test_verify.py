@@ -197,6 +197,18 @@ def test_a_file_that_is_no_datasets_is_found(sound, name):
     assert [(finding.name, finding.problem) for finding in found(sound)] == [(name, Problem.FOREIGN)]
 
 
+def test_a_shared_spool_is_nothing_foreign_but_what_it_lost_is_found(sound):
+    session_id = "019ca869-c5ab-7000-8000-00000000001e"
+    sound.put(f"_spool/{session_id}", b"x")
+    assert found(sound) == []
+    sound.put(f"_spool/damaged/{session_id}", b"x")
+    sound.put("_spool/else", b"x")
+    assert {(finding.name, finding.problem) for finding in found(sound)} == {
+        (f"_spool/damaged/{session_id}", Problem.LOST),
+        ("_spool/else", Problem.FOREIGN),
+    }
+
+
 def test_what_a_broken_write_left_is_found_once_nobody_can_be_writing_it(sound):
     unfinished = sound.root / "music_frames" / "scan_date=2026-03-01" / ".x.parquet.0f0f.tmp"
     unfinished.write_bytes(b"half")
