@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from flows.console import printable
 from moderation.errors import ResultsNotWritable
+from moderation.printable import printable
 
 FILE_NAME = "soundcheck.log"
 FILE_BYTES = 20 * 1024 * 1024

@@ -16,6 +16,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.mirror import Mirror
 from flows.report import COMPLETED, Report, state_name
+from flows.report_artifact import markdown_of
 from flows.request import WHOLE, Portion, Request
 from flows.run import run_scan
 from flows.run_settings import run_settings
@@ -79,7 +80,7 @@ async def run_request(flags: Mapping[str, Any], wanted: Callable[[Settings], Req
         ):
             report = await run_scan(parts, request, watch, mirror.run_step, flow_run.id, _workers(parts))
             described = f"{request.flow} of {request}"
-            await mirror.tell(acreate_markdown_artifact(_markdown(report), key="scan-report", description=described))
+            await mirror.tell(acreate_markdown_artifact(markdown_of(report, watch.figures), key="scan-report", description=described))
     except SoundcheckError as error:
         watch.error = error
         return state_of_error(error)
@@ -159,10 +160,3 @@ async def _again_and_again(step: Callable[[], Awaitable[object]]) -> AsyncIterat
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-
-
-def _markdown(report: Report) -> str:
-    counts = report.counts()
-    lines = ["| figure | value |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in counts.items() if not isinstance(value, dict)]
-    return "\n".join(lines)

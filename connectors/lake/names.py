@@ -24,6 +24,10 @@ _OWN_OF_RUN = re.compile(
 )
 """What only a run itself reads again: its sign of life, what a predicate has chosen and what holds it, what workers report, a manifest that
 is being written."""
+FLAGGED_SHEET = "flagged.csv"
+"""The file of a report that has the ids of all objects in it."""
+_REPORT = re.compile(rf"{RUNS_FOLDER}/{_RUN}/(report\.(html|json)|flagged\.(csv|parquet))", re.ASCII)
+"""What only people read of a run."""
 SPOOL_FOLDER = "_spool"
 """Where the spool lies that all hosts of a lake share."""
 _SPOOLED = re.compile(rf"{SPOOL_FOLDER}/(?P<damaged>damaged/)?[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}", re.ASCII)
@@ -142,3 +146,8 @@ def spooled_by(name: str) -> Spooled | None:
 def is_policy(name: str) -> bool:
     """Whether it is the text of a policy, in its place."""
     return _POLICY.fullmatch(name) is not None
+
+
+def is_report(name: str) -> bool:
+    """Whether it is of a run's report for people, and in its place."""
+    return _REPORT.fullmatch(name) is not None
