@@ -36,6 +36,7 @@ async def scan_on(workers, settings, watch=None):
         return await run_scan(parts, request, watch or Watch(), workers=workers)
 
 
+@pytest.mark.torture
 async def test_every_shard_goes_out_once_and_the_run_ends_as_one_that_streams_itself(world, make_wav):
     put_raw(world, make_wav, 8, 1.0)
     world.put("broken.flac", b"fLaC" + bytes(range(256)) * 8)
