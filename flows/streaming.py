@@ -106,16 +106,20 @@ class _Shards:
         self._places = {endpoint.name: asyncio.Semaphore(SHARDS_AT_ONCE) for endpoint in wired.endpoints}
 
     async def stream(self, shards: Collection[Shard]) -> list[Outcome]:
-        """The first shards one after the other, each until its endpoint is heard to take the key; then all others beside them."""
+        """The first shards one after the other, each until its endpoint is heard to take the key; of each the others wait for a result."""
         streams: list[asyncio.Task[list[Outcome]]] = []
+        firsts: dict[str, asyncio.Task[list[Outcome]]] = {}
         async with asyncio.TaskGroup() as group:
             for shard in sorted(shards, key=lambda shard: not shard.first):
-                streams.append(group.create_task(self._stream(shard)))
+                streams.append(group.create_task(self._stream(shard, firsts.get(shard.endpoint))))
                 if shard.first:
+                    firsts[shard.endpoint] = streams[-1]
                     await _until_either(streams[-1], self._streaming.takes_key[shard.endpoint])
         return [outcome for each in streams for outcome in each.result()]
 
-    async def _stream(self, shard: Shard) -> list[Outcome]:
+    async def _stream(self, shard: Shard, first: asyncio.Task[list[Outcome]] | None) -> list[Outcome]:
+        if first is not None:
+            await _until_either(first, self._streaming.has_result[shard.endpoint])
         async with self._places[shard.endpoint]:
             return await self._execute(f"stream {shard.endpoint} shard {shard.number}", partial(self._step, shard))
 

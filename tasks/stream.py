@@ -86,6 +86,8 @@ class Streaming:
     """Bytes of a message where the service takes none as large as the client's own."""
     claimed: defaultdict[str, list[Candidate]] = field(default_factory=lambda: defaultdict(list))
     """By endpoint, what other sessions stream, or did when it was asked for: it goes to the back of the run and holds no place."""
+    has_result: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    """By endpoint, whether a session has had one."""
     takes_key: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     """By endpoint, whether a session has shown that the key is taken there: by a result, or by what else was said to it."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

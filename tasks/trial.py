@@ -127,6 +127,7 @@ class Trial:
 
     def _tell(self) -> None:
         """Let the ledger know of the first result while the session goes on: the next one may start for it."""
+        self.streaming.has_result[self.planned.endpoint.name].set()
         self.streaming.takes_key[self.planned.endpoint.name].set()
         self._telling = asyncio.create_task(self._note_result())
 
