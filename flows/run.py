@@ -32,7 +32,7 @@ from tasks.list_catalogue import list_catalogue
 from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
 from tasks.records import Run
-from tasks.refresh import FEW_FILES, keep_current
+from tasks.refresh import try_to_keep_current
 from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
 from tasks.shards import Shard
 
@@ -130,7 +130,7 @@ class _Scan:
             progress.spent_before_ms = settled_ms - progress.audio_ms, at_risk_ms - progress.at_risk_ms
         if await asyncio.to_thread(wired.spool.ids):  # a worker has died since, right before it booked
             recovered += await self.execute("recover", wired.publisher.recover)
-        await asyncio.to_thread(keep_current, wired.results, few_files=FEW_FILES)
+        await asyncio.to_thread(try_to_keep_current, wired.results)
         if wired.policy is not None:
             progress.step = "deciding"
             await self.execute("decide", partial(self._decide, wired.policy))

@@ -190,7 +190,7 @@ class Erasure:
         """The receipts, then the spools with what was set aside there, then the files in their order."""
         self._keep(receipts)
         for spool in self._spools:
-            spool.remove(found.spooled)
+            spool.remove({*found.spooled, *sessions})  # also those that cannot be read back
             spool.remove_aside(sessions)
         for store, files in zip(self._stores, found.files, strict=True):
             forget_reports(store, found.target)

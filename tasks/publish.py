@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from msgspec.structs import replace
 
 from connectors.lake.compaction import merged_datasets
+from connectors.lake.current_files import forget_current
 from connectors.lake.packages import package_names, remove_package, write_package
 from connectors.lake.store import ResultStore
 from connectors.ledger import Ledger
@@ -122,7 +123,7 @@ class Publisher:
                 raise
         if erased := await self.ledger.erased(members):  # by request, while it was written
             kept = [session for session in sessions if session.session_id not in erased]
-            await asyncio.to_thread(self._write, package, kept, anew=True)
+            await asyncio.to_thread(self._write_rest, package, kept)
         await self.ledger.mark_published(package.package)
         await asyncio.to_thread(self.spool.remove, [member.session_id for member in package.members])
 
@@ -130,15 +131,20 @@ class Publisher:
         """Whether nobody has published it yet."""
         return package.package in {waiting.package for waiting in await self.ledger.unpublished(self.lake)}
 
-    def _write(self, package: Package, sessions: Sequence[SpooledSession], *, anew: bool = False) -> None:
-        """Write the files of a package; anew those that it has no rows for any more go."""
+    def _write_rest(self, package: Package, sessions: Sequence[SpooledSession]) -> None:
+        """Write what is left of a package. A `current` that was made of what had been there has the same name."""
+        forget_current(self.results)
+        self._write(package, sessions)
+        forget_current(self.results)
+
+    def _write(self, package: Package, sessions: Sequence[SpooledSession]) -> None:
+        """Write the files of a package; those that it has no rows for any more, which a publisher before an erasure left, go."""
         merged = merged_datasets(self.results, package.package, package.scan_date)
         named = (package.package, package.run_id, package.scan_date)
         written = write_package(self.results, *named, sessions, self._items, merged)
-        if anew:
-            for name in package_names(package.package, package.scan_date):
-                if name not in written:
-                    self.results.delete(name)
+        for name in reversed(package_names(package.package, package.scan_date, merged)):
+            if name not in written:
+                self.results.delete(name)
 
     def _spooled(self, members: Iterable[Member]) -> dict[str, SpooledSession]:
         """What the spool has of some members, as far as the ledger has heard of it: so every publisher finds the same.

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from connectors.lake.current_files import current_name
 from connectors.lake.findings import Finding, Problem
-from connectors.lake.names import Place, Spooled, is_own_of_run, is_policy, is_report, place_of, spooled_by
+from connectors.lake.names import Place, Spooled, is_canary, is_own_of_run, is_policy, is_report, place_of, spooled_by
 from connectors.lake.packages import publishing_order
 from connectors.lake.query import summary_files
 from connectors.lake.receipts import is_receipt
@@ -56,6 +56,7 @@ def verify(store: ResultStore, now: datetime, tell: Tell, since: date | None = N
     """
     found = Verified()
     days: defaultdict[date, dict[str, Place]] = defaultdict(dict)
+    strangers = []
     for name in _names(store):
         place = place_of(name)
         if place is not None:
@@ -64,11 +65,14 @@ def verify(store: ResultStore, now: datetime, tell: Tell, since: date | None = N
             if entry is Spooled.DAMAGED:
                 found.add(name, Problem.LOST, "it could not be read back")
         elif not (is_own_of_run(name) or is_report(name) or is_receipt(name) or is_policy(name)):
-            found.add(name, Problem.FOREIGN, "it is no file of a dataset")
+            strangers.append(name)
     wanted = sorted(day for day in days if since is None or day >= since)
     files = sum(len(days[day]) for day in wanted)
     for day in wanted:
         _verify_day(store, days[day], found, lambda: tell(found.files, files))
+    for name in strangers:
+        if not is_canary(name) or store.exists(name):  # a run that begins takes its own away at once
+            found.add(name, Problem.FOREIGN, "it is no file of a dataset")
     if since is None:
         _verify_copies(store, found)
     for name in store.leftovers(now - LIVE_WRITE):
@@ -126,8 +130,9 @@ def _verify_file(store: ResultStore, name: str, place: Place, found: Verified, f
 
     with store.reading(name) as file:
         if file is None:
-            found.add(name, Problem.GONE, "it is not there any more")
-            return False
+            if not place.is_copy:  # a run has made another one
+                found.add(name, Problem.GONE, "it is not there any more")
+            return place.is_copy
         soundness = examine(file, place, look)
     for problem, what in soundness.problems:
         found.add(name, Problem.COPY if place.is_copy else problem, what)

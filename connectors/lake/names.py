@@ -40,6 +40,7 @@ _RUN_PARTS = {
 }
 """The files that a run writes besides its packages, by dataset."""
 _NO_DAY = date.min
+_CANARY = re.compile(r"_canary-[0-9a-f]{16}", re.ASCII)
 POLICIES_FOLDER = "_policies"
 _POLICY = re.compile(rf"{POLICIES_FOLDER}/[0-9a-f]{{16}}\.toml", re.ASCII)
 
@@ -141,6 +142,11 @@ def spooled_by(name: str) -> Spooled | None:
     """What entry of the shared spool a name is, None for one that is none."""
     found = _SPOOLED.fullmatch(name)
     return found and (Spooled.DAMAGED if found["damaged"] else Spooled.WAITING)
+
+
+def is_canary(name: str) -> bool:
+    """Whether it is what a run writes at its start to see whether it may."""
+    return _CANARY.fullmatch(name) is not None
 
 
 def is_policy(name: str) -> bool:

@@ -67,9 +67,9 @@ def write_package(
     return list(files)
 
 
-def package_names(package_id: str, scan_date: date) -> list[str]:
-    """The names of the files that a package can have, in the order in which they are published."""
-    return [partition_name(dataset, scan_date, package_id) for dataset in publishing_order()]
+def package_names(package_id: str, scan_date: date, merged: Collection[str] = ()) -> list[str]:
+    """The names of the files that a package can have, but for those of merged datasets, in the order in which they are published."""
+    return [partition_name(dataset, scan_date, package_id) for dataset in publishing_order() if dataset.name not in merged]
 
 
 def remove_package(store: ResultStore, package_id: str, scan_date: date) -> None:

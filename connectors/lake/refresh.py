@@ -16,6 +16,7 @@ from connectors.lake.current import current_dataset, current_differs, current_ro
 from connectors.lake.current_files import current_files, current_name
 from connectors.lake.parquet import FEW_VALUES, ParquetSink
 from connectors.lake.query import add_current, connect_to_files, summary_files
+from connectors.lake.receipts import FOLDER as RECEIPTS
 from connectors.lake.s3_tables import s3_footer
 from connectors.lake.schemas import METADATA_MEMBERS
 from connectors.lake.soundness import READER_ERRORS
@@ -36,8 +37,12 @@ def refresh(store: ResultStore, endpoint: str, *, few_files: int = 0) -> str | N
     name = current_name(endpoint, summaries)
     if not summaries or name in others or (not others and len(summaries) <= few_files):
         return None
+    erasures = set(store.list(f"{RECEIPTS}/"))
     with closing(connect_to_files(store, endpoint, summaries)) as lake:
         _write(store, lake, endpoint, name, summaries)
+    if erasures != set(store.list(f"{RECEIPTS}/")):  # it may have rows that are erased by now
+        store.delete(name)
+        return None
     made_of = {old: _made_of(store, old) & frozenset(summaries) for old in others}
     last = max(made_of, key=lambda old: (len(made_of[old]), old), default=None)
     for old in made_of.keys() - {last}:
