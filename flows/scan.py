@@ -19,7 +19,7 @@ from flows.report import COMPLETED, Report, state_name
 from flows.request import WHOLE, Portion, Request
 from flows.run import run_scan
 from flows.run_settings import run_settings
-from flows.setting_types import FanOutTo
+from flows.setting_types import EndpointName, FanOutTo
 from flows.settings import Settings, load_settings
 from flows.shard_runs import DeployedShardRuns
 from flows.stopping import Drain, stoppable
@@ -42,15 +42,24 @@ WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 async def scan_catalogue(
     source: str | list[str],
     results: str | None = None,
-    endpoints: list[str] | None = None,
+    endpoints: list[EndpointName] | None = None,
     velma_url: str | None = None,
     org: str | None = None,
     cascade: str | None = None,
     portion: Portion = WHOLE,
 ) -> State[dict[str, Any]]:
-    """Scan the audio of `source` (s3://bucket/prefix, inventory:s3://..., keys:FILE or a folder) and publish what the service finds.
+    """Scan the audio of `source`, and publish what the service finds.
 
     What is not given comes from the settings of the process that runs this (SOUNDCHECK_*, soundcheck.toml).
+
+    Args:
+        source: s3://bucket/prefix, inventory:s3://bucket/path/manifest.json, keys:FILE or a folder of the worker; one, or several.
+        results: A folder, or s3://bucket/prefix. Left out, it is the one of the worker's settings.
+        endpoints: Which endpoints to ask. Left out, those of the worker's settings.
+        velma_url: One host for every endpoint, such as ws://127.0.0.1:8765 for a local server. Left out, the service itself.
+        org: The organisation that pays, where the worker's settings have several.
+        cascade: What a music result must say for the AI-music endpoint to be asked, as SQL such as music_pct >= 10.
+        portion: Which of the objects to take. What is not given takes all.
     """
     flags = {"results": results, "endpoints": endpoints, "velma_url": velma_url, "org": org, "cascade": cascade}
     return await run_request(flags, lambda _: Request(several(source), portion))

@@ -24,7 +24,14 @@ from moderation.outcomes import StopCause
 
 @flow(name="stream-shard", persist_result=False, log_prints=False)
 async def stream_shard(run_id: str, shard: int, results: str | None = None, org: str | None = None) -> State[Any]:
-    """Stream one shard of a run that is under way: its plan lies in the results. Started by the run itself, with fan_out = "workers"."""
+    """Stream one shard of a run that is under way: its plan lies in the results. Started by the run itself, with fan_out = "workers".
+
+    Args:
+        run_id: The name of the run.
+        shard: The number of the shard in the run's plan.
+        results: A folder, or s3://bucket/prefix. Left out, it is the one of the worker's settings.
+        org: The organisation that pays, where the worker's settings have several.
+    """
     watch = Watch()
     try:
         settings = load_settings(results=results, org=org)
