@@ -136,7 +136,10 @@ class FanOut:
             report = await asyncio.to_thread(read_report, self._wired.results, self._run.run_id, flight.shard.number)
             mine = report if report is not None and report.flow_run_id == flight.submitted else None
             self._count(flight, mine)
-            if mine is not None and mine.ended:
+            if mine is not None and mine.ended and self._was_sent_away(mine):
+                self._flights.remove(flight)
+                again += self._again(flight)
+            elif mine is not None and mine.ended:
                 self._flights.remove(flight)
                 self._count_end(mine, wanted)
                 await asyncio.to_thread(forget_report, self._wired.results, self._run.run_id, flight.shard.number)
@@ -169,8 +172,14 @@ class FanOut:
         self._watch.progress.of(flight.shard.endpoint).live -= flight.counts.live
         self._watch.progress.of(flight.shard.endpoint).claimed -= flight.counts.claimed
         await self._told(self._runs.end([flight.submitted], lost=True))
-        if self._watch.stop:
-            return []
+        return [] if self._watch.stop else self._again(flight)
+
+    def _was_sent_away(self, report: ShardReport) -> bool:
+        """Whether a worker was told to end, and the run was not: its host goes down, or has a newer version put on it."""
+        return not self._watch.stop and report.told is not None and report.told.cause is StopCause.TERMINATED
+
+    def _again(self, flight: _Flight) -> list[tuple[Shard, int]]:
+        """The shard for another worker, which counts each of its objects."""
         if flight.number >= TRIES:
             raise UnreachableError(
                 f"shard {flight.shard.number} of run {self._run.run_id} was lost by {TRIES} workers ({flight.seen.message or 'no word'}): "

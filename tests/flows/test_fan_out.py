@@ -73,6 +73,16 @@ async def test_a_lost_shard_is_submitted_again_and_nothing_is_paid_twice_but_wha
     assert not Spool(world.results / "_state" / "spool").ids()
 
 
+async def test_a_worker_that_is_told_to_end_drains_and_another_one_goes_on(world, make_wav):
+    put_raw(world, make_wav, 7, 1.0)
+    settings = settings_of(world, pace=8.0, connections=1)
+    workers = ShardsHere(settings, doomed={1: 1}, drained=True)
+    report = await scan_on(workers, settings)
+    assert (report.state, report.counts()["done"], report.counts()["pending"]) == ("Completed", 7, 0)
+    assert sorted(workers.submitted) == [(0, 1), (1, 1), (1, 2), (2, 1)]
+    assert report.progress.sessions == world.velma.journal.counts["connect"] == 7
+
+
 @pytest.mark.torture
 async def test_a_shard_that_is_lost_again_and_again_ends_the_run_and_says_where_to_look(world, make_wav):
     put_raw(world, make_wav, 2, 1.0)

@@ -15,11 +15,15 @@ from moderation.errors import SoundcheckError
 
 
 class ShardsHere:
-    """Workers in this process. What is submitted is in `submitted`; a shard in `doomed` loses its worker so many times once it streams."""
+    """Workers in this process. What is submitted is in `submitted`.
 
-    def __init__(self, settings: Settings, doomed: dict[int, int] | None = None) -> None:
+    A shard in `doomed` loses its worker so many times once it streams; with `drained` that worker is told to end, instead of being killed.
+    """
+
+    def __init__(self, settings: Settings, doomed: dict[int, int] | None = None, *, drained: bool = False) -> None:
         self.settings = settings
         self.doomed = doomed or {}
+        self.drained = drained
         self.submitted: list[tuple[int, int]] = []
         self.most = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -39,7 +43,9 @@ class ShardsHere:
             working = asyncio.create_task(run_shard(parts, request, watch, shard, name))
             while lost and not any(counts.sessions for counts in watch.progress.endpoints.values()):
                 await asyncio.sleep(0.01)
-            if lost:
+            if lost and self.drained:
+                watch.terminate("its worker")
+            elif lost:
                 working.cancel()
             with suppress(SoundcheckError):
                 await working
