@@ -52,7 +52,10 @@ def test_a_wrong_parameter_is_refused_and_named(name, parameters, names):
     ("name", "parameters"),
     [
         ("scan-catalogue", {"source": "s3://music/"}),
-        ("backfill", {"source": ["s3://music/", "keys:s3://music/keys.csv"], "endpoints": ["music"], "portion": {"limit": 3, "include": ["a/*"]}}),
+        (
+            "backfill",
+            {"source": ["s3://music/", "keys:s3://music/keys.csv"], "endpoints": ["music"], "portion": {"limit": 3, "include": ["a/*"]}},
+        ),
         ("backfill", {"where": "music_pct > 50", "portion": {"modified_from": "2026-11-01T00:00:00Z"}}),
         ("retry", {"where": "reason = 'undecodable'"}),
         ("verify-results", {"since": "2026-11-01"}),
