@@ -14,6 +14,7 @@ from flows.backfill_cli import backfill, retry
 from flows.flags import Flag, Json
 from flows.ledger_cli import ledger, pause, resume, status
 from flows.maintain_cli import compact, verify
+from flows.policy_cli import iam_policy
 from flows.quarantine_cli import quarantine
 from flows.scan_cli import plan, scan
 from flows.serve_options import FAULTS_HELP, ServeOptions
@@ -184,6 +185,7 @@ app.command(quarantine)
 app.command(sql)
 app.command(verify)
 app.command(compact)
+app.command(iam_policy)
 
 
 def main() -> None:
