@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,8 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
+from flows.logs import logging_to_stderr
+from flows.metrics import metrics_served
 from flows.mirror import Mirror
 from flows.report import COMPLETED, Report, state_name
 from flows.request import WHOLE, Portion, Request
@@ -77,18 +79,22 @@ async def run_request(flags: Mapping[str, Any], wanted: Callable[[Settings], Req
         settings = watch.settings or load_settings(**flags)
         request = watch.request or wanted(settings)
         grace_seconds = run_settings(settings, request.sources).grace_seconds
-        if watch.settings is None:
+        logging_here: AbstractContextManager[None] = nullcontext()
+        if watch.settings is None:  # nobody else has opened a log: a worker runs this
             grace_seconds = min(grace_seconds, RUNNER_GRACE_SECONDS)
-        async with (
-            Mirror.open() as mirror,
-            stoppable(watch, grace_seconds) as drain,
-            wired(settings, request) as parts,
-            _shown(mirror, watch.progress),
-            drained_when_called_off(mirror, drain, UUID(flow_run.id)),
-        ):
-            report = await run_scan(parts, request, watch, mirror.run_step, flow_run.id, _workers(parts))
-            described = f"{request.flow} of {request}"
-            await mirror.tell(acreate_markdown_artifact(_markdown(report), key="scan-report", description=described))
+            logging_here = logging_to_stderr(settings.log_level, settings.log_format)
+        with logging_here:
+            async with (
+                Mirror.open() as mirror,
+                stoppable(watch, grace_seconds) as drain,
+                wired(settings, request) as parts,
+                _shown(mirror, watch.progress),
+                metrics_served(parts, watch),
+                drained_when_called_off(mirror, drain, UUID(flow_run.id)),
+            ):
+                report = await run_scan(parts, request, watch, mirror.run_step, flow_run.id, _workers(parts))
+                described = f"{request.flow} of {request}"
+                await mirror.tell(acreate_markdown_artifact(_markdown(report), key="scan-report", description=described))
     except SoundcheckError as error:
         watch.error = error
         return state_of_error(error)

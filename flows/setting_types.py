@@ -89,6 +89,14 @@ class OnQuota(StrEnum):
     """It waits, and asks every quarter of an hour."""
 
 
+class LogFormat(StrEnum):
+    """What a line of the log is."""
+
+    TEXT = "text"
+    JSON = "json"
+    """An object with the ids of run, shard, object and session."""
+
+
 class FanOutTo(StrEnum):
     """Where a run streams its shards."""
 
