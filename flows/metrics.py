@@ -25,7 +25,7 @@ PORTS = 10
 logger = logging.getLogger("soundcheck.metrics")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Figures(Collector):
     """What a run has done so far, and where its organisation's gates stood at the last look."""
 
