@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 
+import pytest
+
 from flows.logs import logging_to, logging_to_stderr
 from flows.setting_types import LogFormat
 from tasks.about import about
@@ -41,6 +43,7 @@ async def test_sessions_side_by_side_do_not_speak_for_each_other(tmp_path):
     assert sorted((line["session"], line["message"], line["run"]) for line in said) == [(name, name, "r") for name in ("a", "b", "c")]
 
 
+@pytest.mark.torture
 async def test_what_a_scan_says_of_a_session_names_run_object_and_session(world, make_wav, tmp_path):
     world.put("bad.flac", b"fLaC" + bytes(range(256)) * 8)
     with logging_to(tmp_path, "INFO", LogFormat.JSON) as path:

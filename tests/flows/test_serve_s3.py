@@ -18,6 +18,7 @@ RUN = "import sys; from flows.cli import main; main()"
 pytestmark = pytest.mark.net
 
 
+@pytest.mark.torture
 def test_it_has_a_catalogue_and_room_for_results_and_ends_when_told(tmp_path, monkeypatch):
     (tmp_path / "clip.wav").write_bytes(b"RIFF")
     command = [sys.executable, "-c", RUN, "serve-s3", "--port", "0", "--catalogue", str(tmp_path), "--json"]
