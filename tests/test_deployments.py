@@ -43,6 +43,12 @@ def workers():
     return services | {name: pod["containers"][0]["command"] for name, pod in WORKLOADS.items()}
 
 
+def test_no_schedule_starts_anything_by_itself():
+    deployments = yaml.safe_load((FOLDER / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    schedules = {each["name"]: each["schedules"] for each in deployments if "schedules" in each}
+    assert {name: [schedule["active"] for schedule in given] for name, given in schedules.items()} == {"scan": [False]}
+
+
 def test_every_path_that_the_image_copies_exists():
     copied = [line.split()[1:-1] for line in re.findall(r"^COPY .+$", DOCKERFILE, re.MULTILINE) if "--from" not in line]
     paths = [path for line in copied for path in line if not path.startswith("--")]
