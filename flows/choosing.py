@@ -22,8 +22,8 @@ from tasks.records import Run
 RELEASED = "released to be tried again"
 
 
-def plan_rules(settings: Settings, request: Request, selection: Selection) -> PlanRules:
-    """What shapes the plan of a request, over what a selection takes."""
+def plan_rules(settings: Settings, request: Request, selection: Selection, erased: frozenset[str]) -> PlanRules:
+    """What shapes the plan of a request, over what a selection takes; erased are ids of keys and versions that are never streamed again."""
     return PlanRules(
         parameter_rules=[raw.rule() for raw in settings.raw_rules],
         max_session_hours=settings.max_session_hours,
@@ -33,6 +33,7 @@ def plan_rules(settings: Settings, request: Request, selection: Selection) -> Pl
         force=request.force,
         selection=selection,
         shards=settings.shards,
+        erased=erased,
     )
 
 

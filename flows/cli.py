@@ -11,11 +11,13 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from flows.backfill_cli import backfill, retry
+from flows.decide_cli import decide
 from flows.flags import Flag, Json
 from flows.ledger_cli import ledger, pause, resume, status
-from flows.maintain_cli import compact, verify
+from flows.maintain_cli import compact, erase, reconcile, verify
 from flows.policy_cli import iam_policy
 from flows.quarantine_cli import quarantine
+from flows.review_cli import review
 from flows.scan_cli import plan, scan
 from flows.serve_options import FAULTS_HELP, ServeOptions
 from flows.sql_cli import sql
@@ -182,9 +184,13 @@ app.command(pause)
 app.command(resume)
 app.command(ledger)
 app.command(quarantine)
+app.command(decide)
+app.command(review)
 app.command(sql)
 app.command(verify)
 app.command(compact)
+app.command(reconcile)
+app.command(erase)
 app.command(iam_policy)
 
 

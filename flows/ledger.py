@@ -10,19 +10,20 @@ from duckdb import Error as DuckDBError
 from pyarrow import ArrowException
 
 from connectors.lake.query import audio_saved_ms, connect
+from connectors.lake.store import open_store
 from connectors.ledger import Ledger
 from connectors.s3 import S3Settings, s3_client
-from connectors.spool import Spool
 from flows.person import who
+from flows.rebuild import spools_of
 from flows.settings import Settings
 from flows.status import OrganisationStatus
-from flows.wiring import open_ledger, results_of, spool_of
+from flows.wiring import open_ledger, open_spool, results_of
 from moderation.admission import EVERY_ENDPOINT, Adjustment
 from moderation.budget import hours_to_ms, month_of
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import ConfigurationError, SoundcheckError
-from moderation.identity import session_id
-from tasks.publish import settle_expired
+from moderation.identity import lake_id, session_id
+from tasks.publish import Publisher, settle_expired
 
 logger = logging.getLogger("soundcheck.ledger")
 
@@ -77,10 +78,19 @@ async def pause(settings: Settings, org: str, *, paused: bool) -> None:
 
 async def sweep(settings: Settings) -> int:
     """End the sessions whose workers have died, by what the spool has of them; how many those were."""
+    expired = 0
     async with open_ledger(settings) as ledger:
-        expired = await ledger.expired()
-        await settle_expired(ledger, Spool(spool_of(settings)))
-        return len(expired)
+        for spool in spools_of(settings):
+            expired += len(await ledger.expired(spool.lake))
+            await settle_expired(ledger, spool)
+        return expired
+
+
+async def give_up(settings: Settings, package: str) -> int:
+    """Undo a package whose results are lost for good; how many those are. Raises ConfigurationError where there is nothing to give up."""
+    results = open_store(results_of(settings), s3_client(S3Settings()))
+    async with open_ledger(settings) as ledger:
+        return await Publisher(ledger, open_spool(settings, results), results, lake_id(results.url)).give_up(package)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The operator's commands about the ledger: status, pause, resume, and `ledger show | adjust | sweep | rebuild`."""
+"""The operator's commands about the ledger: status, pause, resume, and `ledger show | adjust | sweep | give-up | rebuild`."""
 
 import asyncio
 
@@ -145,7 +145,7 @@ def adjust(
 
 @ledger.command
 def sweep(*, results: str | None = None) -> int:
-    """End the sessions whose workers have died, by what the spool of this host has of them: their objects are free again, or done.
+    """End the sessions whose workers have died, by what the spool that this host sees has of them: their objects are free again, or done.
 
     Every run does this at its start; between runs it frees the hours that dead sessions reserve.
     """
@@ -159,8 +159,40 @@ def sweep(*, results: str | None = None) -> int:
 
 
 @ledger.command
+def give_up(package: str, *, results: str | None = None, json: Json = False) -> int:
+    """Undo a package whose paid results are lost for good: their objects are streamed, and paid for, again by the next run.
+
+    A run that cannot publish a package names it. What the spool still has of it is published with another one; the hours of the lost
+    results stay spent.
+
+    Examples:
+
+        soundcheck ledger give-up 20261121T194427Z-0a1b2c-p0001
+
+    Parameters
+    ----------
+    package
+        The package's name.
+    results
+        The results folder, or s3://bucket/prefix, where the settings do not name it.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.console import say_json, stdout  # noqa: PLC0415
+    from flows.ledger import give_up as undo  # noqa: PLC0415
+    from flows.settings import load_settings  # noqa: PLC0415
+
+    lost = asyncio.run(undo(load_settings(results=results), package))
+    if json:
+        say_json({"package": package, "lost": lost})
+    else:
+        stdout.print(f"{lost} results of {package} were given up: their objects are free", highlight=False)
+    return ExitCode.OK
+
+
+@ledger.command
 def rebuild(*, results: str | None = None, replace: Flag = False, json: Json = False) -> int:
-    """Make the ledger anew from the results and the spool of this host, where it is lost or damaged. Stop every run before.
+    """Make the ledger anew from the results and the spool that this host sees, where it is lost or damaged. Stop every run before.
 
     What is published is never streamed again, and what it cost is in the figures. A file that was there is kept beside the new one; it says
     what cannot be restored.

@@ -11,6 +11,7 @@ from prefect.states import Completed, Failed
 
 from flows.maintenance import Verification, compact_results, verify_results
 from flows.mirror import Mirror
+from flows.reconciliation import ReconciliationReport, reconciled_results
 from flows.report import COMPLETED
 from flows.scan import state_of_error
 from flows.settings import load_settings
@@ -43,8 +44,36 @@ async def verify_lake(results: str | None = None, since: date | None = None) -> 
 
 def state_of_verification(done: Verification) -> State[Any]:
     """The final state of a flow run that has looked through all files."""
-    message = f"{done.sentence()} (exit code {int(done.exit_code)})"
-    return Failed(name=FOUND, message=message) if done.found.findings else Completed(name=COMPLETED, message=message)
+    return _state_of(done.exit_code, done.sentence())
+
+
+def state_of_reconciliation(done: ReconciliationReport) -> State[Any]:
+    """The final state of a flow run that has held everything against each other."""
+    return _state_of(done.exit_code, done.sentence())
+
+
+def _state_of(exit_code: ExitCode, sentence: str) -> State[Any]:
+    message = f"{sentence} (exit code {int(exit_code)})"
+    return Failed(name=FOUND, message=message) if exit_code is ExitCode.FOUND else Completed(name=COMPLETED, message=message)
+
+
+@flow(name="reconcile-results", persist_result=False, log_prints=False)
+async def reconcile_lake(results: str | None = None) -> State[Any]:
+    """Hold catalogue, ledger and results against each other; a run that finds something that is not explained fails as `Found`.
+
+    Args:
+        results: A folder, or s3://bucket/prefix. Left out, it is the one of the worker's settings.
+    """
+    try:
+        async with reconciled_results(load_settings(results=results), now, ()) as done:
+            if done.unexplained:
+                names = ("symbol", "endpoint", "object", "what is wrong", "what to do")
+                rows = [dict(zip(names, row, strict=True)) for row in done.rows()]
+                async with Mirror.open() as mirror:
+                    await mirror.tell(acreate_table_artifact(rows, key="reconcile-findings", description=done.sentence()))
+            return state_of_reconciliation(done)
+    except SoundcheckError as error:
+        return state_of_error(error)
 
 
 @flow(name="compact-results", persist_result=False, log_prints=False)
@@ -59,4 +88,4 @@ async def compact_lake(results: str | None = None, before: date | None = None) -
         done = await asyncio.to_thread(compact_results, load_settings(results=results), now, before)
     except SoundcheckError as error:
         return state_of_error(error)
-    return Completed(name=COMPLETED, message=f"{done.sentence()} (exit code {int(ExitCode.OK)})")
+    return _state_of(ExitCode.OK, done.sentence())

@@ -30,13 +30,17 @@ def notices_of(settings: Settings) -> Notices:
 
 @asynccontextmanager
 async def failed_start_told(settings: Settings) -> AsyncIterator[None]:
-    """Tell an error that keeps a run from beginning: no ledger is open then that would know what was told before."""
+    """Tell an error that keeps a run from beginning: no ledger is open then that would know what was told before.
+
+    Nobody is told where there is no address: whoever started it has the error itself.
+    """
     try:
         yield
     except SoundcheckError as error:
         if (cause := state_name(error)) in CAUSES:
             own = settings.of(settings.org) if settings.org in settings.organisations else settings
-            await notices_of(own).send(Notice(own.org, cause, None, str(error), error.exit_code))
+            if own.notify_url is not None:
+                await notices_of(own).send(Notice(own.org, cause, None, str(error), error.exit_code))
         raise
 
 

@@ -37,6 +37,7 @@ class Organisation(BaseModel):
     monthly_cost: Money | None = None
     endpoint_costs: dict[EndpointName, Money] | None = None
     results: str | None = None
+    policy: Path | None = None
     velma_url: str | None = None
     hosts: dict[EndpointName, str] | None = None
     priority: int | None = None

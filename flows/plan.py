@@ -139,7 +139,7 @@ async def plan_scan(given: Settings, wanted: str | Request) -> PlanReport:
         run = Run(run_id(started_at, wired.entropy(3)), wired.settings.org, started_at)
         progress = Progress()
         await list_catalogue(await source_of(wired, request, run), wired.results, run, progress, wired.selection)
-        rules = plan_rules(settings, request, wired.selection)
+        rules = plan_rules(settings, request, wired.selection, await wired.ledger.buried())
         plan = await make_plan(
             wired.audio,
             wired.results,

@@ -10,21 +10,21 @@ from connectors.lake.store import open_store
 from connectors.ledger import aside, rebuilding
 from connectors.s3 import S3Settings, s3_client
 from connectors.spool import Spool
+from flows.setting_types import SpoolPlace
 from flows.settings import Settings
 from flows.teller import Teller
-from flows.wiring import ledger_place, results_of, spool_of
+from flows.wiring import ledger_place, open_spool, results_of, spool_of
 from moderation.identity import lake_id
 from tasks.rebuild import Lake, Rebuild, Rebuilt
 
 NOT_RESTORED = (
     "corrections are not restored: repeat them with soundcheck ledger adjust",
-    "tombstones are not restored: what was erased by request can be streamed again until it is erased again",
+    "what erased results cost is not restored: add it with soundcheck ledger adjust",
     "pauses are not restored: repeat them with soundcheck pause",
     "learned limits and breakers are not restored: the next run begins with one session and finds them again",
-    "attempts that had not been published, and whose spool is not this host's, are not restored: what they cost is not in the figures",
+    "attempts that had not been published, and whose spool this host does not see, are not restored: what they cost is not in the figures",
 )
 """What the lake does not know."""
-TOMBSTONES_KEPT = "tombstones are kept as they were in the database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,6 @@ class Rebuilding:
     found: Rebuilt
     lakes: tuple[str, ...]
     kept: Path | None
-    in_database: bool
 
     def as_json(self) -> dict[str, Any]:
         """The same as one JSON object."""
@@ -46,6 +45,8 @@ class Rebuilding:
         yield f"{found.packages} packages in {', '.join(self.lakes)}: {found.published} results and {found.failed} failed attempts restored"
         if found.spooled:
             yield f"{found.spooled} results wait in the spool: the next run publishes them"
+        if found.erased:
+            yield f"{found.erased} tombstones restored from the receipts: what was erased by request stays so"
         if self.kept:
             yield f"the ledger that was there is kept as {self.kept}"
         yield from self.notes()
@@ -58,22 +59,29 @@ class Rebuilding:
         if found.unknown:
             yield f"{found.unknown} sessions have left items and nothing that says what they cost: they are not in the figures"
         yield from found.damaged
-        yield from (TOMBSTONES_KEPT if self.in_database and line.startswith("tombstones") else line for line in NOT_RESTORED)
+        yield from NOT_RESTORED
 
 
 async def rebuild(settings: Settings, now: Callable[[], datetime], *, replace: bool) -> Rebuilding:
     """Make the ledger of the settings anew. Raises ConfigurationError while sessions stream, or where a database is not to be replaced."""
     at, place = now(), ledger_place(settings)
-    lakes = _lakes(settings)
-    task = Rebuild(lakes, Spool(spool_of(settings)), Teller("packages read"))
+    lakes = lakes_of(settings)
+    task = Rebuild(lakes, spools_of(settings), Teller("packages read"))
     async with rebuilding(place, replace=replace, now=lambda: at) as ledger:
         found = await task.run(ledger)
     await task.clear_spool()
     kept = aside(place, at) if isinstance(place, Path) else None
-    return Rebuilding(found, tuple(lake.store.url for lake in lakes), kept if kept and kept.exists() else None, isinstance(place, str))
+    return Rebuilding(found, tuple(lake.store.url for lake in lakes), kept if kept and kept.exists() else None)
 
 
-def _lakes(settings: Settings) -> list[Lake]:
+def spools_of(settings: Settings) -> list[Spool]:
+    """Every spool in which sessions may wait: one of this host for all, or that of each lake. ConfigurationError where no lake is named."""
+    if settings.spool_place() is SpoolPlace.STATE:
+        return [Spool(spool_of(settings))]
+    return [open_spool(settings, lake.store) for lake in lakes_of(settings)]
+
+
+def lakes_of(settings: Settings) -> list[Lake]:
     """Every place that the settings name for results: organisations share a ledger and can have a lake each."""
     each = [settings, *(settings.of(name) for name in settings.organisations)]
     urls = dict.fromkeys(results_of(one) for one in each if one.results or len(each) == 1)

@@ -33,7 +33,8 @@ class Report:
     def counts(self) -> dict[str, Any]:
         """The figures as JSON has them: every object counts once, its endpoints apart. at_risk_hours are possibly billed.
 
-        saved_hours are what the cascade did not stream of objects with a music result: as long as those were.
+        saved_hours are what the cascade did not stream of objects with a music result: as long as those were. decisions are those of the
+        policy on all objects of the organisation that anything is known of; none without a policy.
         """
         progress = self.progress
         return {
@@ -48,6 +49,7 @@ class Report:
             "at_risk_hours": hours(progress.at_risk_ms),
             "saved_hours": hours(progress.saved_ms),
             "recovered_sessions": self.recovered,
+            "decisions": dict(progress.decisions),
             "endpoints": {
                 name: {
                     "planned": counts.planned,

@@ -22,13 +22,16 @@ from moderation.admission import EVERY_ENDPOINT
 from moderation.errors import AccessDeniedError, SoundcheckError, UnreachableError, first_of_group
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode, Reason, StopCause
+from moderation.policy_file import PolicyText
 from tasks.about import about
 from tasks.alive import alive
 from tasks.cascade import plan_second_stage
+from tasks.decide import decide
 from tasks.list_catalogue import list_catalogue
 from tasks.plan import PlanRules, plan_catalogue
 from tasks.progress import Standing
 from tasks.records import Run
+from tasks.refresh import FEW_FILES, keep_current
 from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
 from tasks.shards import Shard
 
@@ -122,7 +125,7 @@ class _Scan:
         await self.execute("list", self._list)
         if self.watch.stop:
             return recovered
-        rules = plan_rules(wired.settings, self.request, wired.selection)
+        rules = plan_rules(wired.settings, self.request, wired.selection, await wired.ledger.buried())
         await self._stream_and_publish(await self.execute("plan", lambda: self._plan(rules)))
         if rules.cascade is not None and not self.watch.stop and not self.rest.has_second_stage:
             await self._stream_and_publish(await self._second_stage(rules.cascade, rules))
@@ -131,10 +134,20 @@ class _Scan:
             progress.spent_before_ms = settled_ms - progress.audio_ms, at_risk_ms - progress.at_risk_ms
         if await asyncio.to_thread(wired.spool.ids):  # a worker has died since, right before it booked
             recovered += await self.execute("recover", wired.publisher.recover)
+        await asyncio.to_thread(keep_current, wired.results, few_files=FEW_FILES)
+        if wired.policy is not None:
+            progress.step = "deciding"
+            await self.execute("decide", partial(self._decide, wired.policy))
         self._stop_at_caps()
         progress.step = "finished"
         logger.info("%s: %s", run.run_id, progress.line())
         return recovered
+
+    async def _decide(self, policy: PolicyText) -> None:
+        """Decide about everything that is known of the organisation's objects by now, whichever run it is of."""
+        wired = self.wired
+        done = await asyncio.to_thread(decide, wired.results, wired.open_lake, self.run, policy, wired.now())
+        self.watch.progress.decisions.update(done.by_decision)
 
     def _spent(self) -> tuple[int, int]:
         with self.wired.open_lake() as lake:

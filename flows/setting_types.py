@@ -106,6 +106,15 @@ class FanOutTo(StrEnum):
     """On workers of Prefect, as runs of a deployment."""
 
 
+class SpoolPlace(StrEnum):
+    """Where ended sessions wait until they are published."""
+
+    STATE = "state"
+    """In the state folder of this host."""
+    RESULTS = "results"
+    """Below the results: any host publishes what a dead one has streamed."""
+
+
 class RawRule(BaseModel):
     """Raw PCM parameters for keys that match a glob; the first rule that matches counts."""
 

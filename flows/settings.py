@@ -31,12 +31,13 @@ from flows.setting_types import (
     RefusalText,
     Root,
     Share,
+    SpoolPlace,
     TotalConnections,
     VariableName,
     ZoneName,
 )
 from moderation.breaker import BreakerRules
-from moderation.budget import month_of
+from moderation.budget import MS_PER_HOUR, month_of
 from moderation.catalogue import ShardRules
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import ConfigurationError
@@ -44,6 +45,7 @@ from moderation.gate import GateRules
 from moderation.limits import LimitRules
 from moderation.outcomes import StopCause
 from moderation.pacing import Deadlines
+from moderation.results import SPOOLED_BYTES_PER_ITEM
 from moderation.retry import RetryRules
 from moderation.segments import SegmentRules
 from moderation.transcoding import Transcode
@@ -52,6 +54,9 @@ PREFIX = "SOUNDCHECK_"
 TOML_FILE = "soundcheck.toml"
 ENV_FILE = ".env"
 _NESTING = "__"
+_MIB = 1024 * 1024
+_LEDGER_MIB = 64
+"""For ledger and logs, which mostly lie on the spool's disk."""
 
 
 class Settings(BaseSettings):
@@ -109,6 +114,10 @@ class Settings(BaseSettings):
     """A folder, or s3://bucket/prefix."""
     state_dir: Path | None = None
     """Ledger, spool and logs; by default beside a results folder, else in the user's state directory."""
+    spool: SpoolPlace | None = None
+    """Where ended sessions wait until they are published; none is the results where there is a ledger_url, else the state."""
+    min_free_mb: Annotated[float, Field(ge=0)] | None = None
+    """How much of the spool's disk stays free: nothing starts below that. None is what the sessions leave at worst that may be live."""
     endpoints: list[EndpointName] = list(ENDPOINTS)
     velma_url: str | None = None
     """One host for every endpoint, in place of those of the seed pages."""
@@ -120,6 +129,8 @@ class Settings(BaseSettings):
     """Raw audio at so many times real time; none is as fast as it is accepted."""
     max_session_hours: Annotated[float, Field(gt=0)] = 6.0
     raw_rules: list[RawRule] = []
+    policy: Path | None = None
+    """The file by which a scan decides at its end, and `soundcheck decide` where it is given no other; none decides nothing."""
     cascade: Condition = None
     """What a music result must say for the AI-music endpoint to be asked, as SQL such as "music_pct >= 10"; none means always."""
     transcode: Transcode = Transcode.AUTO
@@ -191,6 +202,20 @@ class Settings(BaseSettings):
         """The same for one of the organisations alone: its own values over those of all, and nothing of the others."""
         shared = {"org": organisation, "organisations": {}, "state_dir": self.state_folder()}
         return self.model_copy(update=self.organisations[organisation].values() | shared)
+
+    def spool_place(self) -> SpoolPlace:
+        """Where ended sessions wait."""
+        return self.spool or (SpoolPlace.RESULTS if self.ledger_url else SpoolPlace.STATE)
+
+    def min_free_bytes(self) -> int:
+        """What of the spool's disk stays free: for every session that may be live, and for ledger and logs."""
+        if self.min_free_mb is not None:
+            return round(self.min_free_mb * _MIB)
+        hour_bytes = sum(
+            self.endpoint_connections.get(name, self.connections) * MS_PER_HOUR / endpoint.item_ms * SPOOLED_BYTES_PER_ITEM
+            for name, endpoint in ENDPOINTS.items()
+        )
+        return _LEDGER_MIB * _MIB + round(hour_bytes * self.max_session_hours)
 
     def state_folder(self) -> Path:
         """The folder of ledger, spool and logs, one for all organisations, whatever results folder each has."""

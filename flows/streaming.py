@@ -16,6 +16,7 @@ from tasks.leases import Leases
 from tasks.outgoing import Outlet
 from tasks.progress import Outcome
 from tasks.records import Run
+from tasks.room import Room
 from tasks.shards import Shard, load_shard
 from tasks.stream import Streaming, stream_claimed, stream_shard
 
@@ -60,6 +61,7 @@ def streaming_of(wired: Wired, request: Request, run: Run, watch: Watch, notifie
             wired.chance,
             on_grant=notifier.granted,
             on_refusal=notifier.refused,
+            room=Room(wired.spool, settings.min_free_bytes()),
             refusals=watch.progress.refusals,
         ),
         stop=watch.stop,

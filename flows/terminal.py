@@ -82,6 +82,9 @@ def print_summary(report: Report) -> None:
     stdout.print(f"{report.progress.sessions} sessions were streamed for {counts['objects']} objects.", highlight=False)
     if not report.progress.sessions:
         stdout.print("Nothing was paid.", highlight=False)
+    if counts["decisions"]:
+        decided = ", ".join(f"{count} {decision}" for decision, count in counts["decisions"].items())
+        stdout.print(f"The policy's decisions on all that is known: {decided}.", highlight=False)
     if counts["left_out"]:
         reasons = ", ".join(f"{count} {why}" for why, count in counts["left_out"].items())
         stdout.print(f"Left out of the catalogue: {reasons}.", highlight=False)

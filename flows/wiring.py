@@ -17,24 +17,28 @@ from duckdb import DuckDBPyConnection
 
 from connectors.audio_store import AudioStore, AudioStores, S3AudioStore
 from connectors.catalogue import KeyList, Source
+from connectors.lake.names import SPOOL_FOLDER
 from connectors.lake.query import connect
 from connectors.lake.store import ResultStore, open_store
 from connectors.ledger import Ledger
 from connectors.media.local_decoder import LocalDecoder
 from connectors.notices import Notices
 from connectors.s3 import S3Caller, S3Settings, s3_client
-from connectors.spool import Spool
+from connectors.spool import SharedSpool, Spool
 from connectors.velma import ApiKey, VelmaClient, VelmaSettings
 from flows.notifying import failed_start_told, notices_of
 from flows.request import Request
 from flows.run_settings import as_begun, ownership, run_settings
+from flows.setting_types import SpoolPlace
 from flows.settings import ENV_FILE, Settings
 from flows.sources import open_source
 from moderation.endpoints import ENDPOINTS, Endpoint
 from moderation.errors import AccessDeniedError, ConfigurationError, ResultsNotWritable, UnreachableError
 from moderation.identity import lake_id
 from moderation.pacing import Pace
+from moderation.policy_file import PolicyText
 from moderation.selection import Selection
+from tasks.decide import read_policy
 from tasks.publish import Publisher
 
 if TYPE_CHECKING:
@@ -69,6 +73,7 @@ class Wired:
     ledger: Ledger
     spool: Spool
     notices: Notices
+    policy: PolicyText | None
     worker: str
     chance: Callable[[], float] = random.random
     entropy: Callable[[int], bytes] = secrets.token_bytes
@@ -140,7 +145,7 @@ async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
 async def _wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
     own = as_begun(run_settings(settings, request.sources), request)
     key = await load_key(own)
-    client = velma_client(own, key)
+    client, policy = velma_client(own, key), policy_of(own)
     results_url = results_of(own)
     s3 = s3_client(S3Settings())
     results = open_store(results_url, s3)
@@ -160,8 +165,9 @@ async def _wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
             open_lake=partial(connect, results_url, s3),
             lake=lake_id(results.url),
             ledger=await stack.enter_async_context(open_ledger(own)),
-            spool=Spool(spool_of(own)),
+            spool=open_spool(own, results),
             notices=notices_of(own),
+            policy=policy,
             # in containers host and process id repeat: a successor must not renew what a dead one held
             worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
@@ -175,7 +181,7 @@ async def _catalogue(stack: AsyncExitStack, s3: "S3Client", request: Request) ->
 
 
 async def check_before_start(settings: Settings, request: Request) -> Settings:
-    """The settings of a run, where nothing is wrong with them that can be known before anything is started: key, hosts, results.
+    """The settings of a run, where nothing is wrong with them that can be known before anything is started: key, hosts, results, policy.
 
     Raises what `wired` would, and tells it, only sooner.
     """
@@ -184,7 +190,13 @@ async def check_before_start(settings: Settings, request: Request) -> Settings:
         key = await load_key(own) if own.api_key_block is None else ApiKey("in-a-block")
         velma_client(own, key)
         results_of(own)
+        policy_of(own)
     return own
+
+
+def policy_of(settings: Settings) -> PolicyText | None:
+    """The policy of the settings, None where there is none. Raises PolicyError that names the line."""
+    return None if settings.policy is None else read_policy(settings.policy.expanduser())
 
 
 def velma_client(settings: Settings, key: ApiKey) -> VelmaClient:
@@ -259,8 +271,15 @@ def ledger_place(settings: Settings) -> Path | str:
     return settings.ledger_url.get_secret_value() if settings.ledger_url else state_of(settings) / "ledger.db"
 
 
+def open_spool(settings: Settings, results: ResultStore) -> Spool:
+    """Where sessions wait that are not published yet: on this host, or with the results for every host."""
+    if settings.spool_place() is SpoolPlace.RESULTS:
+        return SharedSpool(results, SPOOL_FOLDER, lake_id(results.url))
+    return Spool(spool_of(settings))
+
+
 def spool_of(settings: Settings) -> Path:
-    """The folder of finished sessions that are not published yet."""
+    """The folder of this host for sessions that are not published yet."""
     return state_of(settings) / "spool"
 
 

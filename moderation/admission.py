@@ -33,6 +33,8 @@ class SessionState(StrEnum):
     """Ended before any audio was sent: nothing was spent."""
     LOST = "lost"
     """Booked, but its result is gone for good: its object is free again."""
+    ERASED = "erased"
+    """Ended and booked; what it had left was erased by request, or will never be published."""
 
 
 ENDED = frozenset({SessionState.FINISHED, SessionState.AT_RISK, SessionState.RELEASED})
@@ -138,7 +140,7 @@ class History:
     """What became of an object before.
 
     Whether a session of it (same lake, endpoint and parameters) streams, whether one is paid for, whether that is one of the run that
-    asks, and whether its key was erased.
+    asks, and whether it was erased by request, alone or with its key.
     """
 
     streaming: bool
@@ -153,8 +155,7 @@ class SessionRecord:
 
     reserved_ms is what it reserved, booked_ms what it counts against the cap since its end (settled or at risk), sent_ms what was sent
     where that is known: milliseconds of audio. lease_until (milliseconds of the ledger's clock) is None once it ended; admitted
-    whether it has a result. outcome, scope,
-    close_code and error_text are the facts of the attempt (datasets.md, attempts).
+    whether it has a result. outcome, scope, close_code and error_text are the facts of the attempt (datasets.md, attempts).
     """
 
     session_id: str
@@ -205,11 +206,12 @@ class Adjustment:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A session of a package. One at risk may have left nothing in the spool: its worker died."""
+    """A session of a package. Without an outcome its worker died before it said anything: whatever it says later does not count."""
 
     session_id: str
     endpoint: str
     state: str
+    outcome: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ class Endpoint:
     """Known forms of its items, the seed page's first."""
     label_field: str | None = None
     """The field of `done` that says what the object is."""
+    labels: tuple[str, ...] = ()
+    """The values of that field which do say it; any other sends an object to a person."""
     shares: tuple[tuple[str, str], ...] = ()
     """The percentages of `done` that are the share of items over a threshold, each with their measurement (service.md, decision 23)."""
     tracks: tuple[Track, ...] = ()
@@ -58,6 +60,16 @@ class Endpoint:
         """Every kind of segment that it may have: each of its tracks, those that are on together, and the rest."""
         kinds = ["+".join(track.kind for track in on) for size in range(1, len(self.tracks) + 1) for on in combinations(self.tracks, size)]
         return tuple(kinds if self.rest is None else [*kinds, self.rest])
+
+    @property
+    def sounds(self) -> tuple[str, ...]:
+        """What a segment may have in it, each by itself: its tracks, and the rest."""
+        tracks = tuple(track.kind for track in self.tracks)
+        return tracks if self.rest is None else (*tracks, self.rest)
+
+    def kinds_with(self, sound: str) -> tuple[str, ...]:
+        """The kinds of segments that have a sound in them."""
+        return tuple(kind for kind in self.segment_kinds if sound in kind.split("+"))
 
     def shape_of(self, present: frozenset[str]) -> Shape:
         """The form of an item that has these fields: the newest whose measurements are all there, else the first."""
@@ -80,6 +92,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             count_field="frame_count",
             shapes=(Shape("1", frozenset({"music_prob", "speech_prob"})),),
             label_field="primary_label",
+            labels=("music", "speech", "neither"),
             shares=(("music_pct", "music_prob"), ("speech_pct", "speech_prob")),
             tracks=(Track("music", (("music_prob", 1.0),)), Track("speech", (("speech_prob", 1.0),))),
             rest="neither",
@@ -97,6 +110,7 @@ ENDPOINTS: dict[str, Endpoint] = {
                 Shape("2", _PARTS | {"vocal_ai_probability"}, nullable=frozenset({"vocal_ai_probability"})),
             ),
             label_field="primary_verdict",
+            labels=("ai-vocal-music", "ai-instrumental", "not-ai-music"),
             tracks=(
                 Track(
                     "ai_vocal",

@@ -15,6 +15,11 @@ Those of one connector or task stand beside what raises them; this is the whole 
     |- ConfigurationError       config         a setting, URL, bucket or folder is wrong: nothing was streamed
     |  |- AccessDeniedError     key            a key or credential was refused
     |  |- QueryError            config         a query cannot be answered
+    |  |- PolicyError           config         a policy cannot be used
+    |  |- AnswersRefused        config         answers of reviewers cannot be taken
+    |  |- ResultsMissing        config         paid results are not in the spool
+    |  |  `- NotSpooledAnyMore  config         one was a moment ago
+    |  |- NotErased             config         what is to be erased cannot be read
     |  `- NotCompacted          config         files of the lake cannot be merged
     |- UnreachableError         network        S3, Velma or Prefect did not answer
     |  `- LedgerDamaged         network        the ledger's file or rows cannot be read back

@@ -17,6 +17,8 @@ import msgspec
 from moderation.endpoints import Endpoint
 from moderation.messages import TIMES, Done, Item, words_of
 
+SPOOLED_BYTES_PER_ITEM = 400
+"""The most that an item adds to a spooled session: five columns, and a row of segments of its own."""
 MIN_COVERAGE = 0.95
 """Covered over expected audio below which a result is `partial` (design.md section 4)."""
 

@@ -16,6 +16,7 @@ from moderation.refusals import CANCELLED, why
 from tasks.leases import Leases
 from tasks.line import Line
 from tasks.outages import Outages
+from tasks.room import Room
 
 SLOT_SECONDS = (0.2, 0.5)
 """The bounds of the random pause before the ledger is asked again for a slot that another process has."""
@@ -78,6 +79,8 @@ class Admission:
     """Is told of every session that is admitted; must return at once."""
     on_refusal: Callable[[Refusal], object] = lambda _refusal: None
     """The same of every answer that lets nobody in."""
+    room: Room | None = None
+    """What must stay free where the sessions go."""
     refusals: dict[str, Refusal] = field(default_factory=dict)
     outages: Outages = field(init=False)
     _full: dict[tuple[str, str], tuple[int, str | None]] = field(default_factory=dict)
@@ -124,6 +127,9 @@ class Admission:
             moved = line.moved
             if not line.is_first(claim):
                 await self._until({moved, self.stop.requested})
+                continue
+            if self.room is not None and (full := await asyncio.to_thread(self.room.full)):
+                self.stop.request(StopCause.RESULTS_NOT_WRITABLE, Reason.NOT_REACHED, full)
                 continue
             asked_ms = self.leases.clock_ms()
             asked = replace(claim, month=self.month())

@@ -7,6 +7,7 @@ from datetime import date
 
 from connectors.lake.compaction import COMPACTED, compact, days_before
 from connectors.lake.store import ResultStore
+from tasks.refresh import keep_current
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class Compacted:
 def compact_days(store: ResultStore, before: date, tell: Callable[[int, int], None]) -> Compacted:
     """Compact the days before one, the oldest first; tell hears how many datasets of how many are done.
 
-    A day at a time is read and its originals deleted, so that what breaks off leaves no more than one day half done. Raises NotCompacted,
-    and what the store raises.
+    A day at a time is read and its originals deleted, so that what breaks off leaves no more than one day half done. At the end the
+    materialised `current` is made. Raises NotCompacted, and what the store raises.
     """
     days = days_before(store, before)
     done: Counter[str] = Counter()
@@ -31,4 +32,5 @@ def compact_days(store: ResultStore, before: date, tell: Callable[[int, int], No
         for place, dataset in enumerate(COMPACTED, 1):
             done += compact(store, files, dataset)
             tell(number * len(COMPACTED) + place, len(days) * len(COMPACTED))
+    keep_current(store)
     return Compacted(len(days), done["merged"], done["made"], done["deleted"])

@@ -1,7 +1,7 @@
 """A manifest as a table to plan with: what the listing alone says of each object, and what would make its results others."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fnmatch import translate
 
 import polars as pl
@@ -58,6 +58,15 @@ def with_sidecars(rows: pl.DataFrame, listing: pl.DataFrame) -> Iterator[tuple[A
     joined = rows.drop(f"{_SIDECAR}etag").join(described, on=_PLACE, how="left", maintain_order="left")
     for row in joined.iter_rows(named=True):
         yield item_of(row), item_of(row, _SIDECAR) if row[f"{_SIDECAR}etag"] is not None else None
+
+
+def without_erased(listing: pl.DataFrame, erased: Collection[str]) -> pl.DataFrame:
+    """The listing with a reason to skip what was erased by request: keys, or single versions, by their ids."""
+    if not erased:
+        return listing
+    ids = pl.Series(sorted(erased), dtype=pl.String).implode()
+    is_erased = pl.any_horizontal(pl.col("object_key_id", "object_id").is_in(ids))
+    return listing.with_columns(pl.when(is_erased).then(pl.lit(Reason.FILTERED.value, REASONS)).otherwise("skip").alias("skip"))
 
 
 def _described(listed: pl.DataFrame) -> pl.DataFrame:

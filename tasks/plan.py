@@ -30,7 +30,7 @@ from tasks.cut import Cut, sampled
 from tasks.examine import Examiner, Finding
 from tasks.forecast import Forecast, forecast
 from tasks.history import DECISIONS, REASONS, Known, read_known
-from tasks.listed import item_of, read_listing, with_sidecars
+from tasks.listed import item_of, read_listing, with_sidecars, without_erased
 from tasks.no_audio import Alike, known_no_audio
 from tasks.plan_counts import count_plan
 from tasks.plan_rows import FINDINGS, finding_row, found_at, plan_rows, streamed_rows
@@ -50,7 +50,7 @@ class PlanRules:
     """What shapes a plan: ordered rules for raw audio, the longest session in hours, bounds of a shard, what to take, what to decode.
 
     force plans again what is done; selection is what the manifest was listed with; let_go are rows of the quarantine (endpoint, object_id,
-    params_hash) that hold nothing any more.
+    params_hash) that hold nothing any more; erased are ids of keys and versions that were erased by request.
     """
 
     parameter_rules: Sequence[ParameterRule] = ()
@@ -63,6 +63,7 @@ class PlanRules:
     transcode: Transcode = Transcode.AUTO
     selection: Selection = EVERYTHING
     let_go: pl.DataFrame | None = field(default=None, compare=False)
+    erased: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ async def make_plan(
     """
     progress.step = "planning"
     listing = await asyncio.to_thread(read_listing, results, run.run_id, rules.parameter_rules, rules.transcode, rules.selection)
+    listing = without_erased(listing, rules.erased)
     progress.listed = listing.height
     only_of, no_audio = (run.run_id, None) if rules.force else (None, partial(known_no_audio, results, alike) if alike else None)
     known = await asyncio.to_thread(read_known, open_lake, listing, endpoints, sources, rules.transcode, only_of, no_audio, rules.let_go)

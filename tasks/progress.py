@@ -112,6 +112,8 @@ class Progress:
     cut: int = 0
     spent_before_ms: tuple[int, int] = (0, 0)
     """Milliseconds of audio that the run had booked, and possibly was billed for, before it was taken up again: in no other count."""
+    decisions: Counter[str] = field(default_factory=Counter)
+    """How many objects a policy allows, blocks and leaves to a person, over all that is known of the organisation's."""
 
     def of(self, endpoint: str) -> EndpointProgress:
         """The counts of an endpoint, from zero when it is new."""

@@ -1,14 +1,18 @@
 """Publishes ended sessions in packages, and takes up what a crash left: expired sessions, unpublished packages, lonely spool entries."""
 
 import asyncio
-from collections.abc import Container, Iterable
+import logging
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from connectors.lake.packages import write_package
+from msgspec.structs import replace
+
+from connectors.lake.compaction import merged_datasets
+from connectors.lake.packages import package_names, remove_package, write_package
 from connectors.lake.store import ResultStore
 from connectors.ledger import Ledger
-from connectors.spool import Spool
+from connectors.spool import Spool, SpoolDamaged
 from moderation.admission import DONE, Member, Package
 from moderation.errors import ConfigurationError
 from moderation.results import SpooledSession
@@ -16,6 +20,15 @@ from tasks.records import lost_attempt_row
 
 PACKAGE_SESSIONS = 2000
 """Sessions of one package: of a minute each some 15 MB of Parquet, of an hour each about the 128 MB of design.md section 7."""
+logger = logging.getLogger("soundcheck.publish")
+
+
+class ResultsMissing(ConfigurationError):
+    """Paid results of a package are not in the spool that this process sees: the package waits for whoever has them."""
+
+
+class NotSpooledAnyMore(ResultsMissing):
+    """A session that was in the spool a moment ago is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,47 +41,142 @@ class Publisher:
     lake: str
 
     async def publish_run(self, run_id: str, scan_date: date) -> int:
-        """Publish everything of a run that has ended, and return how many sessions that was. May be repeated, by anyone."""
-        sessions = 0
-        while package := await self.ledger.assign_package(self.lake, run_id, scan_date, max_sessions=PACKAGE_SESSIONS):
-            await self._publish(package)
-            sessions += len(package.members)
+        """Publish everything of a run that has ended, and return how many sessions that was. May be repeated, by anyone.
+
+        Raises ResultsMissing once all is published that can be, and what spool, store and ledger raise.
+        """
+        missing: list[ResultsMissing] = []
+        sessions = await self._publish_rest(run_id, scan_date, missing)
+        _raise_first(missing)
         return sessions
 
     async def recover(self) -> int:
-        """Settle expired sessions by what the spool has of them, and publish what earlier runs left; returns the sessions published."""
+        """Settle expired sessions by what the spool has of them, and publish what earlier runs left; returns the sessions published.
+
+        What was erased by request from another host is forgotten here. Raises as `publish_run`.
+        """
         await settle_expired(self.ledger, self.spool)
-        sessions = 0
+        if (spooled := await asyncio.to_thread(self.spool.ids)) and (erased := await self.ledger.erased(spooled)):
+            await asyncio.to_thread(self.spool.remove, erased)
+        sessions, missing = 0, list[ResultsMissing]()
         for package in await self.ledger.unpublished(self.lake):
-            await self._publish(package)
-            sessions += len(package.members)
+            sessions += await self._publish_or_note(package, missing)
         for run in await self.ledger.runs_with_unpackaged(self.lake):
-            sessions += await self.publish_run(run.run_id, run_date(run.run_id))
+            sessions += await self._publish_rest(run.run_id, run_date(run.run_id), missing)
+        await self._clear_spool()
+        _raise_first(missing)
         return sessions
+
+    async def give_up(self, name: str) -> int:
+        """Undo a package whose results are lost for good, and return how many those are: their objects are free, and may be paid for again.
+
+        Its files go first, summaries before items; what the spool still has of it waits for another package. May be repeated. Raises
+        ConfigurationError for a package that does not wait, or of which nothing is lost.
+        """
+        package = next((each for each in await self.ledger.unpublished(self.lake) if each.package == name), None)
+        if package is None:
+            raise ConfigurationError(f"no package {name} waits to be published in {self.results.url}: nothing was given up")
+        if await asyncio.to_thread(merged_datasets, self.results, package.package, package.scan_date):
+            raise ConfigurationError(f"package {name} is in the merged files of its day: it is published, and the next run confirms it")
+        lost = await asyncio.to_thread(self._missing, package)
+        if not lost:
+            raise ConfigurationError(f"nothing of package {name} is lost: the next run publishes it")
+        await asyncio.to_thread(remove_package, self.results, package.package, package.scan_date)
+        await self.ledger.give_up(name, lost)
+        return len(lost)
+
+    async def _publish_rest(self, run_id: str, scan_date: date, missing: list[ResultsMissing]) -> int:
+        """Publish what no package of a run has yet."""
+        sessions = 0
+        while package := await self.ledger.assign_package(self.lake, run_id, scan_date, max_sessions=PACKAGE_SESSIONS):
+            sessions += await self._publish_or_note(package, missing)
+        return sessions
+
+    async def _publish_or_note(self, package: Package, missing: list[ResultsMissing]) -> int:
+        """Publish a package and return how many sessions it has; one that has to wait for its results is noted, and holds up no other."""
+        try:
+            await self._publish(package)
+        except ResultsMissing as error:
+            missing.append(error)
+            return 0
+        return len(package.members)
 
     async def _publish(self, package: Package) -> None:
         """Files first, then the ledger, then the spool: every step can be repeated, and by several at once."""
         members = [member.session_id for member in package.members]
-        found = await asyncio.to_thread(self._spooled, members)
-        if package.package not in {waiting.package for waiting in await self.ledger.unpublished(self.lake)}:
+        found = await asyncio.to_thread(self._spooled, package.members)
+        if not await self._is_waiting(package):
             return  # somebody else has published it meanwhile, and may have cleared the spool under our eyes
-        found += [
-            await self._without_a_trace(member) for member in package.members if member.session_id not in {f.session_id for f in found}
-        ]
-        await asyncio.to_thread(write_package, self.results, package.package, package.run_id, package.scan_date, found)
+        absent = [member for member in package.members if member.session_id not in found]
+        if absent and (erased := await self.ledger.erased([member.session_id for member in absent])):
+            absent = [member for member in absent if member.session_id not in erased]
+        if lost := [member for member in absent if member.state in DONE]:
+            raise await self._results_missing(package, lost)
+        sessions = [*found.values(), *[await self._without_a_trace(member) for member in absent]]
+        try:
+            await asyncio.to_thread(self._write, package, sessions)
+        except NotSpooledAnyMore:
+            if not await self._is_waiting(package):
+                return  # as above
+            if not await self.ledger.erased(members):
+                raise
+        if erased := await self.ledger.erased(members):  # by request, while it was written
+            kept = [session for session in sessions if session.session_id not in erased]
+            await asyncio.to_thread(self._write, package, kept, anew=True)
         await self.ledger.mark_published(package.package)
-        await asyncio.to_thread(self.spool.remove, members)
+        await asyncio.to_thread(self.spool.remove, [member.session_id for member in package.members])
 
-    def _spooled(self, session_ids: Iterable[str]) -> list[SpooledSession]:
-        return [spooled for session_id in session_ids if (spooled := self.spool.get(session_id)) is not None]
+    async def _is_waiting(self, package: Package) -> bool:
+        """Whether nobody has published it yet."""
+        return package.package in {waiting.package for waiting in await self.ledger.unpublished(self.lake)}
+
+    def _write(self, package: Package, sessions: Sequence[SpooledSession], *, anew: bool = False) -> None:
+        """Write the files of a package; anew those that it has no rows for any more go."""
+        merged = merged_datasets(self.results, package.package, package.scan_date)
+        named = (package.package, package.run_id, package.scan_date)
+        written = write_package(self.results, *named, sessions, self._items, merged)
+        if anew:
+            for name in package_names(package.package, package.scan_date):
+                if name not in written:
+                    self.results.delete(name)
+
+    def _spooled(self, members: Iterable[Member]) -> dict[str, SpooledSession]:
+        """What the spool has of some members, as far as the ledger has heard of it: so every publisher finds the same.
+
+        Without their items: of 2,000 sessions of an hour these are 1.2 GB.
+        """
+        found: dict[str, SpooledSession] = {}
+        for member in members:
+            entry = None if member.outcome is None else take(self.spool, member.session_id)
+            if entry is not None and (entry.summary is not None) == (member.state in DONE):
+                found[member.session_id] = replace(entry, items={})
+        return found
+
+    def _items(self, session: SpooledSession) -> dict[str, bytes]:
+        """The items of a session, read from the spool when they are needed."""
+        spooled = take(self.spool, session.session_id)
+        if spooled is None:
+            raise NotSpooledAnyMore(f"the spool has lost session {session.session_id} while its package was published: run the scan again")
+        return spooled.items
+
+    def _missing(self, package: Package) -> list[str]:
+        found = self._spooled(package.members)
+        return [member.session_id for member in package.members if member.state in DONE and member.session_id not in found]
+
+    async def _results_missing(self, package: Package, lost: Sequence[Member]) -> ResultsMissing:
+        first = await self.ledger.session(lost[0].session_id)
+        worker = first.worker if first else "unknown"
+        return ResultsMissing(
+            f"package {package.package} waits for {len(lost)} paid results that the spool {self.spool} does not have, such as session "
+            f"{lost[0].session_id} of worker {worker}: where another host has them, run a scan there, and from then on set "
+            f'spool = "results" on every host; else restore the spool; where they are lost for good, '
+            f"`soundcheck ledger give-up {package.package}` frees their objects, which are paid for again then"
+        )
 
     async def _without_a_trace(self, member: Member) -> SpooledSession:
-        """What the ledger knows of a session whose worker died before it spooled anything. Raises ConfigurationError for a paid result."""
+        """What the ledger knows of a session whose worker died before it spooled anything."""
         record = await self.ledger.session(member.session_id)
-        if record is None or member.state in DONE:
-            raise ConfigurationError(
-                f"the spool has lost the paid result of session {member.session_id}: restore the state folder, then run the scan again"
-            )
+        assert record is not None, "it is in a package"
         return SpooledSession(
             session_id=record.session_id,
             run_id=record.run_id,
@@ -79,13 +187,43 @@ class Publisher:
             sent_ms=record.booked_ms or 0,
         )
 
+    async def _clear_spool(self) -> None:
+        """Forget entries of published sessions: a crash came before that, or their worker spoke up after it was given up."""
+        if waiting := await asyncio.to_thread(self.spool.ids):
+            lonely = await self.ledger.confirmed(waiting)
+            await asyncio.to_thread(self.spool.remove, sorted(lonely))
+
 
 async def settle_expired(ledger: Ledger, spool: Spool, *, held: Container[str] = ()) -> None:
-    """End the sessions whose workers have died by what the spool has of them: their objects are free again, or done; but for those held."""
-    for session_id in await ledger.expired():
+    """End the sessions whose workers have died by what the spool has of them: their objects are free again, or done; but for those held.
+
+    Raises ConfigurationError for an entry that cannot be read, once the others are settled.
+    """
+    unreadable = []
+    for session_id in await ledger.expired(spool.lake):
         if session_id in held:
             continue
-        await ledger.recover(session_id, await asyncio.to_thread(spool.get, session_id))
+        try:
+            spooled = await asyncio.to_thread(take, spool, session_id)
+        except ConfigurationError as error:
+            unreadable.append(error)
+        else:
+            await ledger.recover(session_id, spooled)
+    _raise_first(unreadable)
+
+
+def take(spool: Spool, session_id: str) -> SpooledSession | None:
+    """What the spool has of a session; a damaged entry is told and set aside, as it must not hold up the others."""
+    try:
+        return spool.get(session_id)
+    except SpoolDamaged as damaged:
+        logger.error("%s It is kept as %s.", damaged, spool.set_aside(session_id))  # noqa: TRY400 - the sentence says it all
+        return None
+
+
+def _raise_first(errors: Sequence[Exception]) -> None:
+    for error in errors:
+        raise error
 
 
 def run_date(run_id: str) -> date:

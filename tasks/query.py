@@ -3,14 +3,15 @@
 import csv
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -32,8 +33,8 @@ TABLE_ROWS = 1000
 """Rows that a table on a terminal shows at most."""
 _FETCHED_ROWS = 10_000
 _BATCH_ROWS = 128 * 1024
-_INTERRUPTED = "Query interrupted"
-"""What DuckDB makes of a KeyboardInterrupt."""
+_INTERRUPT_SECONDS = 0.1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
     write into the results.
     """
     with _explained():
-        cursor = connection.execute(_select(connection, sql))
+        cursor = _heeding(connection, lambda: connection.execute(_select(connection, sql)))
     return Answer(_distinct([column[0] for column in cursor.description or ()]), _rows(cursor))
 
 
@@ -77,11 +78,11 @@ def save_parquet(connection: duckdb.DuckDBPyConnection, sql: str, file: Path) ->
     """
     rows = 0
     with _explained():
-        reader = connection.sql(_select(connection, sql)).to_arrow_reader(_BATCH_ROWS)
+        reader = _heeding(connection, lambda: connection.sql(_select(connection, sql)).to_arrow_reader(_BATCH_ROWS))
         names = _distinct(reader.schema.names)
         schema = pa.schema([column.with_name(name) for name, column in zip(names, reader.schema, strict=True)])
         with replacing(file) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
-            for batch in reader:
+            while (batch := _heeding(connection, lambda: next(reader, None))) is not None:
                 writer.write_batch(batch.rename_columns(names))
                 rows += batch.num_rows
     return rows
@@ -122,7 +123,7 @@ def to_json(answer: Answer, out: TextIO) -> None:
 
 
 def _select(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
-    """The query itself, as text: as a statement it would be deaf to Ctrl-C."""
+    """The query itself, if it is one."""
     if [statement.type for statement in connection.extract_statements(sql)] != [duckdb.StatementType.SELECT]:
         raise QueryError("The query must be a single SELECT: results are only read.")
     return sql
@@ -130,8 +131,25 @@ def _select(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
 
 def _rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     with _explained():
-        while rows := cursor.fetchmany(_FETCHED_ROWS):
+        while rows := _heeding(cursor, lambda: cursor.fetchmany(_FETCHED_ROWS)):
             yield from rows
+
+
+def _heeding(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """What some work with DuckDB returns, done in a thread: in this one Ctrl-C would wait, for a sort or a recursion to its end."""
+    with ThreadPoolExecutor(1, "query") as thread:
+        done = thread.submit(work)
+        try:
+            # once input() has had a history, a signal wakes nobody who waits: Python looks for it when a wait ends
+            while not wait([done], timeout=_INTERRUPT_SECONDS).done:
+                pass
+            return done.result()
+        except KeyboardInterrupt:
+            while not done.done():
+                with suppress(KeyboardInterrupt):  # it has been heard
+                    connection.interrupt()  # which is forgotten where a query is only about to begin
+                    wait([done], timeout=_INTERRUPT_SECONDS)
+            raise
 
 
 @contextmanager
@@ -143,10 +161,6 @@ def _explained() -> Iterator[None]:
         raise QueryError(one_line(error)) from error
     except (pa.ArrowException, OSError) as error:
         raise QueryError(" ".join(str(error).split())) from error
-    except RuntimeError as error:
-        if str(error) != _INTERRUPTED:
-            raise
-        raise KeyboardInterrupt from error
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from connectors.lake.published import PackageFiles, Planned, Row, package_files, planned_for, read_package, runs_of
+from connectors.lake.receipts import receipt_name, receipts_in
 from connectors.lake.store import ResultStore
 from connectors.ledger import Ledger
 from connectors.spool import Spool, SpoolDamaged
@@ -35,7 +36,8 @@ class Rebuilt:
     """What a rebuild has found, in sessions.
 
     published ones and failed attempts; spooled ones, to be published by the next run; lost ones, whose results neither lake nor spool has;
-    unknown ones, which have left items in the lake and nothing that says what they cost. damaged is what cannot be read in the spool.
+    unknown ones, which have left items in the lake and nothing that says what they cost. damaged is what cannot be read in the spool;
+    erased counts tombstones.
     """
 
     packages: int = 0
@@ -44,6 +46,7 @@ class Rebuilt:
     spooled: int = 0
     lost: int = 0
     unknown: int = 0
+    erased: int = 0
     damaged: list[str] = field(default_factory=list)
 
     def count(self, sessions: Iterable[SessionRecord]) -> None:
@@ -56,11 +59,11 @@ class Rebuilt:
 
 
 class Rebuild:
-    """One rebuild from these lakes and this host's spool. tell hears after each package how many of how many have been read."""
+    """One rebuild from these lakes and the spools that this host sees. tell hears after each package how many of how many were read."""
 
-    def __init__(self, lakes: Sequence[Lake], spool: Spool, tell: Callable[[int, int], None]) -> None:
+    def __init__(self, lakes: Sequence[Lake], spools: Sequence[Spool], tell: Callable[[int, int], None]) -> None:
         self.lakes = lakes
-        self.spool = spool
+        self.spools = spools
         self.tell = tell
         self.found = Rebuilt()
         self._spooled: dict[str, SpooledSession] = {}
@@ -70,22 +73,28 @@ class Rebuild:
         """Restore a ledger. Raises what lake, spool and ledger raise."""
         self._spooled = await asyncio.to_thread(self._read_spool)
         await ledger.restore(self._remains())
+        for lake in self.lakes:
+            for receipt in await asyncio.to_thread(receipts_in, lake.store):
+                await ledger.bury(receipt.erased_id, receipt_name(receipt.erased_id), [lake.lake], receipt.object_ids)
+                self.found.erased += 1
         return self.found
 
     async def clear_spool(self) -> None:
         """Forget what the spool has of sessions that lie in the lake whole, once the ledger stands."""
-        await asyncio.to_thread(self.spool.remove, self._published)
+        for spool in self.spools:
+            await asyncio.to_thread(spool.remove, self._published)
 
     def _read_spool(self) -> dict[str, SpooledSession]:
         found = {}
-        for session_id in self.spool.ids():
-            try:
-                spooled = self.spool.get(session_id)
-            except SpoolDamaged as damaged:
-                self.found.damaged.append(str(damaged))
-            else:
-                if spooled is not None:
-                    found[session_id] = spooled
+        for spool in self.spools:
+            for session_id in spool.ids():
+                try:
+                    spooled = spool.get(session_id)
+                except SpoolDamaged as damaged:
+                    self.found.damaged.append(str(damaged))
+                else:
+                    if spooled is not None:
+                        found[session_id] = spooled
         return found
 
     async def _remains(self) -> AsyncIterator[Remains]:

@@ -12,13 +12,14 @@ from moderation.errors import Phase, SessionError
 from moderation.formats import StreamParameters
 from moderation.outcomes import Reason
 from moderation.refusals import Cause
-from moderation.results import SessionResult
+from moderation.results import Columns, SessionResult
 from moderation.segments import SegmentRules, segments
 from moderation.session import ClientSession
 from moderation.transcoding import SourceFormat
 
 THRESHOLD = 0.5
 """Probability from which an item counts in the recomputed percentages: the service does not publish its own (service.md, decision 23)."""
+WORKER_DIED = "the worker died before the session ended: its whole reservation counts as possibly billed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,11 @@ def attempt_row(
 
 
 def lost_attempt_row(record: SessionRecord) -> dict[str, Any]:
-    """A row of `attempts` for a session whose worker died: what the ledger booked for it; when it died is not known."""
+    """A row of `attempts` for a session that left nothing but what the ledger booked for it: when it ended is not known.
+
+    Without an outcome its worker died; with one it was taken back before it began.
+    """
+    died = record.outcome is None
     return {
         "session_id": record.session_id,
         "run_id": record.run_id,
@@ -107,13 +112,13 @@ def lost_attempt_row(record: SessionRecord) -> dict[str, Any]:
         "worker": record.worker,
         "started_at": record.started_at,
         "finished_at": record.started_at,
-        "phase": Phase.STREAMING.value,
-        "outcome": "failed",
+        "phase": (Phase.STREAMING if died else Phase.PREFLIGHT).value,
+        "outcome": record.outcome or "failed",
         "scope": record.scope,
-        "cause": "worker_died",
+        "cause": "worker_died" if died else None,
         "http_status": None,
         "close_code": record.close_code,
-        "error_text": "the worker died before the session ended: its whole reservation counts as possibly billed",
+        "error_text": WORKER_DIED if died else record.error_text,
         "bytes_sent": 0,
         "audio_sent_ms": record.booked_ms or 0,
         "items_received": 0,
@@ -165,13 +170,13 @@ def _measured(result: SessionResult) -> dict[str, Any]:
     return done | shares | ({"threshold": THRESHOLD} if shares else {})
 
 
-def segment_rows(attempt: Attempt, result: SessionResult, rules: SegmentRules) -> list[dict[str, Any]]:
+def segment_rows(object_id: str, session_id: str, endpoint: Endpoint, columns: Columns, rules: SegmentRules) -> list[dict[str, Any]]:
     """The rows of `segments` that a session leaves."""
     return [
         {
-            "object_id": attempt.planned.item.object_id,
-            "session_id": attempt.session_id,
-            "endpoint": attempt.planned.endpoint.name,
+            "object_id": object_id,
+            "session_id": session_id,
+            "endpoint": endpoint.name,
             "segment_index": number,
             "kind": segment.kind,
             "start_time_ms": segment.start_ms,
@@ -182,7 +187,7 @@ def segment_rows(attempt: Attempt, result: SessionResult, rules: SegmentRules) -
             "threshold": rules.enter,
             "rule_version": rules.version,
         }
-        for number, segment in enumerate(segments(result.endpoint, result.columns, rules))
+        for number, segment in enumerate(segments(endpoint, columns, rules))
     ]
 
 

@@ -27,6 +27,7 @@ from moderation.session import ClientSession
 from tasks.own_causes import LEASE_LOST, OWN_ERRORS, LedgerFailed, own_cause
 from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, segment_rows, summary_row
 from tasks.reservation import Reservation
+from tasks.room import keep
 
 if TYPE_CHECKING:
     from tasks.stream import Streaming
@@ -168,7 +169,9 @@ class Trial:
             booked_ms=result.booked_ms,
             summary=summary_row(attempt, result),
             items=result.columns.packed(),
-            segments=await asyncio.to_thread(segment_rows, attempt, result, self.streaming.segments),
+            segments=await asyncio.to_thread(
+                segment_rows, attempt.planned.item.object_id, self.session_id, result.endpoint, result.columns, self.streaming.segments
+            ),
         )
         await self._outlast(lambda: self.streaming.ledger.finish(self.session_id, result.booked_ms, result.close_code))
         self.streaming.progress.of(self.planned.endpoint.name).audio_ms += result.booked_ms
@@ -188,7 +191,8 @@ class Trial:
             await streaming.renew_key()
         else:
             streaming.takes_key[self.planned.endpoint.name].set()
-        await self._keep(attempt_row(attempt, self.session, outcome, error, said), quarantine=self._quarantine(own, attempt.finished_at))
+        row, quarantine = attempt_row(attempt, self.session, outcome, error, said), self._quarantine(own, attempt.finished_at)
+        await self._keep(row, quarantine=quarantine, patient=said is not CANCELLED)
         failure = Failure(self.session_id, error.phase, said, retry_after_ms=round(1000 * (error.retry_after or 0.0)))
         facts: dict[str, Any] = {"outcome": outcome, "close_code": error.close_code, "error_text": error.text}
         cause = await self._outlast(lambda: streaming.ledger.fail(failure, sent_ms=sent_ms, **facts))
@@ -245,7 +249,7 @@ class Trial:
         self.streaming.chunk_bytes = whole // 2
         return RetryAfter(0.0)
 
-    async def _keep(self, attempt: dict[str, Any], *, booked_ms: int = 0, **found: Any) -> None:
+    async def _keep(self, attempt: dict[str, Any], *, booked_ms: int = 0, patient: bool = True, **found: Any) -> None:
         """Make what is known of this session durable, before anything is booked."""
         spooled = SpooledSession(
             session_id=self.session_id,
@@ -257,7 +261,7 @@ class Trial:
             sent_ms=self._sent_ms(),
             **found,
         )
-        await asyncio.to_thread(self.streaming.spool.put, spooled)
+        await keep(self.streaming.spool, spooled, self.streaming.stop, self.streaming.sleep, patient=patient)
 
     def _attempt(self) -> Attempt:
         streaming, endpoint = self.streaming, self.planned.endpoint

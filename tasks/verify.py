@@ -2,16 +2,23 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
+import duckdb
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from connectors.lake.current_files import current_name
 from connectors.lake.findings import Finding, Problem
-from connectors.lake.names import Place, is_own_of_run, place_of
+from connectors.lake.names import Place, Spooled, is_own_of_run, is_policy, place_of, spooled_by
 from connectors.lake.packages import publishing_order
+from connectors.lake.query import summary_files
+from connectors.lake.receipts import is_receipt
+from connectors.lake.refresh import differing
+from connectors.lake.schemas import ENDPOINT_DATASETS
 from connectors.lake.session_facts import Kind, facts_of, kind_of
 from connectors.lake.soundness import examine
 from connectors.lake.store import ResultStore
@@ -53,12 +60,17 @@ def verify(store: ResultStore, now: datetime, tell: Tell, since: date | None = N
         place = place_of(name)
         if place is not None:
             days[place.day][name] = place
-        elif not is_own_of_run(name):
+        elif (entry := spooled_by(name)) is not None:
+            if entry is Spooled.DAMAGED:
+                found.add(name, Problem.LOST, "it could not be read back")
+        elif not (is_own_of_run(name) or is_receipt(name) or is_policy(name)):
             found.add(name, Problem.FOREIGN, "it is no file of a dataset")
     wanted = sorted(day for day in days if since is None or day >= since)
     files = sum(len(days[day]) for day in wanted)
     for day in wanted:
         _verify_day(store, days[day], found, lambda: tell(found.files, files))
+    if since is None:
+        _verify_copies(store, found)
     for name in store.leftovers(now - LIVE_WRITE):
         found.add(name, Problem.LEFTOVER, "it is unfinished")
     return found
@@ -70,6 +82,15 @@ def _names(store: ResultStore) -> Iterator[str]:
     for dataset in reversed(publishing_order()):
         yield from store.list(f"{dataset.name}/")
     yield from (name for name in store.list("") if name.partition("/")[0] not in packaged)
+
+
+def _verify_copies(store: ResultStore, found: Verified) -> None:
+    """Hold the materialised `current` against the summaries; where these cannot be read that was found before."""
+    for endpoint, kind in ENDPOINT_DATASETS.items():
+        with suppress(duckdb.Error):
+            if rows := differing(store, endpoint):
+                name = current_name(endpoint, summary_files(store, endpoint))
+                found.add(name, Problem.COPY, f"{rows:,} rows are not the newest of {kind.summaries.name}")
 
 
 def _verify_day(store: ResultStore, places: Mapping[str, Place], found: Verified, tell: Callable[[], None]) -> None:
@@ -109,7 +130,7 @@ def _verify_file(store: ResultStore, name: str, place: Place, found: Verified, f
             return False
         soundness = examine(file, place, look)
     for problem, what in soundness.problems:
-        found.add(name, problem, what)
+        found.add(name, Problem.COPY if place.is_copy else problem, what)
     for what, rows in wrong.items():
         found.add(name, Problem.VALUES, f"{what} in {rows:,} of {soundness.rows:,} rows")
     if not place.is_of_its_day:

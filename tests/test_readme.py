@@ -35,7 +35,8 @@ def test_every_make_target_it_names_exists():
 
 def test_the_deployments_name_their_flows_by_dotted_paths():
     deployments = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    assert {deployment["name"] for deployment in deployments} == {"scan", "stream-shard", "backfill", "retry", "verify", "compact"}
+    names = {"scan", "stream-shard", "backfill", "retry", "verify", "compact", "reconcile", "decide"}
+    assert {deployment["name"] for deployment in deployments} == names
     for deployment in deployments:
         package, module, flow = deployment["entrypoint"].split(".")
         assert f"async def {flow}(" in (ROOT / package / f"{module}.py").read_text(encoding="utf-8")

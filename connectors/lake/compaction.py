@@ -21,7 +21,7 @@ from connectors.lake.columns import ColumnType, Dataset
 from connectors.lake.merging import merged_rows
 from connectors.lake.names import merged_name, place_of
 from connectors.lake.parquet import ParquetSink
-from connectors.lake.schemas import ENDPOINT_DATASETS, METADATA_MEMBERS, SEGMENTS
+from connectors.lake.schemas import ENDPOINT_DATASETS, METADATA_MEMBERS, PARTITION, SEGMENTS
 from connectors.lake.soundness import READER_ERRORS, examine
 from connectors.lake.store import ResultStore
 from moderation.errors import ConfigurationError
@@ -75,6 +75,19 @@ def days_before(store: ResultStore, before: date) -> list[DayFiles]:
             elif place.package:
                 originals.setdefault(place.day, {}).setdefault(dataset, {})[place.package] = name
     return [DayFiles(day, originals.get(day, {}), merged.get(day, {})) for day in sorted({*originals, *merged})]
+
+
+def merged_datasets(store: ResultStore, package: str, day: date) -> frozenset[str]:
+    """The datasets whose rows of a package are in a merged file of its day: its own files must not come back beside that.
+
+    Raises NotCompacted where a merged file cannot be read, and what the store raises.
+    """
+    return frozenset(
+        dataset.name
+        for dataset in COMPACTED
+        for name in store.list(f"{dataset.name}/{PARTITION}={day.isoformat()}/")
+        if (place := place_of(name)) is not None and place.digest and package in _members(store, name)
+    )
 
 
 def compact(store: ResultStore, files: DayFiles, dataset: Dataset) -> Counter[str]:

@@ -3,6 +3,7 @@
 import sys
 
 from connectors.lake.columns import Column, Dataset
+from connectors.lake.current import CURRENT_FOLDER
 from connectors.lake.schemas import (
     METADATA_DATASET,
     METADATA_PACKAGE,
@@ -22,6 +23,8 @@ Everything lies under `<results>/v1/` as plain Parquet. Integers are signed 64-b
 and are in UTC. A null says that nothing is known; it is never a zero. Values are kept as the service sent them. Changes are additive;
 this is schema version {SCHEMA_VERSION}.
 Every file carries the metadata `{METADATA_DATASET}`, `{METADATA_SCHEMA_VERSION}`, `{METADATA_RUN_ID}` and `{METADATA_PACKAGE}`.
+Where there are many summaries, `{CURRENT_FOLDER}/` has a copy of the newest of each object, from which `soundcheck sql` takes the views
+`*_latest` and `*_current`; it is no dataset, and `soundcheck compact` makes it again.
 """
 
 

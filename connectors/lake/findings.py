@@ -27,6 +27,10 @@ class Problem(StrEnum):
     """It is no dataset's."""
     LEFTOVER = "leftover"
     """A write that broke off has left it."""
+    COPY = "copy"
+    """It is a copy of what lies elsewhere, and is not what that makes it."""
+    LOST = "lost"
+    """A session of the shared spool could not be read back."""
     GONE = "gone"
     """It was there when the lake was listed."""
 
@@ -52,6 +56,8 @@ _REMEDIES = {
     Problem.UNFINISHED: "let the run end, or scan again on its host, whose spool has the rest; then verify again",
     Problem.FOREIGN: "take it away: query engines may read it as results",
     Problem.LEFTOVER: "delete it",
+    Problem.COPY: "delete it, which loses nothing: soundcheck compact makes it again",
+    Problem.LOST: "its result is lost: soundcheck ledger give-up frees its object, with the package that waits for it; then delete it",
     Problem.GONE: "verify again when nothing else changes the lake",
 }
 

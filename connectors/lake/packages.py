@@ -4,11 +4,11 @@ Which sessions a package has was fixed before, in the ledger, and every name fol
 anywhere, after a crash or beside somebody else, writes the same bytes to the same names.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -23,6 +23,8 @@ from moderation.results import SpooledSession
 RUNS_FOLDER = "_runs"
 RUN_GROUP_ROWS = 64 * 1024
 """Rows of a group in a file that is filled bit by bit: listing a million keys took 300 MiB with these and 410 with larger ones."""
+ItemsOf: TypeAlias = Callable[[SpooledSession], Mapping[str, bytes]]
+"""Gives the packed items of a session."""
 _NUMPY_TYPES = {ColumnType.INT64: "<i8", ColumnType.DOUBLE: "<f8"}
 
 
@@ -32,11 +34,25 @@ def publishing_order() -> tuple[Dataset, ...]:
     return (*(kind.items for kind in ours), SEGMENTS, every["attempts"], every["quarantine"], *(kind.summaries for kind in ours))
 
 
-def write_package(store: ResultStore, package_id: str, run_id: str, scan_date: date, sessions: Iterable[SpooledSession]) -> list[str]:
+def _own_items(session: SpooledSession) -> Mapping[str, bytes]:
+    return session.items
+
+
+def write_package(
+    store: ResultStore,
+    package_id: str,
+    run_id: str,
+    scan_date: date,
+    sessions: Iterable[SpooledSession],
+    items_of: ItemsOf = _own_items,
+    merged: Collection[str] = (),
+) -> list[str]:
     """Publish a package and return the names written, in order; a dataset without rows gets no file.
 
-    package_id is `<run_id>-pNNNN`; scan_date the UTC date of the run's start. All of it may be repeated. Raises ValueError for a
-    session that is there twice or does not fit the schema, before anything is written, and what the store raises.
+    package_id is `<run_id>-pNNNN`; scan_date the UTC date of the run's start; items_of gives a session's packed items, twice, where
+    sessions come without theirs; merged the datasets whose rows of it a merged file of that day has: those are written no more. All of
+    it may be repeated. Raises ValueError for a session that is there twice or does not fit the schema, before anything is written, and
+    what items_of and the store raise.
     """
     members = sorted(sessions, key=lambda session: (session.object_id, session.session_id))
     if len({session.session_id for session in members}) < len(members):
@@ -44,11 +60,22 @@ def write_package(store: ResultStore, package_id: str, run_id: str, scan_date: d
     files = {
         partition_name(dataset, scan_date, package_id): file
         for dataset in publishing_order()
-        if (file := _file(dataset, members, package_id, run_id)) is not None
+        if dataset.name not in merged and (file := _file(dataset, members, package_id, run_id, items_of)) is not None
     }
     for name, file in files.items():
         store.put(name, file)
     return list(files)
+
+
+def package_names(package_id: str, scan_date: date) -> list[str]:
+    """The names of the files that a package can have, in the order in which they are published."""
+    return [partition_name(dataset, scan_date, package_id) for dataset in publishing_order()]
+
+
+def remove_package(store: ResultStore, package_id: str, scan_date: date) -> None:
+    """Take a package out of the lake, summaries first: nobody sees one without its items. May be repeated; raises what the store raises."""
+    for dataset in reversed(publishing_order()):
+        store.delete(partition_name(dataset, scan_date, package_id))
 
 
 def write_rows(store: ResultStore, dataset: str, run_id: str, scan_date: date, name: str, rows: Rows) -> str:
@@ -94,23 +121,23 @@ def _run_file_name(dataset: Dataset, run_id: str, scan_date: date, name: str) ->
     return run_file(run_id, f"{name}.parquet")
 
 
-def _file(dataset: Dataset, members: Sequence[SpooledSession], package_id: str, run_id: str) -> bytes | None:
+def _file(dataset: Dataset, members: Sequence[SpooledSession], package_id: str, run_id: str, items_of: ItemsOf) -> bytes | None:
     """The bytes of a package's file, None without rows. Tables are made twice and held one at a time: a package may be large."""
-    few = few_valued(dataset, _tables(dataset, members, package_id))
+    few = few_valued(dataset, _tables(dataset, members, package_id, items_of))
     objects = len({session.object_id for session in members})
     out = BytesIO()
     with ParquetSink(out, dataset, run_id=run_id, package=package_id, few_valued=few, objects=objects) as sink:
-        for table in _tables(dataset, members, package_id):
+        for table in _tables(dataset, members, package_id, items_of):
             sink.write(table)
     return out.getvalue() if sink.rows else None
 
 
-def _tables(dataset: Dataset, members: Sequence[SpooledSession], package_id: str) -> Iterator[pa.Table]:
+def _tables(dataset: Dataset, members: Sequence[SpooledSession], package_id: str, items_of: ItemsOf) -> Iterator[pa.Table]:
     """The rows that the members, sorted, have for a dataset."""
     if dataset in {kind.items for kind in ENDPOINT_DATASETS.values()}:
         for session in members:
             if session.summary is not None and ENDPOINT_DATASETS[session.endpoint].items is dataset:
-                yield _item_table(dataset, session)
+                yield _item_table(dataset, session, items_of(session))
     else:
         rows = [row for session in members for row in _rows(dataset, session, package_id)]
         yield _sorted(dataset, fitted(dataset, rows))
@@ -128,12 +155,12 @@ def _rows(dataset: Dataset, session: SpooledSession, package_id: str) -> Sequenc
     return [{**session.summary, "package": package_id}]
 
 
-def _item_table(dataset: Dataset, session: SpooledSession) -> pa.Table:
+def _item_table(dataset: Dataset, session: SpooledSession, items: Mapping[str, bytes]) -> pa.Table:
     """A session's packed columns as rows, with their ordinals; NaN is null again."""
     types = {column.name: column.type for column in dataset.columns}
-    if unknown := session.items.keys() - types.keys():
+    if unknown := items.keys() - types.keys():
         raise ValueError(f"{dataset.name} has no column {', '.join(sorted(unknown))}")
-    arrays = {name: _unpacked(packed, types[name]) for name, packed in session.items.items()}
+    arrays = {name: _unpacked(packed, types[name]) for name, packed in items.items()}
     rows = len(arrays["start_time_ms"]) if arrays else 0
     arrays["object_id"] = pa.repeat(session.object_id, rows)
     arrays["session_id"] = pa.repeat(session.session_id, rows)

@@ -55,6 +55,11 @@ class Predicate:
             raise self._refused(error) from error
         return table
 
+    def expression(self, lake: duckdb.DuckDBPyConnection) -> duckdb.Expression:
+        """The condition as a part of a larger query, once it is sure that it is one over the rows of the view."""
+        self._bound(lake)
+        return self._expression()
+
     def _bound(self, lake: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
         """The view, once it is sure that the condition is one over its rows: nothing is read for that."""
         rows = lake.view(self.view)

@@ -6,18 +6,17 @@ The engine reads the lake and nothing else: no other file, no network, no extens
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as pads
-from botocore import UNSIGNED
-from pyarrow.fs import S3FileSystem
 
 from connectors.lake.columns import Dataset
+from connectors.lake.current import current_dataset, current_views
+from connectors.lake.current_files import current_files, current_name
 from connectors.lake.packages import RUNS_FOLDER, publishing_order
-from connectors.lake.schemas import ENDPOINT_DATASETS, PARTITION, datasets
+from connectors.lake.s3_tables import s3_dataset, s3_file
+from connectors.lake.schemas import ENDPOINT_DATASETS, datasets
 from connectors.lake.store import FolderStore, ResultStore, S3Store, open_store
-from connectors.lake.tables import RUN_ID, duckdb_query, duckdb_types, literal
+from connectors.lake.tables import duckdb_file, duckdb_query, duckdb_rows, duckdb_types, literal
 from connectors.lake.views import views
 from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode
@@ -48,6 +47,32 @@ def connect(results_url: str, s3: "S3Client | None" = None, *, only: Collection[
     Raises ConfigurationError for a bad address, and what the store raises when it is listed.
     """
     return _connected(open_store(results_url, s3), only)
+
+
+def connect_to_files(store: ResultStore, endpoint: str, names: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    """The same over these files of an endpoint's summaries, and nothing else. Raises what the store raises."""
+    connection, summaries = _connected(store, only=()), ENDPOINT_DATASETS[endpoint].summaries
+    try:
+        connection.execute(f"DROP TABLE {summaries.name}")
+        _add_rows(connection, store, summaries, names)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def add_current(connection: duckdb.DuckDBPyConnection, store: ResultStore, endpoint: str, name: str) -> None:
+    """Add the table of a file of the materialised `current`."""
+    dataset = current_dataset(endpoint)
+    if isinstance(store, S3Store):
+        connection.register(dataset.name, s3_file(store, dataset, name))
+    else:
+        connection.execute(f"CREATE VIEW {dataset.name} AS {duckdb_file(dataset, store.address(name))}")
+
+
+def summary_files(store: ResultStore, endpoint: str) -> list[str]:
+    """The files of an endpoint's summaries that there are."""
+    return _files(store, ENDPOINT_DATASETS[endpoint].summaries)
 
 
 def connect_to_nothing() -> duckdb.DuckDBPyConnection:
@@ -176,42 +201,35 @@ def _columns(dataset: Dataset) -> str:
 def _add_files(connection: duckdb.DuckDBPyConnection, store: ResultStore, dataset: Dataset) -> None:
     """Put the files of a dataset, if there are any, in place of its empty table."""
     names = _files(store, dataset)
-    if names:
+    if names and isinstance(store, FolderStore):
         connection.execute(f"DROP TABLE {dataset.name}")
-    if names and isinstance(store, S3Store):
-        connection.register(dataset.name, _s3_dataset(store, dataset, names))
-    elif names and isinstance(store, FolderStore):
         connection.execute(f"CREATE VIEW {dataset.name} AS {duckdb_query(dataset, str(store.root))}")
+    elif names:
+        connection.execute(f"DROP TABLE {dataset.name}")
+        _add_rows(connection, store, dataset, names)
+    endpoint = next((name for name, kind in ENDPOINT_DATASETS.items() if kind.summaries is dataset), None)
+    if names and endpoint is not None:
+        _use_current(connection, store, endpoint, names)
+
+
+def _use_current(connection: duckdb.DuckDBPyConnection, store: ResultStore, endpoint: str, summaries: Sequence[str]) -> None:
+    """Let the materialised `current` answer the views that it can, where there is one of just these files of summaries."""
+    name = current_name(endpoint, summaries)
+    if name in current_files(store, endpoint):
+        add_current(connection, store, endpoint, name)
+        for view, query in current_views(endpoint).items():
+            connection.execute(f"CREATE OR REPLACE VIEW {view} AS {query}")
+
+
+def _add_rows(connection: duckdb.DuckDBPyConnection, store: ResultStore, dataset: Dataset, names: Sequence[str]) -> None:
+    """A table of a dataset's rows in these files."""
+    if isinstance(store, S3Store):
+        connection.register(dataset.name, s3_dataset(store, dataset, names))
+    else:
+        connection.execute(f"CREATE VIEW {dataset.name} AS {duckdb_rows(dataset, [store.address(name) for name in names])}")
 
 
 def _files(store: ResultStore, dataset: Dataset) -> list[str]:
     if dataset.partitioned:
         return [name for name in store.list(f"{dataset.name}/") if name.endswith(".parquet")]
     return [name for name in store.list(f"{RUNS_FOLDER}/") if name.endswith(f"/{dataset.stem}.parquet")]
-
-
-def _s3_dataset(store: S3Store, dataset: Dataset, names: Sequence[str]) -> pads.Dataset:
-    """The objects as an Arrow dataset, which takes DuckDB's columns and filters: DuckDB's own S3 reader is a download away."""
-    place = pa.schema([pa.field(PARTITION, pa.date32()) if dataset.partitioned else pa.field(RUN_ID, pa.string())])
-    folder = dataset.name if dataset.partitioned else RUNS_FOLDER
-    return pads.dataset(
-        [f"{store.bucket}/{store.root}/{name}" for name in names],
-        schema=pa.unify_schemas([dataset.arrow_schema(), place]),
-        filesystem=_filesystem(store.client),
-        format="parquet",
-        partitioning=pads.HivePartitioning(place) if dataset.partitioned else pads.DirectoryPartitioning(place),
-        partition_base_dir=f"{store.bucket}/{store.root}/{folder}",
-    )
-
-
-def _filesystem(client: "S3Client") -> S3FileSystem:
-    """Arrow's S3 with what botocore has found: on its own it ignores AWS_ENDPOINT_URL and profiles (measurements.md, S3)."""
-    scheme, _, host = client.meta.endpoint_url.partition("://")
-    options: dict[str, Any] = {"endpoint_override": host, "scheme": scheme, "region": client.meta.region_name}
-    # botocore's stubs do not know the settings that a Config was made with
-    if getattr(client.meta.config, "signature_version", None) is UNSIGNED:
-        options["anonymous"] = True
-    elif found := boto3.session.Session().get_credentials():
-        keys = found.get_frozen_credentials()
-        options |= {"access_key": keys.access_key, "secret_key": keys.secret_key, "session_token": keys.token}
-    return S3FileSystem(**options)

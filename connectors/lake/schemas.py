@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from connectors.lake.columns import Column, ColumnType, Dataset, count, instant, ms, percent, probability, text
 from moderation.endpoints import ENDPOINTS
+from moderation.policy import NO_RULE, Answer, Decision, HeldBack
 
 SCHEMA_VERSION = 1
 PARTITION = "scan_date"
@@ -27,6 +28,8 @@ METADATA_MEMBERS = "soundcheck.members"
 _OBJECT_ID = text("object_id", "The version of the object: a hash of bucket, key and etag.", "32 hex digits")
 _OBJECT_KEY_ID = text("object_key_id", "The place of the object, whatever lies there: a hash of bucket and key.", "32 hex digits")
 _SESSION_ID = text("session_id", "The session that this comes from, sorted by time.", "UUIDv7")
+REASONS = "word of rules.md"
+"""The unit of columns with a reason of the closed list."""
 _RUN_ID = text("run_id", "The run that this comes from, sorted by time.", "YYYYMMDDThhmmssZ-xxxxxx")
 _ORG = text("org", "The organisation whose hours were used, as the settings name it.")
 _ENDPOINT = text("endpoint", "The streaming endpoint.", " | ".join(ENDPOINTS))
@@ -82,6 +85,12 @@ class EndpointDatasets(NamedTuple):
     items: Dataset
     summaries: Dataset
     items_view: str
+
+    @property
+    def figures(self) -> list[str]:
+        """The columns that its summaries have besides those of every summary."""
+        head = {column.name for column in _SUMMARY_HEAD}
+        return [column.name for column in self.summaries.columns if column.name not in head]
 
 
 def items_dataset(name: str, description: str, item: str, *measures: Column) -> Dataset:
@@ -207,7 +216,7 @@ _QUARANTINE = Dataset(
         _ENDPOINT,
         _PARAMS_HASH,
         text("event", "What happened.", "quarantined | released"),
-        text("reason", "Why, from the closed list of rules.md."),
+        text("reason", "Why, from the closed list of rules.md.", REASONS),
         text("detail", "A sentence for people; of a release, who released it and why.", nullable=True),
         _RUN_ID,
         instant("happened_at", "When."),
@@ -268,7 +277,7 @@ _PLAN = Dataset(
         _ENDPOINT,
         _PARAMS_HASH,
         text("decision", "What is to be done.", "stream | done | quarantined | skip"),
-        text("reason", "Why it is not streamed, from the closed list of rules.md.", nullable=True),
+        text("reason", "Why it is not streamed, from the closed list of rules.md.", REASONS, nullable=True),
         text("audio_format", "The format that will be streamed.", nullable=True),
         count("sample_rate", "Of raw audio.", "Hz", nullable=True),
         count("num_channels", "Of raw audio.", nullable=True),
@@ -283,6 +292,56 @@ _PLAN = Dataset(
 )
 
 
+_RULE_ID = text("rule_id", f"The rule that was the first to hold; {NO_RULE} where none did.")
+_POLICY_HASH = text("policy_hash", "The meaning of the policy, which lies under _policies/ by this name.", "16 hex digits")
+_HELD_BACK = text("held_back", "Why it is left to a person whatever its rule says.", " | ".join(HeldBack), nullable=True)
+_DECISIONS = Dataset(
+    "decisions",
+    "What policies have made of the results, a row whenever that changed; decisions_latest has the last, decisions_now what counts.",
+    (
+        _OBJECT_ID,
+        _OBJECT_KEY_ID,
+        _ORG,
+        *_PLACE,
+        text("policy", "The policy by its name."),
+        _POLICY_HASH,
+        instant("decided_at", "When; always after the decision before."),
+        text("decision", "What is to become of the object.", " | ".join(Decision)),
+        _RULE_ID,
+        _HELD_BACK,
+        text("reason", "Why, in the words of the rule."),
+        count("priority", "The rank of its rule among what is reviewed, the highest first.", "rank"),
+        text("evidence_sessions", "The sessions that it goes back to, comma separated; empty where there is no result.", "UUIDv7"),
+        ms(
+            "evidence_start_ms",
+            "Where the longest segment of what the rule is about starts; null where the rule names no sound.",
+            nullable=True,
+        ),
+        ms("evidence_end_ms", "Where it ends, exclusive.", nullable=True),
+        _RUN_ID,
+    ),
+    ("object_id",),
+    example="SELECT decided_at, decision, rule_id, policy_hash FROM decisions WHERE key = 'songs/one.mp3' ORDER BY decided_at",
+)
+_REVIEW_ANSWERS = Dataset(
+    "review_answers",
+    "What people say of objects, every answer; the view answers_latest has each object's last that decides.",
+    (
+        _OBJECT_ID,
+        text("reviewer", "Who."),
+        instant("answered_at", "When."),
+        text("answer", "What they say.", " | ".join(Answer)),
+        text("note", "Why, in their words.", nullable=True),
+        text("decision_before", "The policy's decision when they said it.", " | ".join(Decision)),
+        _RULE_ID,
+        _POLICY_HASH,
+        _HELD_BACK,
+    ),
+    ("object_id", "answered_at"),
+    example="SELECT reviewer, count(*) AS answers FROM review_answers WHERE answer = 'block' GROUP BY reviewer",
+)
+
+
 ENDPOINT_DATASETS: dict[str, EndpointDatasets] = {
     "music": EndpointDatasets(_MUSIC_FRAMES, _MUSIC_SUMMARIES, "frames_latest"),
     "ai_music": EndpointDatasets(_AI_MUSIC_WINDOWS, _AI_MUSIC_SUMMARIES, "windows_latest"),
@@ -293,5 +352,6 @@ ENDPOINT_DATASETS: dict[str, EndpointDatasets] = {
 def datasets() -> dict[str, Dataset]:
     """Every dataset by its name: items, segments, summaries, then what belongs to no endpoint."""
     ours = ENDPOINT_DATASETS.values()
-    every = (*(kind.items for kind in ours), SEGMENTS, *(kind.summaries for kind in ours), _ATTEMPTS, _QUARANTINE, _RUNS, _MANIFESTS, _PLAN)
+    results = (*(kind.items for kind in ours), SEGMENTS, *(kind.summaries for kind in ours))
+    every = (*results, _ATTEMPTS, _QUARANTINE, _DECISIONS, _REVIEW_ANSWERS, _RUNS, _MANIFESTS, _PLAN)
     return {dataset.name: dataset for dataset in every}

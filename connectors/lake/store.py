@@ -1,6 +1,7 @@
 """Where results lie: a folder or a bucket, behind a few verbs. A name is there whole or not at all."""
 
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -61,6 +62,9 @@ class ResultStore(Protocol):
 
     def check_writable(self) -> None:
         """Write, read and delete a canary. Raises ResultsNotWritable with one sentence on what is missing."""
+
+    def free_bytes(self) -> int | None:
+        """How much more it takes; None where nobody can tell."""
 
 
 class FolderStore:
@@ -141,6 +145,11 @@ class FolderStore:
     def check_writable(self) -> None:
         """Write, read and delete a canary."""
         _send_canary(self)
+
+    def free_bytes(self) -> int | None:
+        """What is free on its disk."""
+        there = next(folder for folder in (self.root, *self.root.parents) if folder.is_dir())
+        return shutil.disk_usage(there).free
 
     def _path(self, name: str) -> Path:
         return self.root / _checked(name)
@@ -233,6 +242,10 @@ class S3Store:
     def check_writable(self) -> None:
         """Write, read and delete a canary; the message names the permission that is missing."""
         _send_canary(self)
+
+    def free_bytes(self) -> int | None:
+        """None: a bucket has no end."""
+        return None
 
     def _key(self, name: str) -> str:
         return f"{self.root}/{_checked(name)}"

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.lake.columns import Column, ColumnType, Dataset
+from connectors.lake.schemas import REASONS
 from moderation.endpoints import ENDPOINTS
 from moderation.outcomes import Reason
 from moderation.results import Flag
@@ -54,7 +55,7 @@ def _wrong(column: Column, values: Any) -> tuple[Any, str]:
 
 def _known_words(column: Column) -> frozenset[str]:
     """The closed list of a column's words, empty where there is none."""
-    if column.name == "reason":
+    if column.unit == REASONS:
         return frozenset(reason.value for reason in Reason)
     return frozenset(column.unit.split(_CHOICE)) if _CHOICE in column.unit and column.name not in _OPEN else frozenset()
 

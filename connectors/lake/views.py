@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 from connectors.lake.columns import Dataset
+from connectors.lake.evidence import evidence_columns, evidence_source
 from connectors.lake.schemas import ENDPOINT_DATASETS, datasets
 from connectors.lake.tables import table_columns
 
@@ -69,7 +70,12 @@ def views(start_day: str = DAY_OF_ZONED) -> list[View]:
         endpoint_joins=" ".join(_of_each(_OUTCOME_JOIN)),
         runs_columns=_columns(datasets()["runs"]),
         manifests_columns=_columns(datasets()["manifests"]),
+        decisions_columns=_columns(datasets()["decisions"]),
+        answers_columns=_columns(datasets()["review_answers"]),
+        evidence_columns=evidence_columns(),
+        evidence_source=evidence_source(),
         start_day=start_day,
+        answer_day=start_day.replace("started_at", "answered_at"),
     )
     return [View(**found.groupdict()) for found in _VIEW.finditer("\n".join([*ours, over_all]))]
 

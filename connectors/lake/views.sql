@@ -1,6 +1,6 @@
 -- The views of the result lake besides those of endpoint_views.sql, in SQL that DuckDB, Athena and Trino all take; $every_summary is what each
 -- endpoint's summaries cost, $every_result what they are results of, $every_newest the newest sessions; $endpoint_outcomes and $endpoint_joins
--- are two columns and a join for each endpoint, $runs_columns and $manifests_columns the columns of a table, $start_day the UTC day of started_at.
+-- are two columns and a join for each endpoint, $runs_columns and the like the columns of a table, $evidence_columns and $evidence_source made in evidence.py, $start_day the UTC day of started_at.
 -- The lines above each view go into docs/data-dictionary.md.
 
 -- The attempts that failed or were refused, whatever became of their objects later.
@@ -17,23 +17,35 @@ FROM (
 ) AS failed
 GROUP BY day, org, endpoint, scope, cause;
 
--- How fast each run was at each endpoint: the sessions with a result, hours of their audio in an hour from the first one's start to the last one's end (null where that took no time), and the mean seconds of one.
+-- How fast each run was at each endpoint: the sessions with a result, hours of their audio in an hour in which at least one of them was open (null where that took no time; pauses do not count), and the mean seconds of one.
 -- Example: SELECT run_id, endpoint, audio_hours_per_hour FROM throughput ORDER BY run_id DESC LIMIT 10
 CREATE VIEW throughput AS
-WITH spans AS (
+WITH stretches AS (
+    SELECT
+        run_id, org, endpoint, audio_sent_ms, started_at, finished_at,
+        max(finished_at) OVER (
+            PARTITION BY run_id, org, endpoint ORDER BY started_at, session_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS open_until
+    FROM attempts
+    WHERE outcome = 'done'
+),
+spans AS (
     SELECT
         run_id, org, endpoint,
         count(*) AS sessions,
         CAST(sum(audio_sent_ms) AS BIGINT) AS audio_sent_ms,
-        date_diff('millisecond', min(started_at), max(finished_at)) AS wall_ms,
+        CAST(sum(CASE
+            WHEN open_until IS NULL OR open_until <= started_at THEN date_diff('millisecond', started_at, finished_at)
+            WHEN open_until < finished_at THEN date_diff('millisecond', open_until, finished_at)
+            ELSE 0
+        END) AS BIGINT) AS busy_ms,
         avg(date_diff('millisecond', started_at, finished_at)) AS mean_session_ms
-    FROM attempts
-    WHERE outcome = 'done'
+    FROM stretches
     GROUP BY run_id, org, endpoint
 )
 SELECT
-    run_id, org, endpoint, sessions, audio_sent_ms, wall_ms,
-    CAST(audio_sent_ms AS DOUBLE) / nullif(wall_ms, 0) AS audio_hours_per_hour,
+    run_id, org, endpoint, sessions, audio_sent_ms, busy_ms,
+    CAST(audio_sent_ms AS DOUBLE) / nullif(busy_ms, 0) AS audio_hours_per_hour,
     mean_session_ms / 1000 AS mean_session_seconds
 FROM spans;
 
@@ -152,3 +164,69 @@ known AS (
 )
 SELECT listed.*, $endpoint_outcomes
 FROM listed $endpoint_joins;
+
+-- What is known of each object version that has a result or is quarantined: the newest result of each endpoint side by side, its own facts under the endpoint's name, what segments add up to. The conditions of a policy are over it.
+-- Example: SELECT key, primary_label, music_longest_ms, primary_verdict FROM evidence_latest WHERE ai_vocal_segments > 0
+CREATE VIEW evidence_latest AS
+SELECT object_id,
+    $evidence_columns
+FROM $evidence_source;
+
+-- The last decision of a policy on each object version, without what people say.
+-- Example: SELECT decision, rule_id, count(*) AS objects FROM decisions_latest GROUP BY decision, rule_id
+CREATE VIEW decisions_latest AS
+SELECT $decisions_columns
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY object_id ORDER BY decided_at DESC, run_id DESC) AS recency
+    FROM decisions
+) AS ranked
+WHERE recency = 1;
+
+-- The last answer on each object version that decides: one that is not unsure.
+-- Example: SELECT answer, count(*) AS objects FROM answers_latest GROUP BY answer
+CREATE VIEW answers_latest AS
+SELECT $answers_columns
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY object_id ORDER BY answered_at DESC, reviewer, answer DESC) AS recency
+    FROM review_answers
+    WHERE answer <> 'unsure'
+) AS ranked
+WHERE recency = 1;
+
+-- What counts for each object version: the answer of a person where there is one, else the last decision of a policy, which is policy_decision.
+-- Example: SELECT bucket, key, etag FROM decisions_now WHERE decision = 'block'
+CREATE VIEW decisions_now AS
+SELECT decided.object_id, decided.object_key_id, decided.org, decided.bucket, decided.key, decided.version_id, decided.etag,
+    coalesce(answered.answer, decided.decision) AS decision,
+    decided.decision AS policy_decision,
+    decided.policy, decided.policy_hash, decided.decided_at, decided.rule_id, decided.held_back, decided.reason, decided.priority,
+    decided.evidence_sessions, decided.evidence_start_ms, decided.evidence_end_ms, decided.run_id,
+    answered.reviewer, answered.answered_at, answered.note
+FROM decisions_latest AS decided
+LEFT JOIN answers_latest AS answered ON answered.object_id = decided.object_id;
+
+-- How often people agree with each rule, by the UTC month of their answers: the share of what it sends to review or blocks that they block, or of what it allows that they allow. What was held back counts only where it was a sample of what is allowed.
+-- Example: SELECT month, rule_id, agreed, disagreed, agreement FROM rule_precision ORDER BY month DESC, rule_id
+CREATE VIEW rule_precision AS
+WITH told AS (
+    SELECT
+        $answer_day AS day,
+        rule_id,
+        answer,
+        CASE WHEN decision_before = 'allow' OR held_back = 'hold_out' THEN 'allow' ELSE 'block' END AS expected
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY object_id, rule_id ORDER BY answered_at DESC, reviewer, answer DESC) AS recency
+        FROM review_answers
+        WHERE answer <> 'unsure' AND (held_back IS NULL OR held_back = 'hold_out')
+    ) AS ranked
+    WHERE recency = 1
+)
+SELECT
+    CAST(date_trunc('month', day) AS DATE) AS month,
+    rule_id,
+    expected,
+    count(CASE WHEN answer = expected THEN 1 END) AS agreed,
+    count(CASE WHEN answer <> expected THEN 1 END) AS disagreed,
+    CAST(count(CASE WHEN answer = expected THEN 1 END) AS DOUBLE) / count(*) AS agreement
+FROM told
+GROUP BY CAST(date_trunc('month', day) AS DATE), rule_id, expected;

@@ -6,7 +6,7 @@ Statements stand ready with named parameters: building them anew took twice as l
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import and_, bindparam, exists, insert, select, update
+from sqlalchemy import and_, bindparam, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.ledger import turns
@@ -32,7 +32,7 @@ _HISTORY = select(
     exists().where(OF_OBJECT, sessions.c.state == SessionState.STREAMING),
     exists().where(OF_OBJECT, sessions.c.state.in_(sorted(DONE))),
     exists().where(OF_OBJECT, sessions.c.state.in_(sorted(DONE)), sessions.c.run_id == bindparam("of_run_id")),
-    exists().where(tombstones.c.object_key_id == bindparam("of_object_key_id")),
+    exists().where(or_(*(tombstones.c.object_key_id == bindparam(name) for name in ("of_object_key_id", "of_object_id")))),
 )
 """The fields of History."""
 _ADMITTED = (

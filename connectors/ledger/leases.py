@@ -72,7 +72,8 @@ async def renew(connection: AsyncConnection, worker: str, moment: Moment) -> fro
     return frozenset(await connection.scalars(_RENEW, {"of_worker": worker, "new_lease_until": moment.lease_until, **moment.clock}))
 
 
-async def expired_sessions(connection: AsyncConnection, moment: Moment) -> tuple[str, ...]:
-    """The streaming sessions that are to be swept, oldest first."""
+async def expired_sessions(connection: AsyncConnection, lake: str | None, moment: Moment) -> tuple[str, ...]:
+    """The streaming sessions that are to be swept, of one lake or of all, oldest first."""
+    query = _EXPIRED_SESSIONS if lake is None else _EXPIRED_SESSIONS.where(sessions.c.lake == lake)
     # sorted here: SQLite would read all sessions in the order wanted rather than the few leased ones (183 ms at a million)
-    return tuple(sorted(await connection.scalars(_EXPIRED_SESSIONS, moment.clock)))
+    return tuple(sorted(await connection.scalars(query, moment.clock)))

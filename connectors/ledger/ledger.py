@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.ledger import admission, corrections, gates, leases, notices, packages, restoring, settlement, turns
+from connectors.ledger import admission, corrections, erasures, gates, leases, notices, packages, reading, restoring, settlement, turns
 from connectors.ledger.database import Database
 from connectors.ledger.leases import LEASE_MS, Moment
 from connectors.ledger.schema import gates as schema_gates
@@ -172,9 +172,9 @@ class Ledger:
         ending = settlement.failure(sent_ms, outcome, failure.cause.scope, close_code, error_text)
         return await self._transact(lambda c, moment: settlement.fail(c, ending, failure, moment))
 
-    async def expired(self) -> tuple[str, ...]:
-        """The ids of sessions whose lease ran out: `recover` each with what the spool has of it."""
-        return await self._transact(leases.expired_sessions)
+    async def expired(self, lake: str | None = None) -> tuple[str, ...]:
+        """The ids of sessions whose lease ran out, of one lake or of all: `recover` each with what the spool has of it."""
+        return await self._transact(lambda c, moment: leases.expired_sessions(c, lake, moment))
 
     async def recover(self, session_id: str, spooled: SpooledSession | None) -> SessionState | None:
         """End an expired session by what the spool has of it.
@@ -199,6 +199,36 @@ class Ledger:
     async def mark_published(self, package: str) -> None:
         """Confirm that every file of a package lies in the lake: its finished sessions become published. Repeatable."""
         await self._transact(lambda c, moment: packages.mark_published(c, package, moment.at))
+
+    async def bury(self, erased_id: str, receipt: str, lakes: Collection[str], object_ids: Collection[str]) -> tuple[str, ...]:
+        """Admit a key, or one version of it, never again, and publish nothing more of these objects' sessions; the sessions' ids.
+
+        Repeatable. Raises ConfigurationError, and changes nothing, while one of them streams.
+        """
+        return await self._transact(lambda c, moment: erasures.bury(c, erased_id, receipt, lakes, object_ids, moment.at))
+
+    async def buried(self) -> frozenset[str]:
+        """The object_key_ids, and object_ids of single versions, that were erased by request."""
+        return await self._database.transact(erasures.buried)
+
+    async def erased(self, session_ids: Collection[str]) -> frozenset[str]:
+        """Those of these sessions whose results were erased by request."""
+        return await self._database.transact(lambda c: erasures.erased(c, session_ids))
+
+    def sessions_of(self, lake: str) -> AsyncIterator[list[Any]]:
+        """Every session of a lake, some thousands at a time: (session_id, endpoint, object_id, params_hash, run_id, state, booked_ms)."""
+        return reading.sessions_of(self._database.transact, lake)
+
+    async def confirmed(self, session_ids: Collection[str]) -> frozenset[str]:
+        """Which of these sessions have a package that is confirmed as published: nobody needs their spool entries any more."""
+        return await self._database.transact(lambda c: packages.confirmed(c, session_ids))
+
+    async def give_up(self, package: str, lost: Collection[str]) -> None:
+        """Undo a package of which these sessions' results are lost, once its files are gone: their objects are free.
+
+        What else it has waits for another package. Raises ConfigurationError where it is published, or not of this ledger.
+        """
+        await self._transact(lambda c, moment: packages.give_up(c, package, lost, moment.at))
 
     async def usage(self, org: str, month: str) -> list[Usage]:
         """Where every gate of an organisation and its budget of the month stand, "*" first; empty for an unknown organisation."""

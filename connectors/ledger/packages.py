@@ -1,6 +1,6 @@
 """Packages: fixed sets of ended sessions that are published exactly once (design.md section 7)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -9,7 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.ledger.schema import packages, sessions
 from moderation.admission import ENDED, Member, Package, SessionState, UnpackagedRun
+from moderation.errors import ConfigurationError
 
+IDS_OF_QUERY = 500
+"""Ids that one statement names: SQLite takes some thousands."""
 _UNPACKAGED = and_(sessions.c.package.is_(None), sessions.c.state.in_(sorted(ENDED)))
 
 
@@ -60,6 +63,34 @@ async def mark_published(connection: AsyncConnection, package: str, published_at
     await connection.execute(finished.values(state=SessionState.PUBLISHED))
 
 
+async def confirmed(connection: AsyncConnection, session_ids: Collection[str]) -> frozenset[str]:
+    """Which of these sessions are in a package that is confirmed."""
+    found: set[str] = set()
+    for some in _batched(sorted(session_ids), IDS_OF_QUERY):
+        of_published = sessions.join(packages, packages.c.package == sessions.c.package)
+        query = select(sessions.c.session_id).select_from(of_published)
+        found |= set(await connection.scalars(query.where(sessions.c.session_id.in_(some), packages.c.published_at.is_not(None))))
+    return frozenset(found)
+
+
+async def give_up(connection: AsyncConnection, package: str, lost: Collection[str], given_up_at: datetime) -> None:
+    """Undo a package: lost sessions stay in it as such, the others have none again, and nothing of it is to be published."""
+    waiting = update(packages).where(packages.c.package == package, packages.c.published_at.is_(None))
+    undone = await connection.execute(waiting.values(published_at=given_up_at).returning(packages.c.package))
+    if undone.one_or_none() is None:
+        raise ConfigurationError(f"package {package} is published, or the ledger does not know it: nothing of it was changed")
+    own = sessions.c.package == package
+    for some in _batched(sorted(lost), IDS_OF_QUERY):
+        results = and_(own, sessions.c.state == SessionState.FINISHED, sessions.c.session_id.in_(some))
+        await connection.execute(update(sessions).where(results).values(state=SessionState.LOST))
+    await connection.execute(update(sessions).where(own, sessions.c.state != SessionState.LOST).values(package=None))
+
+
+def _batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """The items, so many at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
 def _number(package: str | None) -> int:
     """Which of its run's packages this is: after a rebuild there may be gaps, and no name is used twice."""
     return 0 if package is None else int(package.rpartition("-p")[2])
@@ -70,6 +101,7 @@ async def _package(connection: AsyncConnection, row: Row[*tuple[Any, ...]]) -> P
 
 
 async def _members(connection: AsyncConnection, package: str) -> tuple[Member, ...]:
-    members = select(sessions.c.session_id, sessions.c.endpoint, sessions.c.state).where(sessions.c.package == package)
+    facts = (sessions.c.session_id, sessions.c.endpoint, sessions.c.state, sessions.c.outcome)
+    members = select(*facts).where(sessions.c.package == package, sessions.c.state != SessionState.ERASED)
     rows: Sequence[Row[*tuple[Any, ...]]] = (await connection.execute(members.order_by(sessions.c.session_id))).all()
     return tuple(Member(*row) for row in rows)

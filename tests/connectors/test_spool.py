@@ -1,10 +1,12 @@
 import errno
 import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from connectors.spool import Spool, SpoolDamaged
+from connectors.lake.store import FolderStore
+from connectors.spool import SharedSpool, Spool, SpoolDamaged
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import ConfigurationError, ResultsNotWritable
 from moderation.identity import session_id
@@ -34,6 +36,45 @@ def a_session(number: int = 0) -> SpooledSession:
 @pytest.fixture
 def spool(tmp_path):
     return Spool(tmp_path / "state" / "spool")
+
+
+@pytest.fixture
+def shared(tmp_path):
+    return SharedSpool(FolderStore(tmp_path / "results"), "_spool", "lake")
+
+
+@pytest.fixture(params=["own", "shared"])
+def either(request):
+    return request.getfixturevalue("spool" if request.param == "own" else "shared")
+
+
+def test_either_spool_keeps_names_and_forgets_sessions(either):
+    for number in (1, 0):
+        either.put(a_session(number))
+    assert either.get(a_session().session_id) == a_session()
+    assert either.ids() == [a_session(number).session_id for number in range(2)]
+    either.remove([a_session().session_id, a_session(9).session_id])
+    assert either.ids() == [a_session(1).session_id]
+    assert either.get(a_session().session_id) is None
+
+
+def test_a_shared_spool_lies_below_the_results_where_query_engines_do_not_look(shared, tmp_path):
+    shared.put(a_session())
+    assert (tmp_path / "results" / "v1" / "_spool" / a_session().session_id).is_file()
+
+
+def test_what_is_set_aside_is_kept_but_no_entry_any_more(either):
+    either.put(a_session())
+    place = Path(either.set_aside(a_session().session_id))
+    assert place.parent.name == "damaged"
+    assert place.is_file()
+    assert either.ids() == []
+    assert either.get(a_session().session_id) is None
+    assert either.set_aside(a_session().session_id) == str(place)
+
+
+def test_says_how_much_its_disk_takes_before_there_is_anything(either):
+    assert either.free_bytes() > 0
 
 
 def test_gives_back_what_was_put(spool):

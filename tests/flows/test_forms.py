@@ -6,12 +6,14 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import is_valid, validate
 
 from flows.backfill import backfill_catalogue, retry_quarantined
-from flows.maintain import compact_lake, verify_lake
+from flows.decisions import decide_lake
+from flows.maintain import compact_lake, reconcile_lake, verify_lake
 from flows.scan import scan_catalogue
 from flows.stream_shard import stream_shard
 from moderation.endpoints import ENDPOINTS
 
-FLOWS = {flow.name: flow for flow in (scan_catalogue, backfill_catalogue, retry_quarantined, verify_lake, compact_lake, stream_shard)}
+RUNS = (scan_catalogue, backfill_catalogue, retry_quarantined, stream_shard)
+FLOWS = {flow.name: flow for flow in (*RUNS, verify_lake, reconcile_lake, compact_lake, decide_lake)}
 
 
 def form(flow: Flow) -> dict:

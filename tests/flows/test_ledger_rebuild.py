@@ -55,7 +55,7 @@ def test_the_command_says_what_it_found_and_what_it_could_not(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert app(["ledger", "rebuild", "--results", "out"], exit_on_error=False, result_action="return_value") == 0
     said = capsys.readouterr().out
-    for word in ("0 packages", "corrections", "tombstones", "pauses", "learned limits"):
+    for word in ("0 packages", "corrections", "what erased results cost", "pauses", "learned limits"):
         assert word in said
     assert app(["ledger", "rebuild", "--results", "out", "--json"], exit_on_error=False, result_action="return_value") == 0
     figures = json.loads(capsys.readouterr().out)
@@ -72,14 +72,14 @@ def test_every_lake_of_the_settings_is_read(tmp_path, monkeypatch, capsys):
 
 
 def test_what_was_lost_is_said():
-    found = Rebuilt(packages=2, published=3, failed=1, spooled=4, lost=5, unknown=6, damaged=["entry x is damaged"])
-    said = "\n".join(Rebuilding(found, ("a", "b"), None, in_database=True).lines())
+    found = Rebuilt(packages=2, published=3, failed=1, spooled=4, lost=5, unknown=6, erased=7, damaged=["entry x is damaged"])
+    said = "\n".join(Rebuilding(found, ("a", "b"), None).lines())
     for words in (
         "2 packages in a, b: 3 results and 1 failed",
         "4 results wait",
         "5 results",
         "6 sessions",
         "entry x",
-        "tombstones are kept",
+        "7 tombstones restored",
     ):
         assert words in said

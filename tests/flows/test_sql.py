@@ -2,14 +2,8 @@
 
 import io
 import json
-import os
-import pty
-import signal
-import subprocess
 import sys
-import time
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
@@ -21,7 +15,6 @@ from flows.cli import run
 
 pytestmark = pytest.mark.torture
 
-ROOT = Path(__file__).parents[2]
 WORDS = ("run_id", "flow", "org", "source", "parameters", "fingerprint", "code_version", "state")
 COUNTS = ("objects_listed", "planned", "done", "quarantined", "skipped", "pending")
 HOURS = ("audio_ms_settled", "audio_ms_at_risk", "audio_ms_saved")
@@ -82,58 +75,3 @@ def test_a_database_over_nothing_is_not_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["sql", "--results", "none", "--duckdb", "velma.duckdb"]) == 78
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def terminal(results):
-    """A conversation on a terminal of its own: the process, our end, and what waits until something is heard."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "sql", "--results", results, "--csv"]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env={**os.environ, "TERM": "dumb"})
-    os.close(theirs)
-    heard = b""
-
-    def until(what: bytes) -> None:
-        nonlocal heard
-        while what not in heard:
-            heard += os.read(ours, 4096)
-        heard = heard.partition(what)[2]
-
-    yield process, ours, until
-    process.kill()
-    process.wait()
-    os.close(ours)
-
-
-def test_on_a_terminal_it_is_a_conversation(terminal):
-    process, ours, until = terminal
-    until(b"soundcheck> ")
-    os.write(ours, b"select 6 *\n")
-    until(b"...> ")
-    os.write(ours, b"7 as answer;\n")
-    until(b"answer\r\n42\r\n")
-    os.write(ours, b"selct;\n")
-    until(b"syntax error")
-    os.write(ours, b".quit\n")
-    assert process.wait(60) == 0
-
-
-def test_ctrl_c_ends_a_query_and_not_the_conversation(terminal):
-    process, ours, until = terminal
-    until(b"soundcheck> ")
-    idle = cpu_seconds(process.pid)
-    os.write(ours, b"select count(*) from range(100000000) as a(i), range(100000) as b(j) where (i * j) % 7 = 3;\n")
-    while cpu_seconds(process.pid) < idle + 0.3:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    until(b"soundcheck> ")
-    os.write(ours, b"select 6 * 7 as answer;\n")
-    until(b"answer\r\n42\r\n")
-    os.write(ours, b".quit\n")
-    assert process.wait(60) == 0
-
-
-def cpu_seconds(pid: int) -> float:
-    """What a process has used so far: a query that runs uses some."""
-    user_ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
-    return user_ticks / os.sysconf("SC_CLK_TCK")

@@ -2,9 +2,10 @@
 
 import pytest
 
+from connectors.lake.store import open_store
 from flows.embedded_prefect import embedded_prefect
 from flows.settings import fixed_settings
-from flows.wiring import load_key, state_of, velma_client
+from flows.wiring import load_key, open_spool, state_of, velma_client
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import AccessDeniedError, ConfigurationError
 from prefect_homes import migrated_home
@@ -61,3 +62,16 @@ def test_state_lies_in_a_results_folder_or_with_the_user(tmp_path, monkeypatch):
     assert state_of(fixed_settings(results="s3://bucket/out")) == tmp_path / "state" / "soundcheck"
     assert state_of(fixed_settings(results="s3://bucket/out", state_dir=tmp_path / "own")) == tmp_path / "own"
     assert (tmp_path / "own").is_dir()
+
+
+def test_the_spool_is_this_hosts_or_with_a_ledger_for_several_that_of_the_results(tmp_path):
+    store = open_store(str(tmp_path / "results"))
+
+    def place(**settings):
+        return str(open_spool(fixed_settings(results=store.url, **settings), store))
+
+    own, shared = str(tmp_path / "results" / "_state" / "spool"), str(tmp_path / "results" / "v1" / "_spool")
+    assert place() == own
+    assert place(spool="results") == shared
+    assert place(ledger_url="postgresql://user@host/database") == shared
+    assert place(ledger_url="postgresql://user@host/database", spool="state") == own

@@ -91,7 +91,7 @@ class Bottomless(ModelLedger):
 class Unswept(ModelLedger):
     """Does not know when a lease has run out."""
 
-    async def expired(self):
+    async def expired(self, lake=None):
         return ()
 
 

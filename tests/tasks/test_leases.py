@@ -41,7 +41,7 @@ class Unanswering:
             await asyncio.Event().wait()
         raise UnreachableError("the ledger does not answer")
 
-    async def expired(self) -> tuple[str, ...]:
+    async def expired(self, lake: str | None = None) -> tuple[str, ...]:
         return tuple(await self.renew(""))
 
 
@@ -167,7 +167,7 @@ async def test_a_session_granted_during_a_renewal_is_not_taken_for_a_lost_one(le
             await asyncio.sleep(0)
             return renewed
 
-        async def expired(self) -> tuple[str, ...]:
+        async def expired(self, lake: str | None = None) -> tuple[str, ...]:
             return ()
 
     claims, tasks = [], []

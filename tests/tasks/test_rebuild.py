@@ -112,7 +112,7 @@ class House:
         return attempt["session_id"]
 
     def rebuild(self):
-        return Rebuild([Lake(self.store, LAKE)], self.spool, lambda *_: None)
+        return Rebuild([Lake(self.store, LAKE)], [self.spool], lambda *_: None)
 
     async def rebuilt(self, place, **options):
         rebuild = self.rebuild()

@@ -9,7 +9,8 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 
 from connectors.lake.database import write_database
 from connectors.lake.packages import write_package
-from connectors.lake.query import _filesystem, connect
+from connectors.lake.query import connect
+from connectors.lake.s3_tables import _filesystem
 from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore, open_store
 from connectors.lake.views import views

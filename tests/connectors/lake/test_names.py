@@ -2,7 +2,7 @@
 
 import pytest
 
-from connectors.lake.names import is_own_of_run, place_of
+from connectors.lake.names import is_own_of_run, is_policy, place_of, policy_name
 
 RUN = "20260601T010203Z-1a2b3c"
 
@@ -26,3 +26,20 @@ def test_what_only_a_run_reads_is_known_and_no_dataset(name):
 )
 def test_what_nobody_wrote_is_foreign(name):
     assert not is_own_of_run(name)
+
+
+@pytest.mark.parametrize(("dataset", "part"), [("decisions", "d0001"), ("decisions", "d12345"), ("review_answers", "a0001")])
+def test_decisions_and_answers_are_a_runs_own_files_by_number(dataset, part):
+    place = place_of(f"{dataset}/scan_date=2026-06-01/{RUN}-{part}.parquet")
+    assert (place.dataset.name, place.run_id, place.package) == (dataset, RUN, "")
+
+
+@pytest.mark.parametrize(("dataset", "part"), [("decisions", "a0001"), ("decisions", "d1"), ("review_answers", "start"), ("runs", "d0001")])
+def test_a_file_of_another_dataset_or_without_its_number_is_foreign(dataset, part):
+    assert place_of(f"{dataset}/scan_date=2026-06-01/{RUN}-{part}.parquet") is None
+
+
+def test_a_policy_lies_under_its_hash():
+    assert is_policy(policy_name("0123456789abcdef"))
+    for name in ("_policies/policy.toml", "_policies/0123456789abcdef.txt", "policies/0123456789abcdef.toml"):
+        assert not is_policy(name)

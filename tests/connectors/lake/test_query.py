@@ -21,10 +21,14 @@ START = datetime(2026, 3, 1, 8, 0, 0, 123456, tzinfo=UTC)
 VIEWS = {
     "ai_music_current",
     "ai_music_latest",
+    "answers_latest",
     "cascade_backlog",
     "catalogue_latest",
     "clean_ai_music",
     "clean_music",
+    "decisions_latest",
+    "decisions_now",
+    "evidence_latest",
     "failures",
     "failures_by_cause",
     "frames_latest",
@@ -32,6 +36,7 @@ VIEWS = {
     "music_latest",
     "outcomes",
     "quarantined_now",
+    "rule_precision",
     "runs_latest",
     "segments_latest",
     "spend_daily",
@@ -184,7 +189,7 @@ def test_failures_are_counted_by_day_and_cause(store, ask, session):
     ]
 
 
-def test_throughput_is_audio_with_a_result_by_the_time_from_first_start_to_last_end(store, ask, session):
+def test_throughput_is_audio_with_a_result_by_the_time_in_which_sessions_were_open(store, ask, session):
     def ran(start, end, audio_ms, **more):
         return {
             "started_at": START + timedelta(seconds=start),
@@ -198,13 +203,15 @@ def test_throughput_is_audio_with_a_result_by_the_time_from_first_start_to_last_
         session,
         ran(0, 10, 600_000),
         ran(5, 25, 400_000),
+        ran(6, 9, 0),
+        ran(3600, 3615, 600_000),
         ran(30, 40, 9_000_000, outcome="failed"),
         ran(0, 2, 1000, endpoint="ai_music"),
         ran(7, 7, 1000, run_id="r2"),
     )
     assert ask("SELECT * FROM throughput ORDER BY run_id, endpoint") == [
         (RUN, "acme", "ai_music", 1, 1000, 2000, 0.5, 2.0),
-        (RUN, "acme", "music", 2, 1_000_000, 25_000, 40.0, 15.0),
+        (RUN, "acme", "music", 4, 1_600_000, 40_000, 40.0, 12.0),
         ("r2", "acme", "music", 1, 1000, 0, None, 0.0),
     ]
 

@@ -26,11 +26,13 @@ def examples(page: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def small_lake(tmp_path_factory, package, run, listed):
+def small_lake(tmp_path_factory, package, run, listed, decision, answer):
     """A row or more in every dataset."""
     store = FolderStore(tmp_path_factory.mktemp("lake"))
     write_package(store, PACKAGE, RUN, DAY, package)
     write_rows(store, "runs", RUN, DAY, "start", [run])
+    write_rows(store, "decisions", RUN, DAY, "d0001", [decision()])
+    write_rows(store, "review_answers", RUN, DAY, "a0001", [answer()])
     write_rows(store, "manifests", RUN, DAY, "manifest", [listed(1)])
     planned = {"object_id": package[0].object_id, "endpoint": "music", "params_hash": "p1", "decision": "stream", "estimate_ms": 0}
     write_rows(store, "plan", RUN, DAY, "plan", [{**planned, "estimate_source": "none"}])

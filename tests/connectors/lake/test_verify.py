@@ -76,9 +76,12 @@ def fill(store, package, run, listed):
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory, package, run, listed):
+def filled(tmp_path_factory, package, run, listed, decision, answer):
     store = FolderStore(tmp_path_factory.mktemp("filled"))
     fill(store, package, run, listed)
+    write_rows(store, "decisions", RUN, DAY, "d0001", [decision(), decision(1, decision="block", reason="any words at all")])
+    write_rows(store, "review_answers", RUN, DAY, "a0001", [answer()])
+    store.put("_policies/0123456789abcdef.toml", b"a policy")
     return store
 
 
@@ -192,6 +195,18 @@ def test_a_copy_on_another_day_is_found(sound):
 def test_a_file_that_is_no_datasets_is_found(sound, name):
     sound.put(name, b"x")
     assert [(finding.name, finding.problem) for finding in found(sound)] == [(name, Problem.FOREIGN)]
+
+
+def test_a_shared_spool_is_nothing_foreign_but_what_it_lost_is_found(sound):
+    session_id = "019ca869-c5ab-7000-8000-00000000001e"
+    sound.put(f"_spool/{session_id}", b"x")
+    assert found(sound) == []
+    sound.put(f"_spool/damaged/{session_id}", b"x")
+    sound.put("_spool/else", b"x")
+    assert {(finding.name, finding.problem) for finding in found(sound)} == {
+        (f"_spool/damaged/{session_id}", Problem.LOST),
+        ("_spool/else", Problem.FOREIGN),
+    }
 
 
 def test_what_a_broken_write_left_is_found_once_nobody_can_be_writing_it(sound):

@@ -19,7 +19,7 @@ async def test_a_package_takes_the_oldest_ended_sessions_of_its_run_and_lake(led
     await finished(ledger, 6, run_id="other")
     first = await ledger.assign_package("lake", RUN, SCAN_DATE, max_sessions=2)
     assert (first.package, first.org, first.scan_date) == (f"{RUN}-p0001", "acme", SCAN_DATE)
-    assert first.members == (Member("session-0001", "music", "finished"), Member("session-0002", "music", "released"))
+    assert first.members == (Member("session-0001", "music", "finished", "done"), Member("session-0002", "music", "released", "refused"))
     second = await ledger.assign_package("lake", RUN, SCAN_DATE, max_sessions=2)
     assert (second.package, [member.session_id for member in second.members]) == (f"{RUN}-p0002", ["session-0003"])
     assert await ledger.assign_package("lake", RUN, SCAN_DATE, max_sessions=2) is None

@@ -1,0 +1,146 @@
+"""Decisions over the results that settings name: what a policy made of them, and what another would, for people and as JSON."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+from rich.console import Console
+from rich.table import Table
+
+from connectors.lake.query import connect
+from connectors.lake.store import ResultStore, open_store
+from connectors.s3 import S3Settings, s3_client
+from flows.console import shown, stderr
+from flows.settings import Settings
+from flows.wiring import policy_of, results_of
+from moderation.errors import ConfigurationError
+from moderation.identity import run_id
+from moderation.outcomes import ExitCode
+from moderation.policy_file import PolicyText
+from tasks.decide import Decided, Difference, decide, difference, find_policy, read_policy
+from tasks.query import find_results
+from tasks.records import Run
+
+NO_POLICY = "no policy: give --policy FILE, or set SOUNDCHECK_POLICY; soundcheck decide --starter prints one to begin with"
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What a policy has made of an organisation's results at an address."""
+
+    results: str
+    org: str
+    done: Decided
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as one JSON object."""
+        done = self.done
+        return {
+            "results": self.results,
+            "org": self.org,
+            "policy": done.policy,
+            "policy_hash": done.policy_hash,
+            "objects": done.objects,
+            "decisions": done.by_decision,
+            "rules": done.counts.to_dicts(),
+            "written": int(done.changes["objects"].sum()),
+            "changes": done.changes.to_dicts(),
+            "file": done.file,
+            "exit_code": int(ExitCode.OK),
+        }
+
+    def sentence(self) -> str:
+        """The same in a sentence."""
+        done = self.done
+        what = ", ".join(f"{count:,} {decision}" for decision, count in done.by_decision.items()) or "nothing to decide"
+        new = int(done.changes["objects"].sum())
+        written = f"{new:,} decisions are new or changed" if new else "no decision has changed, and nothing was written"
+        return f"{done.objects:,} objects of {self.org} by policy {done.policy} ({done.policy_hash}): {what}; {written}."
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What another policy would make of an organisation's results at an address."""
+
+    results: str
+    org: str
+    found: Difference
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as one JSON object."""
+        found = self.found
+        told = {"results": self.results, "org": self.org, "before": found.before_hash, "after": found.after_hash}
+        return {**told, "objects": found.objects, "flips": found.flips.to_dicts(), "exit_code": int(ExitCode.OK)}
+
+    def sentence(self) -> str:
+        """The same in a sentence."""
+        found = self.found
+        flips = f"{found.objects:,} objects of {self.org} flip" if found.objects else f"no object of {self.org} flips"
+        return f"From policy {found.before_hash} to {found.after_hash} {flips}; nothing was written."
+
+
+def decide_results(settings: Settings, now: Callable[[], datetime]) -> Decisions:
+    """Decide over the results of one organisation's settings, and write what has changed. Raises ConfigurationError without any."""
+    told = _needed(settings)
+    store, open_lake = opened(settings)
+    _say(f"deciding about {settings.org} in {store.url} by {told.origin}")
+    at = now()
+    run = Run(run_id(at, secrets.token_bytes(3)), settings.org, at)
+    return Decisions(store.url, settings.org, decide(store, open_lake, run, told, at))
+
+
+def compare(settings: Settings, before: str) -> Comparison:
+    """What flips from another policy, a file or the hash of one that has decided, to that of the settings. Nothing is written."""
+    after = _needed(settings)
+    store, open_lake = opened(settings)
+    earlier = read_policy(Path(before)) if Path(before).is_file() else find_policy(store, before)
+    _say(f"comparing {earlier.origin} with {after.origin} over {settings.org} in {store.url}")
+    return Comparison(store.url, settings.org, difference(open_lake, settings.org, earlier, after))
+
+
+def print_decisions(done: Decisions, console: Console) -> None:
+    """A table of decisions by rule, and a sentence."""
+    table = Table("decision", "rule", "held back by")
+    table.add_column("objects", justify="right")
+    for row in done.done.counts.iter_rows(named=True):
+        table.add_row(row["decision"], shown(row["rule_id"]), row["held_back"] or "", f"{row['objects']:,}")
+    if done.done.objects:
+        console.print(table)
+    console.print(shown(done.sentence()), soft_wrap=True)
+
+
+def print_comparison(done: Comparison, console: Console) -> None:
+    """A table of flips, and a sentence."""
+    table = Table("from", "to", "by rule", "before by")
+    table.add_column("objects", justify="right")
+    table.add_column("such as", overflow="fold")
+    for row in done.found.flips.iter_rows(named=True):
+        examples = shown(", ".join(row["examples"]))
+        table.add_row(row["before"], row["after"], shown(row["rule_after"]), shown(row["rule_before"]), f"{row['objects']:,}", examples)
+    if done.found.objects:
+        console.print(table)
+    console.print(shown(done.sentence()), soft_wrap=True)
+
+
+def opened(settings: Settings) -> tuple[ResultStore, Callable[[], DuckDBPyConnection]]:
+    """The results of the settings, and what opens the lake over them. Raises ConfigurationError where there are none."""
+    url = results_of(settings)
+    s3 = s3_client(S3Settings()) if "://" in url else None
+    find_results(url, s3)
+    return open_store(url, s3), partial(connect, url, s3)
+
+
+def _needed(settings: Settings) -> PolicyText:
+    told = policy_of(settings)
+    if told is None:
+        raise ConfigurationError(NO_POLICY)
+    return told
+
+
+def _say(step: str) -> None:
+    stderr.print(shown(f"{step} ..."), style="dim", soft_wrap=True)

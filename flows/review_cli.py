@@ -1,0 +1,124 @@
+"""The commands `soundcheck review export | import | precision`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from flows.flags import Json
+from moderation.outcomes import ExitCode
+
+Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
+
+review = App(name="review", help="Let people answer what policies have decided, and see how often they agree.")
+
+
+@review.command(name="export")
+def export_sheet(
+    file: Path, *, where: str | None = None, limit: Count = None, org: str | None = None, results: str | None = None, json: Json = False
+) -> int:
+    """Write what waits for a person into a CSV or Parquet file, the most urgent first, with empty columns for the answer.
+
+    Fill in `answer` (allow, block or unsure), and where you like `reviewer`, `answered_at` and `note`, then import it. Cells that a
+    spreadsheet would take for a formula have an apostrophe in front.
+
+    Examples:
+
+        soundcheck review export queue.csv --results out --limit 200
+
+        soundcheck review export blocked.parquet --where "decision = 'block' and rule_id = 'ai-voices-certain'"
+
+    Parameters
+    ----------
+    file
+        A name that ends in .csv or .parquet.
+    where
+        Rows of the view decisions_now that this SQL predicate is true of; by default what is to be reviewed and has no answer.
+    limit
+        Only the first so many.
+    org
+        The organisation, where the settings have several.
+    results
+        A folder, or s3://bucket/prefix.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.console import say_json, stdout  # noqa: PLC0415 - every command imports what it alone needs
+    from flows.reviewing import export  # noqa: PLC0415
+    from flows.run_settings import organisation_of  # noqa: PLC0415
+    from flows.settings import load_settings  # noqa: PLC0415
+
+    done = export(organisation_of(load_settings(org=org, results=results), needs_key=False), file, where, limit)
+    if json:
+        say_json(done.as_json())
+    else:
+        stdout.print(done.sentence(), highlight=False, markup=False, soft_wrap=True)
+    return ExitCode.OK
+
+
+@review.command(name="import")
+def import_sheet(file: Path, *, reviewer: str | None = None, org: str | None = None, results: str | None = None, json: Json = False) -> int:
+    """Put the answers of a sheet on record: they count more than any policy, and none is ever overwritten.
+
+    All of them are taken or, where something is wrong, none; rows without an answer are passed over. Importing a sheet again adds nothing.
+
+    Examples:
+
+        soundcheck review import queue.csv --results out --reviewer ada
+
+    Parameters
+    ----------
+    file
+        A CSV or Parquet file with the columns object_id and answer, and where there are any reviewer, answered_at and note.
+    reviewer
+        Whose the answers are where a row does not say; by default yours.
+    org
+        The organisation, where the settings have several.
+    results
+        A folder, or s3://bucket/prefix.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.console import say_json, stdout  # noqa: PLC0415
+    from flows.reviewing import take_in  # noqa: PLC0415
+    from flows.run_settings import organisation_of  # noqa: PLC0415
+    from flows.settings import load_settings  # noqa: PLC0415
+    from flows.wiring import now  # noqa: PLC0415
+
+    done = take_in(organisation_of(load_settings(org=org, results=results), needs_key=False), file, reviewer, now)
+    if json:
+        say_json(done.as_json())
+    else:
+        stdout.print(done.sentence(), highlight=False, markup=False, soft_wrap=True)
+    return ExitCode.OK
+
+
+@review.command(name="precision")
+def show_precision(*, results: str | None = None, json: Json = False) -> int:
+    """Show how often people agree with each rule, month by month (UTC), by the last answer on each object that decides.
+
+    Expected is what makes the rule right: block where it sends to review or blocks, allow where it allows (hold_out is the sample of that).
+
+    Examples:
+
+        soundcheck review precision --results out
+
+    Parameters
+    ----------
+    results
+        A folder, or s3://bucket/prefix.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.console import say_json, stdout  # noqa: PLC0415
+    from flows.reviewing import print_precision, rule_precision  # noqa: PLC0415
+    from flows.settings import load_settings  # noqa: PLC0415
+
+    rows = rule_precision(load_settings(results=results))
+    if json:
+        months = [row | {"month": row["month"].isoformat()} for row in rows.to_dicts()]
+        say_json({"rules": months, "exit_code": int(ExitCode.OK)})
+    else:
+        print_precision(rows, stdout)
+    return ExitCode.OK
