@@ -67,7 +67,7 @@ lock:  ## compile the requirements files anew (UPGRADE=1 takes newer versions)
 	$(LOCK) --output-file requirements-detector.txt --extra detector --constraint requirements-dev.txt pyproject.toml
 	$(LOCK) --output-file requirements-tools.txt --group tools
 
-system-deps:  ## install what heavier tests use from the distribution: PostgreSQL (as root; does nothing where it cannot)
+system-deps:  ## install what heavier tests use from the distribution: PostgreSQL, Chromium (as root; does nothing where it cannot)
 	@sh .ci/system-deps
 
 clean:  ## remove .venv and everything made by tools

@@ -15,8 +15,10 @@ from flows.decide_cli import decide
 from flows.flags import Flag, Json
 from flows.ledger_cli import ledger, pause, resume, status
 from flows.maintain_cli import compact, erase, reconcile, verify
+from flows.notices_cli import notices
 from flows.policy_cli import iam_policy
 from flows.quarantine_cli import quarantine
+from flows.report_cli import report
 from flows.review_cli import review
 from flows.scan_cli import plan, scan
 from flows.serve_options import FAULTS_HELP, ServeOptions
@@ -186,6 +188,8 @@ app.command(ledger)
 app.command(quarantine)
 app.command(decide)
 app.command(review)
+app.command(report)
+app.command(notices)
 app.command(sql)
 app.command(verify)
 app.command(compact)

@@ -7,13 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from moderation.printable import printable
+
 stdout = Console()
 stderr = Console(stderr=True)
-
-
-def printable(text: str) -> str:
-    """Anybody's text with what is not printable escaped: newlines, escape codes, marks that turn the direction of writing."""
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def shown(text: str) -> Text:

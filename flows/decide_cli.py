@@ -51,10 +51,11 @@ def decide(
     json
         Print one JSON object on standard output, and nothing else there.
     """
-    import sys  # noqa: PLC0415 - every command imports what it alone needs
+    import asyncio  # noqa: PLC0415 - every command imports what it alone needs
+    import sys  # noqa: PLC0415
 
     from flows.console import say_json, stdout  # noqa: PLC0415
-    from flows.deciding import compare, decide_results, print_comparison, print_decisions  # noqa: PLC0415
+    from flows.deciding import compare, decide_results, print_comparison, print_decisions, tell  # noqa: PLC0415
     from flows.run_settings import organisation_of  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
     from flows.wiring import now  # noqa: PLC0415
@@ -72,6 +73,7 @@ def decide(
             print_comparison(compared, stdout)
         return ExitCode.OK
     decided = decide_results(settings, now)
+    asyncio.run(tell(settings, decided))
     if json:
         say_json(decided.as_json())
     else:

@@ -16,7 +16,9 @@ from connectors.lake.query import connect
 from connectors.lake.store import ResultStore, open_store
 from connectors.s3 import S3Settings, s3_client
 from flows.console import shown, stderr
+from flows.notifying import notices_of
 from flows.settings import Settings
+from flows.telling import tell_decisions
 from flows.wiring import policy_of, results_of
 from moderation.errors import ConfigurationError
 from moderation.identity import run_id
@@ -36,6 +38,7 @@ class Decisions:
     results: str
     org: str
     done: Decided
+    run: Run
 
     def as_json(self) -> dict[str, Any]:
         """The same as one JSON object."""
@@ -51,6 +54,7 @@ class Decisions:
             "written": int(done.changes["objects"].sum()),
             "changes": done.changes.to_dicts(),
             "file": done.file,
+            "changed_decisions": done.turned_total,
             "exit_code": int(ExitCode.OK),
         }
 
@@ -91,7 +95,15 @@ def decide_results(settings: Settings, now: Callable[[], datetime]) -> Decisions
     _say(f"deciding about {settings.org} in {store.url} by {told.origin}")
     at = now()
     run = Run(run_id(at, secrets.token_bytes(3)), settings.org, at)
-    return Decisions(store.url, settings.org, decide(store, open_lake, run, told, at))
+    return Decisions(store.url, settings.org, decide(store, open_lake, run, told, at), run)
+
+
+async def tell(settings: Settings, decided: Decisions) -> None:
+    """Tell those whom the settings name what has changed; where they name nobody, say here what would be told."""
+    notices = notices_of(settings)
+    if decided.done.turned_total and notices.dry:
+        _say(f"{decided.done.turned_total:,} changed decisions would be told, but nobody is set to be (notify_url, notify_people)")
+    await tell_decisions(notices, decided.done, decided.run, decided.run.started_at)
 
 
 def compare(settings: Settings, before: str) -> Comparison:

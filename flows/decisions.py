@@ -9,7 +9,7 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.deciding import decide_results
+from flows.deciding import decide_results, tell
 from flows.mirror import Mirror
 from flows.report import COMPLETED
 from flows.run_settings import organisation_of
@@ -34,6 +34,7 @@ async def decide_lake(policy: str | None = None, results: str | None = None, org
             load_settings(org=org, results=results, policy=None if policy is None else Path(policy)), needs_key=False
         )
         done = await asyncio.to_thread(decide_results, settings, now)
+        await tell(settings, done)
     except SoundcheckError as error:
         return state_of_error(error)
     async with Mirror.open() as mirror:

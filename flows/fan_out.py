@@ -15,7 +15,7 @@ from flows.wiring import Wired
 from moderation.errors import UnreachableError
 from moderation.outcomes import Reason, StopCause
 from tasks.records import Run
-from tasks.shard_reports import Counts, ShardReport, forget_report, read_report
+from tasks.shard_reports import Counts, ShardReport, forget_reports, read_report
 from tasks.shards import Shard
 
 LOOK_S = 2.0
@@ -100,9 +100,13 @@ class FanOut:
 
         Raises UnreachableError where one is lost again and again, and what `ShardRuns` raises for a deployment that is not there.
         """
-        for first in (shard for shard in shards if shard.first):
-            await self._fly([first], wanted)
-        await self._fly([shard for shard in shards if not shard.first], wanted)
+        try:
+            for first in (shard for shard in shards if shard.first):
+                await self._fly([first], wanted)
+            await self._fly([shard for shard in shards if not shard.first], wanted)
+        except BaseException:  # nobody streams on for a run that has failed
+            await self._told(self._runs.end([flight.submitted for flight in self._flights], lost=False))
+            raise
 
     async def _fly(self, shards: Sequence[Shard], wanted: Wanted) -> None:
         waiting = [(shard, 1) for shard in reversed(shards)]
@@ -147,20 +151,23 @@ class FanOut:
         again: list[tuple[Shard, int]] = []
         for flight in list(self._flights):
             flight.seen = found.get(flight.submitted, flight.seen)
-            report = await asyncio.to_thread(read_report, self._wired.results, self._run.run_id, flight.shard.number)
-            mine = report if report is not None and report.flow_run_id == flight.submitted else None
-            self._count(flight, mine)
-            if mine is not None and mine.ended and self._was_sent_away(mine):
+            try:
+                report = await asyncio.to_thread(read_report, self._wired.results, self._run.run_id, flight.shard.number, flight.submitted)
+            except UnreachableError as error:
+                logger.warning("the report of shard %d is not read: %s", flight.shard.number, error)
+                continue
+            self._count(flight, report)
+            if report is not None and report.ended:
                 self._flights.remove(flight)
-                again += self._again(flight)
-            elif mine is not None and mine.ended:
-                self._flights.remove(flight)
-                self._count_end(mine, wanted)
-                await asyncio.to_thread(forget_report, self._wired.results, self._run.run_id, flight.shard.number)
+                if report.told is not None and report.told.cause is StopCause.TERMINATED and not self._watch.stop:
+                    again.append((flight.shard, flight.number + 1))  # its host was taken away: that is the worker's end, not the run's
+                    continue
+                self._count_end(report, wanted)
+                await asyncio.to_thread(forget_reports, self._wired.results, self._run.run_id, flight.shard.number)
             elif flight.seen.stop is not None:
                 self._flights.remove(flight)
                 self._watch.stop.request(flight.seen.stop, Reason.NOT_REACHED, flight.seen.message)
-            elif flight.seen.state is ShardState.OVER or self._says_nothing(flight, mine):
+            elif flight.seen.state is ShardState.OVER or self._says_nothing(flight, report):
                 self._flights.remove(flight)
                 again += await self._lose(flight)
         return again
@@ -191,10 +198,6 @@ class FanOut:
     def _says_nothing(self, flight: _Flight, report: ShardReport | None) -> bool:
         now = self._wired.now()
         return flight.is_silent(now) if report is None else not report.is_fresh(now)
-
-    def _was_sent_away(self, report: ShardReport) -> bool:
-        """Whether a worker was told to end, and the run was not: its host goes down, or has a newer version put on it."""
-        return not self._watch.stop and report.told is not None and report.told.cause is StopCause.TERMINATED
 
     def _again(self, flight: _Flight) -> list[tuple[Shard, int]]:
         """The shard for another worker, which counts each of its objects."""

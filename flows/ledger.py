@@ -13,6 +13,7 @@ from connectors.lake.query import audio_saved_ms, connect
 from connectors.lake.store import open_store
 from connectors.ledger import Ledger
 from connectors.s3 import S3Settings, s3_client
+from flows.notifying import letters_of
 from flows.person import who
 from flows.rebuild import spools_of
 from flows.settings import Settings
@@ -53,6 +54,7 @@ async def status_of(ledger: Ledger, org: str, month: str, settings: Settings, no
         lease_ms=ledger.lease_ms,
         rules=settings.gate_rules().breaker,
         currency=own.currency,
+        undelivered=[letter for letter in await asyncio.to_thread(letters_of(own).undelivered) if letter.org == org],
         saved_ms=await asyncio.to_thread(_saved_ms, own, org, month),
     )
 

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from flows.console import printable
 from flows.setting_types import LogFormat
 from moderation.errors import ResultsNotWritable
+from moderation.printable import printable
 from tasks.about import known
 
 FILE_NAME = "soundcheck.log"

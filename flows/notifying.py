@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from connectors.ledger import Ledger
+from connectors.letters import Letters
 from connectors.notices import Notice, Notices
 from flows.report import state_name
 from flows.settings import Settings
@@ -25,7 +26,14 @@ logger = logging.getLogger("soundcheck.notices")
 
 def notices_of(settings: Settings) -> Notices:
     """The way to the people of an organisation. Raises ConfigurationError for an address that is none."""
-    return Notices(settings.notify_url.get_secret_value() if settings.notify_url else None)
+    url, secret = (None if each is None else each.get_secret_value() for each in (settings.notify_url, settings.notify_secret))
+    people = [address.get_secret_value() for address in settings.notify_people]
+    return Notices(url, secret=secret, people=people, letters=letters_of(settings))
+
+
+def letters_of(settings: Settings) -> Letters:
+    """What is on its way to those people, and what nobody took."""
+    return Letters(settings.state_folder() / "notices")
 
 
 @asynccontextmanager

@@ -15,12 +15,13 @@ from rich.table import Table
 from connectors.lake.reconciliation import Reconciled, Reconciliation
 from connectors.lake.store import open_store
 from connectors.s3 import S3Settings, s3_client
-from flows.console import printable, shown
+from flows.console import shown
 from flows.settings import Settings
 from flows.teller import Teller
 from flows.wiring import open_ledger, results_of
 from moderation.identity import lake_id
 from moderation.outcomes import ExitCode
+from moderation.printable import printable
 from moderation.reconciliation import Symbol, Why
 from tasks.query import open_results
 from tasks.reconcile import reconciled

@@ -19,7 +19,10 @@ CHANGE_COUNTS = tuple(each.name for each in fields(Changes))
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a run ended. state is the flow state's name, message why it stopped if it did, recovered the sessions of earlier runs."""
+    """How a run ended. state is the flow state's name, message why it stopped if it did, recovered the sessions of earlier runs.
+
+    page is the address of its report for people, None where there is none.
+    """
 
     run_id: str
     source: str
@@ -29,6 +32,7 @@ class Report:
     message: str
     progress: Progress
     recovered: int = 0
+    page: str | None = None
 
     def counts(self) -> dict[str, Any]:
         """The figures as JSON has them: every object counts once, its endpoints apart. at_risk_hours are possibly billed.
@@ -63,6 +67,7 @@ class Report:
                 for name, counts in progress.endpoints.items()
             },
             "results": self.results,
+            "report": self.page,
             "message": self.message,
             "exit_code": int(self.exit_code),
         }

@@ -80,13 +80,17 @@ def import_sheet(file: Path, *, reviewer: str | None = None, org: str | None = N
     json
         Print one JSON object on standard output, and nothing else there.
     """
+    import asyncio  # noqa: PLC0415
+
     from flows.console import say_json, stdout  # noqa: PLC0415
-    from flows.reviewing import take_in  # noqa: PLC0415
+    from flows.reviewing import take_in, tell_imported  # noqa: PLC0415
     from flows.run_settings import organisation_of  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
     from flows.wiring import now  # noqa: PLC0415
 
-    done = take_in(organisation_of(load_settings(org=org, results=results), needs_key=False), file, reviewer, now)
+    settings = organisation_of(load_settings(org=org, results=results), needs_key=False)
+    done = take_in(settings, file, reviewer, now)
+    asyncio.run(tell_imported(settings, done))
     if json:
         say_json(done.as_json())
     else:

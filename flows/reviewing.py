@@ -13,12 +13,14 @@ from rich.table import Table
 
 from flows.console import shown
 from flows.deciding import opened
+from flows.notifying import notices_of
 from flows.person import who
 from flows.settings import Settings
+from flows.telling import tell_answers
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode
 from tasks.records import Run
-from tasks.review import TO_REVIEW, check_answers, given_answers, precision, queue, record_answers
+from tasks.review import TO_REVIEW, check_answers, given_answers, overturned, precision, queue, record_answers, standing
 from tasks.review_sheets import read_sheet, write_sheet
 
 
@@ -47,10 +49,15 @@ class Imported:
     new: int
     repeated: int
     file: str | None
+    run: Run
+    overturned: pl.DataFrame
 
     def as_json(self) -> dict[str, Any]:
         """The same as one JSON object."""
-        return {"org": self.org, "new": self.new, "repeated": self.repeated, "file": self.file, "exit_code": int(ExitCode.OK)}
+        return {"org": self.org, "new": self.new, "repeated": self.repeated, "file": self.file} | {
+            "changed_decisions": self.overturned.height,
+            "exit_code": int(ExitCode.OK),
+        }
 
     def sentence(self) -> str:
         """The same in a sentence."""
@@ -73,8 +80,19 @@ def take_in(settings: Settings, file: Path, reviewer: str | None, now: Callable[
     answers = given_answers(read_sheet(file), reviewer or who(), at)
     with open_lake() as lake:
         checked = check_answers(lake, settings.org, answers, at)
-    written = record_answers(store, Run(run_id(at, secrets.token_bytes(3)), settings.org, at), checked)
-    return Imported(settings.org, len(checked.rows), checked.repeated, written)
+        answered = [row["object_id"] for row in checked.rows]
+        before = standing(lake, answered)
+    run = Run(run_id(at, secrets.token_bytes(3)), settings.org, at)
+    written = record_answers(store, run, checked)
+    with open_lake() as lake:
+        turned = overturned(before, standing(lake, answered))
+    return Imported(settings.org, len(checked.rows), checked.repeated, written, run, turned)
+
+
+async def tell_imported(settings: Settings, done: Imported) -> None:
+    """Tell those whom the settings name what the answers have changed."""
+    if done.file is not None:
+        await tell_answers(notices_of(settings), done.overturned, done.file, done.run)
 
 
 def rule_precision(settings: Settings) -> pl.DataFrame:

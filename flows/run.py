@@ -10,12 +10,14 @@ from connectors.lake.query import spent_by
 from flows.choosing import letting_go, plan_rules, release_retried, source_of
 from flows.fan_out import FanOut, ShardRuns
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
+from flows.reporting import leave_report
 from flows.request import Request
 from flows.resuming import check_begun
 from flows.run_record import Ended, alike, run_row
 from flows.setting_types import hours_ms, micros
 from flows.sources import listed_whole
 from flows.streaming import Executor, directly, notifier_of, stream_shards, streaming_of
+from flows.telling import tell_decisions
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
@@ -74,7 +76,8 @@ async def _run(scan: "_Scan") -> Report:
         except SoundcheckError as error:
             await scan.failed(error)
             raise
-        watch.report = Report(run.run_id, str(request), wired.results.url, state, code, watch.stop.message, watch.progress, recovered)
+        page = await leave_report(wired, run, watch)
+        watch.report = Report(run.run_id, str(request), wired.results.url, state, code, watch.stop.message, watch.progress, recovered, page)
         await scan.tell(watch.report)
     return watch.report
 
@@ -148,6 +151,7 @@ class _Scan:
         wired = self.wired
         done = await asyncio.to_thread(decide, wired.results, wired.open_lake, self.run, policy, wired.now())
         self.watch.progress.decisions.update(done.by_decision)
+        await tell_decisions(wired.notices, done, self.run, wired.now())
 
     def _spent(self) -> tuple[int, int]:
         with self.wired.open_lake() as lake:
@@ -250,6 +254,8 @@ class _Scan:
             await self.record(state_name(error), error.exit_code, str(error))
         except SoundcheckError as unwritten:
             logger.warning("%s: its end is not on record: %s", self.run.run_id, unwritten)
+        else:
+            await leave_report(self.wired, self.run, self.watch)
         await self.notifier.ended(state_name(error), error.exit_code, str(error))
 
     async def record(self, state: str, exit_code: ExitCode | None = None, message: str = "") -> None:

@@ -18,6 +18,7 @@ from flows.logs import logging_to_stderr
 from flows.metrics import metrics_served
 from flows.mirror import Mirror
 from flows.report import COMPLETED, Report, state_name
+from flows.report_artifact import markdown_of
 from flows.request import WHOLE, Portion, Request
 from flows.run import run_scan
 from flows.run_settings import run_settings
@@ -34,8 +35,8 @@ from tasks.progress import Progress
 ARTIFACT_SECONDS = 5.0
 RUNNER_GRACE_SECONDS = 20.0
 """The longest grace period under a worker or runner of Prefect: 30 s after SIGTERM they kill, and results are to be published by then."""
-CALLED_OFF = frozenset({StateType.CANCELLING, StateType.CANCELLED, StateType.PAUSED})
-"""States that somebody has put this flow run into who wants it to end; a run from the command line has no worker to tell it."""
+CALLED_OFF = frozenset({StateType.CANCELLING, StateType.CANCELLED, StateType.CRASHED, StateType.PAUSED})
+"""States of a flow run that is wanted to end, or was written off; a run from the command line has no worker to tell it."""
 WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 """Set by whoever runs the flow in its own process and wants to see, or stop, the run."""
 
@@ -94,7 +95,7 @@ async def run_request(flags: Mapping[str, Any], wanted: Callable[[Settings], Req
             ):
                 report = await run_scan(parts, request, watch, mirror.run_step, flow_run.id, _workers(parts))
                 described = f"{request.flow} of {request}"
-                await mirror.tell(acreate_markdown_artifact(_markdown(report), key="scan-report", description=described))
+                await mirror.tell(acreate_markdown_artifact(markdown_of(report, watch.figures), key="scan-report", description=described))
     except SoundcheckError as error:
         watch.error = error
         return state_of_error(error)
@@ -174,10 +175,3 @@ async def _again_and_again(step: Callable[[], Awaitable[object]]) -> AsyncIterat
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-
-
-def _markdown(report: Report) -> str:
-    counts = report.counts()
-    lines = ["| figure | value |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in counts.items() if not isinstance(value, dict)]
-    return "\n".join(lines)

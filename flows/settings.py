@@ -13,6 +13,7 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
+from connectors.s3.links import LONGEST_HOURS
 from flows.organisation import ITS_OWN, Organisation, without_details
 from flows.setting_checks import check
 from flows.setting_types import (
@@ -173,6 +174,16 @@ class Settings(BaseSettings):
     """Slots that only runs of a priority above 0 get, where the limit is higher."""
     notify_url: PrivateUrl | None = None
     """Where the cause of a stop is sent to, once for each."""
+    notify_secret: SecretStr | None = None
+    """Signs what is sent to notify_url (HMAC-SHA256)."""
+    notify_people: list[SecretStr] = []
+    """Addresses of apprise (mail, chat, pager) that are told the same in a sentence."""
+    report: bool = True
+    """Whether a scan leaves a report in its results."""
+    report_items: Annotated[int, Field(ge=0, le=5000)] = 200
+    """How many flagged objects a report shows; CSV and Parquet beside it have all."""
+    link_hours: Annotated[float, Field(gt=0, le=LONGEST_HOURS)] | None = None
+    """For how long links to audio in reports open without a password; none makes no links."""
     refusal_texts: list[RefusalText] = []
     """Texts of the service that the built-in table does not know; they are asked before it."""
 

@@ -15,7 +15,7 @@ from moderation.outcomes import Reason, StopCause
 from tasks.frames import frame_of
 from tasks.progress import Outcome
 from tasks.records import PlannedObject, Run
-from tasks.shard_reports import Reporter, read_report
+from tasks.shard_reports import Reporter, was_tried
 from tasks.shards import Shard, load_shard
 
 logger = logging.getLogger("soundcheck.shards")
@@ -34,7 +34,7 @@ async def run_shard(wired: Wired, request: Request, watch: Watch, number: int, f
     shard = Shard(number, objects[0].endpoint.name, len(objects), sum(planned.estimate_ms for planned in objects))
     counts = watch.progress.of(shard.endpoint)
     counts.planned, counts.planned_ms = shard.objects, shard.estimate_ms
-    taken_up_again = await asyncio.to_thread(read_report, wired.results, run.run_id, number) is not None
+    taken_up_again = await asyncio.to_thread(was_tried, wired.results, run.run_id, number)
     reporter = Reporter(wired.results, run.run_id, number, flow_run_id, counts, wired.now)
     outcomes: list[Outcome] = []
     try:

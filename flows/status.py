@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from connectors.letters import Letter
 from flows.console import stdout
 from flows.report import hours
 from moderation.admission import EVERY_ENDPOINT, Adjustment, SessionRecord
@@ -41,6 +42,8 @@ class OrganisationStatus:
     lease_ms: int
     rules: BreakerRules
     currency: str | None = None
+    undelivered: Sequence[Letter] = ()
+    """Notices that nobody took, of this host's state folder."""
     saved_ms: int | None = None
     """Audio that cascades leave out, by the results: what the newest run of each source this month said; None where they cannot be read."""
 
@@ -51,6 +54,7 @@ class OrganisationStatus:
             "month": self.month,
             "currency": self.currency,
             "saved_hours": None if self.saved_ms is None else hours(self.saved_ms),
+            "undelivered_notices": len(self.undelivered),
             "gates": [self.figures(usage) for usage in self.usages],
             "streaming": [self.session(session) for session in self.streaming],
             "waiting": [
@@ -195,6 +199,9 @@ def _remarks(status: OrganisationStatus) -> Iterator[str]:
         yield f"{who} to stream, the longest since {max(map(status.waited_s, waiting)):.0f} s."
     if status.saved_ms:
         yield f"The cascade saves {hours(status.saved_ms)} audio-hours: by the results, of the newest run of each source this month."
+    if status.undelivered:
+        since = f"{status.undelivered[0].written_at:%Y-%m-%d %H:%M} UTC"
+        yield f"{len(status.undelivered)} notices were not delivered, the oldest of {since}: soundcheck notices resend sends them again."
     for made in status.adjustments:
         figures = f"{hours(made.settled_ms):+} h, possible {hours(made.at_risk_ms):+} h"
         yield f"corrected by {made.who}: {made.endpoint} {figures}: {made.reason}"

@@ -9,10 +9,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import printable, shown, stderr, stdout
+from flows.console import shown, stderr, stdout
 from flows.report import CHANGE_COUNTS, Report, hours
 from flows.watch import Watch
 from moderation.outcomes import Reason
+from moderation.printable import printable
 
 REFRESH_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
@@ -88,9 +89,15 @@ def print_summary(report: Report) -> None:
     if counts["left_out"]:
         reasons = ", ".join(f"{count} {why}" for why, count in counts["left_out"].items())
         stdout.print(f"Left out of the catalogue: {reasons}.", highlight=False)
-    stdout.print(Text(f"Results: {report.results}"), soft_wrap=True)
+    _print_places(report)
     if report.message:
         stderr.print(shown(f"soundcheck: {report.message}"), style="red", soft_wrap=True)
+
+
+def _print_places(report: Report) -> None:
+    stdout.print(Text(f"Results: {report.results}"), soft_wrap=True)
+    if report.page is not None:
+        stdout.print(Text(f"Report: {report.page}"), soft_wrap=True)
 
 
 def _print_changes(endpoints: Mapping[str, Mapping[str, object]]) -> None:

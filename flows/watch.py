@@ -10,6 +10,7 @@ from moderation.errors import SoundcheckError
 from moderation.outcomes import Reason, StopCause
 from tasks.admission import Admission, Stop
 from tasks.progress import Progress
+from tasks.report import RunReport
 
 
 @dataclass(slots=True)
@@ -23,6 +24,8 @@ class Watch:
     request: Request | None = None
     """The same of what is asked for."""
     report: Report | None = None
+    figures: RunReport | None = None
+    """What its page for people shows, where it has left one."""
     error: SoundcheckError | None = None
     admission: Admission | None = None
     task: "asyncio.Task[object] | None" = None

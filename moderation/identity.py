@@ -41,6 +41,11 @@ def run_id(now: datetime, chance: bytes) -> str:
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{chance[:3].hex()}"
 
 
+def event_id(*parts: str) -> str:
+    """The identity of something that is told, by what makes it the same when it is told again: 32 hex digits."""
+    return _digest("event", *parts)
+
+
 def _digest(*parts: str) -> str:
     """128-bit blake2b over length-prefixed parts, so that ('ab', 'c') and ('a', 'bc') differ."""
     told = b""

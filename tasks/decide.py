@@ -14,7 +14,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 from duckdb import Error as DuckDBError
 
-from connectors.lake.decisions import changed_rows, changes, counts, flips, make_changed
+from connectors.lake.decisions import changed_rows, changes, counts, flips, make_changed, turned
 from connectors.lake.judging import Judging
 from connectors.lake.names import policy_name
 from connectors.lake.packages import partition_name, rows_sink
@@ -30,6 +30,8 @@ from tasks.records import Run
 DATASET = "decisions"
 STARTER = Path(__file__).with_name("starter_policy.toml")
 """A policy to begin with."""
+TURNED = 10_000
+"""Changed decisions that are told one by one: of more there is the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Decided:
     """What a policy has made of an organisation's objects.
 
     counts has decision, rule_id, held_back and objects of all of them; changes has before, after and objects of what was not decided like
-    this already, before being null for what had no decision. file is the one that has those, None where there is none.
+    this already, before being null for what had no decision. file is the one that has those, None where there is none. turned has
+    the first TURNED of those whose decision itself is new or another, as `connectors.lake.decisions.turned` does.
     """
 
     policy: str
@@ -45,6 +48,12 @@ class Decided:
     counts: pl.DataFrame
     changes: pl.DataFrame
     file: str | None
+    turned: pl.DataFrame
+
+    @property
+    def turned_total(self) -> int:
+        """How many objects have another decision than before, or their first."""
+        return int(self.changes.filter(pl.col("before").ne_missing(pl.col("after")))["objects"].sum())
 
     @property
     def objects(self) -> int:
@@ -108,7 +117,8 @@ def decide(results: ResultStore, open_lake: Callable[[], DuckDBPyConnection], ru
         changed = make_changed(lake, rows)
         summed = frame_of(changes(lake, changed))
         file = _write(results, run, lake, changed, now) if summed.height else None
-        return Decided(policy.name, policy.policy_hash, frame_of(counts(lake, rows)), summed, file)
+        told_of = frame_of(turned(lake, changed, TURNED))
+        return Decided(policy.name, policy.policy_hash, frame_of(counts(lake, rows)), summed, file, told_of)
 
 
 def difference(open_lake: Callable[[], DuckDBPyConnection], org: str, before: PolicyText, after: PolicyText) -> Difference:

@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 
 from connectors.lake.current_files import forget_current
-from connectors.lake.erasing import LakeFile, NotErased, Target, erase_from, files_of, forget_reports, ids_in, rows_in
+from connectors.lake.erasing import LakeFile, NotErased, Target, erase_from, files_of, forget_pages, forget_reports, ids_in, rows_in
 from connectors.lake.packages import RUNS_FOLDER
 from connectors.lake.receipts import Receipt, Scope, find_receipt, keep_receipt, receipt_name
 from connectors.lake.store import ResultStore
@@ -194,6 +194,7 @@ class Erasure:
             spool.remove_aside(sessions)
         for store, files in zip(self._stores, found.files, strict=True):
             forget_reports(store, found.target)
+            forget_pages(store, found.target)
             if files:
                 forget_current(store)  # its name would still be that of the files, which are others then
             for file in files:

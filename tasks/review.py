@@ -144,6 +144,22 @@ def record_answers(results: ResultStore, run: Run, checked: Checked) -> str | No
     return partition_name(datasets()[DATASET], run.scan_date, f"{run.run_id}-{part}")
 
 
+def standing(lake: DuckDBPyConnection, object_ids: Iterable[str]) -> pl.DataFrame:
+    """What counts for these objects, answers of people included: where each lies, its decision, its rule, and who said so."""
+    lake.register("asked_objects", pl.DataFrame({"object_id": list(object_ids)}, {"object_id": pl.String()}).to_arrow())
+    query = """
+        SELECT object_id, bucket, key, version_id, etag, decision, rule_id, reviewer, note
+        FROM decisions_now SEMI JOIN asked_objects USING (object_id) ORDER BY object_id
+    """
+    return frame_of(lake.sql(query).to_arrow_table())
+
+
+def overturned(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+    """The objects of two standings whose decision has become another: (object_id, ..., before, after)."""
+    pairs = after.rename({"decision": "after"}).join(before.select("object_id", before="decision"), on="object_id")
+    return pairs.filter(pl.col("before") != pl.col("after"))
+
+
 def precision(lake: DuckDBPyConnection) -> pl.DataFrame:
     """How often people agree with each rule, month by month, the newest first: the view rule_precision."""
     query = "FROM rule_precision ORDER BY month DESC, rule_id, expected"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 
@@ -55,17 +55,22 @@ def write_sheet(rows: pl.DataFrame, file: Path) -> None:
     """
     kind = _kind(file)
     with replacing(file) as out:
-        if kind == ".parquet":
-            rows.write_parquet(out)
-            return
-        text = TextIOWrapper(out, encoding="utf-8", newline="")
-        # every cell between quotes: what separates cells in one country is part of a key in another
-        writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
-        writer.writerow(rows.columns)
-        for row in rows.iter_rows():
-            writer.writerow([_as_text(value) for value in row])
-        text.flush()
-        text.detach()
+        fill_sheet(rows, out, kind)
+
+
+def fill_sheet(rows: pl.DataFrame, out: BinaryIO, kind: str) -> None:
+    """Write rows as ".csv" or ".parquet"."""
+    if kind == ".parquet":
+        rows.write_parquet(out)
+        return
+    text = TextIOWrapper(out, encoding="utf-8", newline="")
+    # every cell between quotes: what separates cells in one country is part of a key in another
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
+    writer.writerow(rows.columns)
+    for row in rows.iter_rows():
+        writer.writerow([_as_text(value) for value in row])
+    text.flush()
+    text.detach()
 
 
 def read_sheet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

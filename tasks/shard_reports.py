@@ -65,18 +65,24 @@ class ShardReport(msgspec.Struct, frozen=True):
         return abs(now - self.at) < LIFE
 
 
-def read_report(results: ResultStore, run_id: str, shard: int) -> ShardReport | None:
-    """The newest report of a shard; None before its first worker began."""
-    data = results.get(_name(run_id, shard))
+def read_report(results: ResultStore, run_id: str, shard: int, flow_run_id: str) -> ShardReport | None:
+    """The newest report of one try at a shard; None before it began. Raises what the store raises."""
+    data = results.get(_name(run_id, shard, flow_run_id))
     return None if data is None else msgspec.json.decode(data, type=ShardReport)
 
 
-def forget_report(results: ResultStore, run_id: str, shard: int) -> None:
-    """Take the report of a shard away once it has been counted. A store that does not let it go ends no run."""
+def was_tried(results: ResultStore, run_id: str, shard: int) -> bool:
+    """Whether a worker has begun with a shard already."""
+    return any(True for _ in results.list(_prefix(run_id, shard)))
+
+
+def forget_reports(results: ResultStore, run_id: str, shard: int) -> None:
+    """Take the reports of a shard away once it has been counted. A store that does not let them go ends no run."""
     try:
-        results.delete(_name(run_id, shard))
+        for name in list(results.list(_prefix(run_id, shard))):
+            results.delete(name)
     except SoundcheckError as error:
-        logger.warning("the report of shard %d stays: %s", shard, error)
+        logger.warning("reports of shard %d stay: %s", shard, error)
 
 
 class Reporter:
@@ -86,7 +92,7 @@ class Reporter:
         self, results: ResultStore, run_id: str, shard: int, flow_run_id: str, counts: EndpointProgress, now: Callable[[], datetime]
     ) -> None:
         self._results = results
-        self._name = _name(run_id, shard)
+        self._name = _name(run_id, shard, flow_run_id)
         self._flow_run_id = flow_run_id
         self._counts = counts
         self._now = now
@@ -121,5 +127,10 @@ class Reporter:
         self._results.put(self._name, msgspec.json.encode(report))
 
 
-def _name(run_id: str, shard: int) -> str:
-    return run_file(run_id, f"shards/{shard}.json")
+def _prefix(run_id: str, shard: int) -> str:
+    return run_file(run_id, f"shards/{shard}/")
+
+
+def _name(run_id: str, shard: int, flow_run_id: str) -> str:
+    """Each try has its own: a worker that was written off and is only slow must not speak for its successor."""
+    return f"{_prefix(run_id, shard)}{flow_run_id}.json"

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from connectors.lake.current_files import current_name
 from connectors.lake.findings import Finding, Problem
-from connectors.lake.names import Place, Spooled, is_own_of_run, is_policy, place_of, spooled_by
+from connectors.lake.names import Place, Spooled, is_own_of_run, is_policy, is_report, place_of, spooled_by
 from connectors.lake.packages import publishing_order
 from connectors.lake.query import summary_files
 from connectors.lake.receipts import is_receipt
@@ -63,7 +63,7 @@ def verify(store: ResultStore, now: datetime, tell: Tell, since: date | None = N
         elif (entry := spooled_by(name)) is not None:
             if entry is Spooled.DAMAGED:
                 found.add(name, Problem.LOST, "it could not be read back")
-        elif not (is_own_of_run(name) or is_receipt(name) or is_policy(name)):
+        elif not (is_own_of_run(name) or is_report(name) or is_receipt(name) or is_policy(name)):
             found.add(name, Problem.FOREIGN, "it is no file of a dataset")
     wanted = sorted(day for day in days if since is None or day >= since)
     files = sum(len(days[day]) for day in wanted)

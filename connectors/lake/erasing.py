@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from connectors.lake.columns import Dataset
-from connectors.lake.names import is_own_of_run, place_of
+from connectors.lake.names import FLAGGED_SHEET, is_own_of_run, is_report, place_of
 from connectors.lake.packages import RUNS_FOLDER, publishing_order
 from connectors.lake.parquet import sink_like
 from connectors.lake.receipts import Scope
@@ -100,6 +100,17 @@ def forget_reports(store: ResultStore, target: Target) -> None:
         if is_own_of_run(name) and "/shards/" in name:
             report = store.get(name) or b""
             if any(object_id.encode() in report for object_id in target.object_ids):
+                store.delete(name)
+
+
+def forget_pages(store: ResultStore, target: Target) -> None:
+    """Delete the reports for people that list the target: `soundcheck report` makes them anew, without it."""
+    names = [name for name in store.list(f"{RUNS_FOLDER}/") if is_report(name)]
+    for sheet in (name for name in names if name.endswith(FLAGGED_SHEET)):
+        listed = store.get(sheet) or b""
+        if any(object_id.encode() in listed for object_id in target.object_ids):
+            folder = sheet.removesuffix(FLAGGED_SHEET)
+            for name in (*(each for each in names if each.startswith(folder) and each != sheet), sheet):  # what tells goes last
                 store.delete(name)
 
 

@@ -20,10 +20,14 @@ _MERGED = re.compile(rf"(?P<dataset>\w+)/{PARTITION}=(?P<scan_date>\d{{4}}-\d\d-
 _CURRENT = re.compile(rf"{CURRENT_FOLDER}/(?P<current>\w+)-(?P<digest>[0-9a-f]{{16}})\.parquet", re.ASCII)
 _OF_RUN = re.compile(rf"{RUNS_FOLDER}/(?P<run_id>{_RUN})/(?P<stem>\w+)\.parquet", re.ASCII)
 _OWN_OF_RUN = re.compile(
-    rf"{RUNS_FOLDER}/{_RUN}/(alive|(chosen|held)\.parquet|shards/\d+\.json|listing/(listing\.json|\d+-\d+\.parquet))", re.ASCII
+    rf"{RUNS_FOLDER}/{_RUN}/(alive|(chosen|held)\.parquet|shards/\d+/[\w-]+\.json|listing/(listing\.json|\d+-\d+\.parquet))", re.ASCII
 )
 """What only a run itself reads again: its sign of life, what a predicate has chosen and what holds it, what workers report, a manifest that
 is being written."""
+FLAGGED_SHEET = "flagged.csv"
+"""The file of a report that has the ids of all objects in it."""
+_REPORT = re.compile(rf"{RUNS_FOLDER}/{_RUN}/(report\.(html|json)|flagged\.(csv|parquet))", re.ASCII)
+"""What only people read of a run."""
 SPOOL_FOLDER = "_spool"
 """Where the spool lies that all hosts of a lake share."""
 _SPOOLED = re.compile(rf"{SPOOL_FOLDER}/(?P<damaged>damaged/)?[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}", re.ASCII)
@@ -142,3 +146,8 @@ def spooled_by(name: str) -> Spooled | None:
 def is_policy(name: str) -> bool:
     """Whether it is the text of a policy, in its place."""
     return _POLICY.fullmatch(name) is not None
+
+
+def is_report(name: str) -> bool:
+    """Whether it is of a run's report for people, and in its place."""
+    return _REPORT.fullmatch(name) is not None

@@ -75,7 +75,8 @@ def _client(settings: S3Settings) -> "S3Client":
         # boto3's default sends and asks for checksums that many compatible stores refuse
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        signature_version=UNSIGNED if settings.anonymous else None,
+        # what requests are signed with by default, and links are not everywhere: buckets since 2020 refuse the older way
+        signature_version=UNSIGNED if settings.anonymous else "s3v4",
         # a proxy cannot reach this host's loopback
         proxies={} if _is_loopback(settings.endpoint_url) else None,
         user_agent_extra="soundcheck",

@@ -11,6 +11,7 @@ from small_disk import fill, small_disk
 
 
 @pytest.mark.fault(65)
+@pytest.mark.torture
 async def test_nothing_starts_on_a_disk_without_room_and_a_run_goes_on_when_there_is(put, tmp_path):
     put("one.ulaw", 0.5)
     async with scanning(tmp_path, connections=1) as world:

@@ -112,6 +112,7 @@ async def test_a_key_that_is_revoked_in_mid_run_stops_it_within_the_sessions_liv
         assert {row.kind for row in (await world.rows())[4:]} == {SessionKind.PROBE}
 
 
+@pytest.mark.torture
 async def test_an_object_that_is_refused_with_4003_after_results_is_tried_twice_more(put, tmp_path):
     """Every probe is admitted, and then refused as well."""
     put("one.ulaw", 4.0)
@@ -124,6 +125,7 @@ async def test_an_object_that_is_refused_with_4003_after_results_is_tried_twice_
 
 
 @pytest.mark.parametrize("hidden", [2])
+@pytest.mark.torture
 async def test_a_revocation_that_is_hidden_as_1006_is_recognised_within_three_probes(hidden, put, tmp_path):
     """The sessions that are live lose the words of their refusal, and so do the first probes."""
     put("first.ulaw", 1.0)

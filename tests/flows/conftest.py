@@ -86,7 +86,7 @@ async def world(aws: Callable[..., None], tmp_path: Path) -> AsyncIterator[World
     journal = tmp_path / "journal.jsonl"
     with Journal(journal) as book:
         async with local_velma(Organisation(frozenset({KEY})), journal=book, detector="stub") as velma:
-            settings = fixed_settings(api_key=KEY, results=str(tmp_path / "results"), velma_url=velma.url, connections=2)
+            settings = fixed_settings(api_key=KEY, results=str(tmp_path / "results"), velma_url=velma.url, connections=2, report=False)
             yield World(velma, tmp_path / "results", journal, settings, aws)
 
 

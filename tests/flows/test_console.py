@@ -7,9 +7,10 @@ import logging
 import pytest
 
 from flows import terminal
-from flows.console import printable, shown
+from flows.console import shown
 from flows.logs import logging_to
 from flows.watch import Watch
+from moderation.printable import printable
 from tasks.progress import Progress
 
 ODD = "a\n\x1b[31mred\u202etxt.wav [/b]\r"

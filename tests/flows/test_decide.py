@@ -225,6 +225,7 @@ async def test_the_starter_policy_decides_real_audio_right(tmp_path):
     assert len(wrong) <= 0.15 * len(found), wrong
 
 
+@pytest.mark.torture
 async def test_scripted_verdicts_lead_where_the_rules_say(world, make_wav, tmp_path):
     expected = {
         "long.wav": (14.0, Verdict.AI_VOCAL_MUSIC, ("block", "ai-voices-certain", None)),

@@ -58,6 +58,7 @@ async def test_what_streams_finishes_and_the_next_run_does_exactly_the_rest(worl
     assert (rest.exit_code, rest.progress.sessions) == (ExitCode.OK, 6 - streamed)
 
 
+@pytest.mark.torture
 async def test_a_second_signal_ends_every_session_now(world, make_wav):
     put_raw(world, make_wav, 3, ENDLESS_S)
     began = monotonic()
@@ -70,6 +71,7 @@ async def test_a_second_signal_ends_every_session_now(world, make_wav):
     assert await live_sessions(world) == []
 
 
+@pytest.mark.torture
 async def test_sessions_end_with_the_grace_period(world, make_wav):
     put_raw(world, make_wav, 3, ENDLESS_S)
     report = await scan_until(world, lambda: seen(world, "first_audio", 1), signal.SIGTERM, pace=1.0, grace_seconds=0.3)
@@ -95,6 +97,7 @@ async def test_a_listing_ends_with_the_grace_period_too(world, make_wav, monkeyp
     assert world.velma.journal.counts["connect"] == 0
 
 
+@pytest.mark.torture
 async def test_a_signal_after_another_stop_still_leaves_the_grace_period(world, make_wav):
     put_raw(world, make_wav, 2, 3.0)
     watch = Watch()

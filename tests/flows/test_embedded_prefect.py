@@ -163,6 +163,7 @@ def test_a_killed_parent_leaves_no_orphan(scan, folders, stage):
 @pytest.mark.prefect
 # Prefect 3.8.8 does not close the client with which it asks the server for its default result storage
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.torture
 async def test_it_starts_from_a_template_where_prefect_is_imported_already(scan, folders, tmp_path):
     from prefect import flow, get_client  # noqa: PLC0415  # 3 s, only where the test runs
     from prefect.settings import get_current_settings  # noqa: PLC0415

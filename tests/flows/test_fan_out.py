@@ -36,6 +36,7 @@ async def scan_on(workers, settings, watch=None):
         return await run_scan(parts, request, watch or Watch(), workers=workers)
 
 
+@pytest.mark.torture
 async def test_every_shard_goes_out_once_and_the_run_ends_as_one_that_streams_itself(world, make_wav):
     put_raw(world, make_wav, 8, 1.0)
     world.put("broken.flac", b"fLaC" + bytes(range(256)) * 8)
@@ -55,7 +56,7 @@ async def test_every_shard_goes_out_once_and_the_run_ends_as_one_that_streams_it
     assert workers.most <= 3, "two in flight, and one that is just closing"
     assert world.ask("SELECT count(*), count(DISTINCT object_id) FROM music_summaries") == [(8, 8)]
     assert world.ask("SELECT done, audio_ms_settled FROM runs_latest") == [(8, report.progress.audio_ms)]
-    assert not list(world.results.rglob("shards/*.json"))
+    assert not list(world.results.rglob("shards/*/*.json"))
     again = ShardsHere(settings)
     assert (await scan_on(again, settings)).progress.sessions == 0
     assert again.submitted == []
@@ -101,6 +102,20 @@ async def test_a_shard_that_is_lost_again_and_again_ends_the_run_and_says_where_
     with pytest.raises(UnreachableError, match=r"shard 0 of run .* was lost by 5 workers .*look into their logs"):
         await scan_on(ShardsHere(settings, doomed={0: 5}), settings)
     assert world.ask("SELECT state, exit_code FROM runs_latest") == [("ServiceUnreachable", ExitCode.UNREACHABLE)]
+
+
+@pytest.mark.torture
+async def test_a_worker_whose_host_is_taken_away_leaves_its_shard_to_another(world, make_wav):
+    put_raw(world, make_wav, 9, 2.0)
+    settings = settings_of(world, pace=4.0)
+    workers = ShardsHere(settings)
+    scan = asyncio.create_task(scan_on(workers, settings))
+    await seen(world, "first_audio", 3)
+    workers.terminate_one()
+    report = await scan
+    assert (report.state, report.counts()["done"]) == ("Completed", 9)
+    assert len(workers.submitted) > len({shard for shard, _ in workers.submitted})
+    assert world.ask("SELECT count(*), count(DISTINCT object_id) FROM music_summaries") == [(9, 9)]
 
 
 @pytest.mark.torture

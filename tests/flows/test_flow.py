@@ -75,7 +75,8 @@ def demo(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("executor", [["--direct"], pytest.param([], marks=pytest.mark.torture)], ids=["direct", "prefect"])
+@pytest.mark.torture
+@pytest.mark.parametrize("executor", [["--direct"], []], ids=["direct", "prefect"])
 def test_the_demo_ends_as_expected(tmp_path, executor):
     shown = demo(tmp_path, "--json", *executor)
     assert shown.returncode == 0, shown.stderr

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 from aiohttp import web
@@ -17,6 +18,7 @@ from ledger_facts import claim_of
 from moderation.admission import CapShare, CapUnit, Denial, Grant, Refusal
 from moderation.breaker import BreakerRules, OpenedBy
 from moderation.errors import ConfigurationError, ResultsNotWritable, SoundcheckError
+from moderation.identity import event_id
 from moderation.outcomes import ExitCode, StopCause
 
 KEY = "canary-5f0e9d1c7b"
@@ -70,11 +72,21 @@ def warnings_of(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.fixture
+def once(monkeypatch):
+    """Nothing is sent twice."""
+    monkeypatch.setattr("connectors.notices.TRIES", 1)
+
+
 async def test_a_notice_is_json_with_a_sentence_for_people():
     async with webhook() as hook:
-        await Notices(hook.url).send(NOTICE)
+        await Notices(hook.url, now=lambda: datetime(2026, 11, 21, 8, tzinfo=UTC)).send(NOTICE)
     assert hook.told == [
         {
+            "schema_version": 1,
+            "event_id": event_id("notice", "acme", "CreditsExhausted", "run-1"),
+            "event": "notice",
+            "at": "2026-11-21T08:00:00+00:00",
             "org": "acme",
             "cause": "CreditsExhausted",
             "run_id": "run-1",
@@ -93,6 +105,7 @@ async def test_a_notice_is_json_with_a_sentence_for_people():
         (lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/elsewhere"}), "HTTP 302"),
     ],
 )
+@pytest.mark.usefixtures("once")
 async def test_a_webhook_that_refuses_or_leads_elsewhere_is_one_warning_without_its_token(caplog, answer, why):
     caplog.set_level(logging.DEBUG)
     async with webhook(answer) as hook:
@@ -103,6 +116,7 @@ async def test_a_webhook_that_refuses_or_leads_elsewhere_is_one_warning_without_
     assert TOKEN not in caplog.text
 
 
+@pytest.mark.usefixtures("once")
 async def test_a_webhook_that_is_not_there_is_one_warning_without_its_token(caplog):
     caplog.set_level(logging.DEBUG)
     async with webhook() as hook:
@@ -113,6 +127,7 @@ async def test_a_webhook_that_is_not_there_is_one_warning_without_its_token(capl
     assert TOKEN not in caplog.text
 
 
+@pytest.mark.usefixtures("once")
 async def test_a_webhook_that_never_answers_is_given_up(caplog, monkeypatch):
     monkeypatch.setattr("connectors.notices.POST_SECONDS", 0.2)
     silence = asyncio.Event()
@@ -205,6 +220,7 @@ async def test_each_cap_is_warned_of_by_itself_whichever_endpoints_session_reach
     assert "90% of the cap in hours of 2026-11" in " ".join(str(notice["text"]) for notice in hook.told)
 
 
+@pytest.mark.usefixtures("once")
 async def test_what_was_not_delivered_is_told_when_it_comes_again(ledger, caplog):
     works = [500, 500, 200, 200]
     async with webhook(lambda: web.Response(status=works.pop(0))) as hook:
@@ -240,7 +256,8 @@ async def test_a_run_without_credits_is_told_once_and_again_after_one_that_compl
         world.velma.organisation.credit_hours = 0.0
         last = await world.scan(**changes)
     assert hook.causes == ["CreditsExhausted", "CreditsExhausted"]
-    assert hook.told[-1] | {"text": ""} == {
+    envelope = {"schema_version": 1, "event": "notice", "event_id": hook.told[-1]["event_id"], "at": hook.told[-1]["at"]}
+    assert hook.told[-1] | {"text": ""} == envelope | {
         "org": "default",
         "cause": StopCause.CREDITS_EXHAUSTED,
         "run_id": last.run_id,
@@ -291,6 +308,7 @@ async def test_results_that_cannot_be_written_are_told_though_no_record_is(world
     assert hook.told[0]["exit_code"] == ExitCode.CANNOT_WRITE
 
 
+@pytest.mark.usefixtures("once")
 async def test_a_webhook_that_fails_changes_nothing_about_a_run(world, make_wav, caplog):
     world.put("one.wav", make_wav(1.0))
     world.velma.organisation.api_keys = frozenset({"another"})

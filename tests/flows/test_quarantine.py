@@ -13,13 +13,13 @@ from connectors.lake.packages import write_rows
 from connectors.lake.query import connect
 from connectors.lake.store import FolderStore
 from flows.cli import run
-from flows.console import printable
 from flows.person import who
 from flows.quarantine import held_now, release
 from flows.quarantine_tables import NAMED_ROWS, print_held
 from flows.settings import fixed_settings
 from moderation.catalogue import AudioObject
 from moderation.outcomes import ExitCode, Reason
+from moderation.printable import printable
 from odd_keys import ODD_KEYS
 from tasks.records import Run, quarantine_row
 

@@ -37,6 +37,7 @@ async def test_no_key_says_where_one_may_be():
 @pytest.mark.prefect
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.torture
 async def test_the_key_is_read_from_a_prefect_secret_block(tmp_path):
     migrated_home(tmp_path)
     async with embedded_prefect(tmp_path):

@@ -71,7 +71,7 @@ def texts(draw, endpoint):
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS_, ids=lambda endpoint: endpoint.name)
 def test_the_short_way_says_what_the_long_one_says(endpoint):
-    @settings(max_examples=400)
+    @settings(max_examples=200)
     @given(texts(endpoint))
     @example(plain(endpoint, type="done"))
     @example(plain(endpoint, note=1))

@@ -142,5 +142,12 @@ async def scanning(folder: Path, *, speed: float | None = None, **settings: Any)
     with Journal(journal) as book:
         organisation = Organisation(frozenset({KEY}))
         async with local_velma(organisation, journal=book, detector="stub", switches=Switches(speed=speed)) as velma:
-            given = {"api_key": KEY, "results": str(folder / "results"), "velma_url": velma.url, "endpoints": ["music"], "raw_rules": [RAW]}
+            given = {
+                "api_key": KEY,
+                "results": str(folder / "results"),
+                "velma_url": velma.url,
+                "endpoints": ["music"],
+                "raw_rules": [RAW],
+                "report": False,
+            }
             yield Scanning(velma, Seen(journal), fixed_settings(**given | settings))

@@ -34,7 +34,7 @@ class ShardsHere:
         self._watches: dict[str, Watch] = {}
 
     async def submit(self, run_id: str, shard: int, number: int) -> str:
-        name = f"{shard}/{number}"
+        name = f"{shard}-{number}-{id(self):x}"
         self.submitted.append((shard, number))
         watch = self._watches[name] = Watch()
         request = request_of(self.settings, run_id, anyway=True)
@@ -57,6 +57,11 @@ class ShardsHere:
             with suppress(SoundcheckError):
                 await working
 
+    def terminate_one(self) -> None:
+        """SIGTERM to one of the workers that are at work."""
+        name = next(name for name, task in self._tasks.items() if not task.done())
+        self._watches[name].terminate("SIGTERM to this worker")
+
     async def look(self, ids: Collection[str]) -> Mapping[str, Seen]:
         return {name: Seen(ShardState.OVER if self._tasks[name].done() else ShardState.RUNNING) for name in ids}
 
@@ -64,5 +69,5 @@ class ShardsHere:
         for name in ids:
             if not lost:
                 self._watches[name].terminate("the run")
-            elif name in {f"{shard}/1" for shard in self.unheard}:
+            elif any(name.startswith(f"{shard}-1-") for shard in self.unheard):
                 self._tasks[name].cancel()

@@ -31,7 +31,7 @@ EVERY = [pytest.param(place, 1, id=f"{place}-every", marks=[pytest.mark.torture,
 
 
 @pytest.mark.fault(68)
-@pytest.mark.parametrize(("copies", "step"), [("folder", 60), *EVERY], indirect=["copies"])
+@pytest.mark.parametrize(("copies", "step"), [("folder", 120), *EVERY], indirect=["copies"])
 def test_a_crash_at_any_call_is_repaired_by_the_next_run(copies, step):
     sound = Sound(copies)
     for place, calls in disturbed(copies, sound, step, offset=min(step, 20)):

@@ -58,6 +58,7 @@ def test_a_fault_at_any_request_is_repaired_by_repeating(local_s3, s3, tmp_path,
     ("rounds", "attempts", "one_in", "shared"),
     [(1, 1, 40, False), pytest.param(20, 2, 8, True, marks=[pytest.mark.torture, pytest.mark.timeout(3600)])],
 )
+@pytest.mark.torture
 def test_bad_days_of_s3_are_outlasted(local_s3, s3, tmp_path, rounds, attempts, one_in, shared):
     """One request in so many goes wrong, in one way or another; botocore tries each so often, and the next run goes on."""
     copies = Copies(tmp_path, shared=shared, s3=s3)

@@ -2,12 +2,14 @@
 
 import pytest
 
-from connectors.lake.names import is_own_of_run, is_policy, place_of, policy_name
+from connectors.lake.names import is_own_of_run, is_policy, is_report, place_of, policy_name
 
 RUN = "20260601T010203Z-1a2b3c"
 
 
-@pytest.mark.parametrize("name", ["alive", "chosen.parquet", "held.parquet", "listing/listing.json", "listing/0-17.parquet"])
+@pytest.mark.parametrize(
+    "name", ["alive", "chosen.parquet", "held.parquet", "listing/listing.json", "listing/0-17.parquet", "shards/3/0a1b-2.json"]
+)
 def test_what_only_a_run_reads_is_known_and_no_dataset(name):
     assert is_own_of_run(f"_runs/{RUN}/{name}")
     assert place_of(f"_runs/{RUN}/{name}") is None
@@ -19,6 +21,7 @@ def test_what_only_a_run_reads_is_known_and_no_dataset(name):
         f"_runs/{RUN}/dead",
         f"_runs/{RUN}/alive.parquet",
         f"_runs/{RUN}/listing/x.parquet",
+        f"_runs/{RUN}/report.js",
         "_runs/other/alive",
         f"runs/{RUN}/alive",
         f"_runs/{RUN}/alive\n",
@@ -26,6 +29,14 @@ def test_what_only_a_run_reads_is_known_and_no_dataset(name):
 )
 def test_what_nobody_wrote_is_foreign(name):
     assert not is_own_of_run(name)
+    assert not is_report(name)
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.json", "flagged.csv", "flagged.parquet"])
+def test_what_people_read_of_a_run_is_a_report_and_nothing_that_it_reads_again(name):
+    assert is_report(f"_runs/{RUN}/{name}")
+    assert not is_own_of_run(f"_runs/{RUN}/{name}")
+    assert place_of(f"_runs/{RUN}/{name}") is None
 
 
 @pytest.mark.parametrize(("dataset", "part"), [("decisions", "d0001"), ("decisions", "d12345"), ("review_answers", "a0001")])
