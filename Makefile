@@ -1,7 +1,7 @@
 # Everything here needs Python 3.11+ and make, and fetches from the package index alone. `make` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock-check torture bench deploy lock system-deps clean
+.PHONY: help setup demo test check lock-check torture bench deploy athena sbom licences audit lock system-deps clean
 
 # Python's own caches, also where the environment turns them off: hundreds of processes of the tests would compile everything anew
 export PYTHONDONTWRITEBYTECODE :=
@@ -48,6 +48,18 @@ deploy: setup  ## make work pools and deployments on the Prefect server of PREFE
 		$(BIN)/prefect work-pool inspect $$pool >/dev/null 2>&1 || $(BIN)/prefect work-pool create $$pool --type process; \
 	done
 	$(BIN)/prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all
+
+athena: setup  ## print the tables and views of the results for Athena (RESULTS=s3://bucket/prefix)
+	@$(BIN)/soundcheck sql --emit athena $(if $(RESULTS),--results $(RESULTS))
+
+sbom: setup  ## print what is installed where soundcheck runs, as CycloneDX
+	@$(BIN)/python .ci/packages sbom
+
+licences: setup  ## write docs/licences.md
+	$(BIN)/python .ci/packages licences >docs/licences.md
+
+audit:  ## ask for known holes in what is locked (this calls out: pip-audit; ARGS="--ignore-vuln ID")
+	@sh .ci/audit $(ARGS)
 
 lock:  ## compile the requirements files anew (UPGRADE=1 takes newer versions)
 	$(LOCK) --output-file requirements.txt pyproject.toml

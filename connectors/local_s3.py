@@ -19,18 +19,19 @@ _POLL_SECONDS = 0.05
 
 
 class LocalS3:
-    """An S3-compatible server on a free port of 127.0.0.1 that forgets everything when its context ends.
+    """An S3-compatible server on a port of 127.0.0.1 (0 takes any free one) that forgets everything when its context ends.
 
     It takes any credentials; these are made up. moto keeps one state a process: a second LocalS3 in it would start by emptying the first,
     so use one at a time. moto's own ThreadedMotoServer is not used because it leaves the threads and sockets of idle connections behind.
-    Raises ConfigurationError on entry where the `local` extra is not installed.
+    Raises ConfigurationError on entry where the `local` extra is not installed, or the port is taken.
     """
 
     region = "us-east-1"
     access_key_id = "soundcheck-local"
     secret_access_key = "not-a-secret"  # noqa: S105 - moto does not look at it
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
         self._connections = _Connections()
         self._server: BaseWSGIServer | None = None
         self._thread: Thread | None = None
@@ -57,7 +58,7 @@ class LocalS3:
 
     def __enter__(self) -> Self:
         self._connections = _Connections()
-        self._server = _server(self._connections)
+        self._server = _server(self._connections, self._port)
         self._thread = Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="local-s3", daemon=True)
         self._thread.start()
         try:
@@ -122,7 +123,7 @@ def _hang_up(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _server(connections: _Connections) -> "BaseWSGIServer":
+def _server(connections: _Connections, port: int) -> "BaseWSGIServer":
     """The server: moto behind werkzeug's threaded server: listening, not yet serving, and silent about requests."""
     try:
         from moto.moto_server.werkzeug_app import (  # noqa: PLC0415 - the local extra may be missing
@@ -150,4 +151,9 @@ def _server(connections: _Connections) -> "BaseWSGIServer":
         # threads that are no daemons are waited for when the server closes
         daemon_threads = False
 
-    return Server(_HOST, 0, DomainDispatcherApplication(create_backend_app), Handler)
+    try:
+        listening = socket.create_server((_HOST, port))  # werkzeug would end the process where it cannot
+    except OSError as error:
+        raise ConfigurationError(f"the local S3 cannot listen on port {port}: {error.strerror}") from error
+    with listening:
+        return Server(_HOST, port, DomainDispatcherApplication(create_backend_app), Handler, fd=listening.fileno())

@@ -16,6 +16,7 @@ from flows.flags import Flag, Json
 from flows.ledger_cli import ledger, pause, resume, status
 from flows.maintain_cli import compact, erase, reconcile, verify
 from flows.notices_cli import notices
+from flows.policy_cli import iam_policy
 from flows.quarantine_cli import quarantine
 from flows.report_cli import report
 from flows.review_cli import review
@@ -111,6 +112,33 @@ def serve(options: Annotated[ServeOptions, Parameter(name="*")], *, json: Json =
 
 
 @app.command
+def serve_s3(*, port: int = 9000, catalogue: Path | None = None, json: Json = False) -> int:
+    """Run a local S3 alone, for trials: on loopback, in memory, with a small sample catalogue in s3://catalogue/ and an empty s3://results/.
+
+    It takes any credentials, and forgets everything when it ends. Needs the extra `local`.
+
+    Examples:
+
+        soundcheck serve-s3
+
+        soundcheck serve-s3 --port 9000 --catalogue ~/Music/test-clips
+
+    Parameters
+    ----------
+    port
+        0 takes any free one.
+    catalogue
+        A folder of audio files to put there instead of the generated samples.
+    json
+        Print one line with the environment variables that lead AWS clients there, when it listens.
+    """
+    from flows.serve_s3 import serve_s3  # noqa: PLC0415
+
+    asyncio.run(serve_s3(port, catalogue, as_json=json))
+    return ExitCode.OK
+
+
+@app.command
 def doctor(
     source: str | None = None, *, org: str | None = None, results: str | None = None, velma_url: str | None = None, json: Json = False
 ) -> int:
@@ -167,6 +195,7 @@ app.command(verify)
 app.command(compact)
 app.command(reconcile)
 app.command(erase)
+app.command(iam_policy)
 
 
 def main() -> None:

@@ -22,7 +22,13 @@ from moderation.outcomes import ExitCode
 
 @flow(name="decide", persist_result=False, log_prints=False)
 async def decide_lake(policy: str | None = None, results: str | None = None, org: str | None = None) -> State[Any]:
-    """Decide by the policy in a file, or by that of the settings, about every object of an organisation; only changes are written."""
+    """Decide about every object of an organisation; only changes are written.
+
+    Args:
+        policy: A file of the worker with the policy. Left out, it is the one of the worker's settings.
+        results: A folder, or s3://bucket/prefix. Left out, it is the one of the worker's settings.
+        org: The organisation, where the worker's settings have several.
+    """
     try:
         settings = organisation_of(
             load_settings(org=org, results=results, policy=None if policy is None else Path(policy)), needs_key=False

@@ -104,11 +104,11 @@ async def demonstrate(results: Path, catalogue: Path | None, *, direct: bool) ->
     key = f"demo-{secrets.token_hex(16)}"
     settings = fixed_settings(api_key=key, results=str(results), connections=CONNECTIONS)
     watch = Watch()
-    with logging_to(state_of(settings), settings.log_level), LocalS3() as s3, _environment(s3.environment()):
+    with logging_to(state_of(settings), settings.log_level), LocalS3() as s3, environment(s3.environment()):
         async with _maybe_prefect(settings, direct=direct) as ready, local_velma(Organisation(frozenset({key}))) as velma:
             _say("making the catalogue" if catalogue is None else f"reading {catalogue}")
-            exhibits = await asyncio.to_thread(_samples if catalogue is None else _files, catalogue)
-            await asyncio.to_thread(_put, exhibits)
+            exhibits = await asyncio.to_thread(exhibits_of, catalogue)
+            await asyncio.to_thread(put_exhibits, exhibits, BUCKET)
             if not direct:
                 _say("waiting for the embedded Prefect server")
             await ready()
@@ -132,7 +132,7 @@ async def _nothing() -> None:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """The environment with these variables, for AWS clients made in the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -146,14 +146,18 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _samples(_: Path | None) -> list[Exhibit]:
+def exhibits_of(folder: Path | None) -> list[Exhibit]:
+    """The files of a folder, or the generated samples. Raises ConfigurationError for a folder that cannot be read."""
+    return _samples() if folder is None else _files(folder)
+
+
+def _samples() -> list[Exhibit]:
     from tasks.sample_catalogue import sample_catalogue  # noqa: PLC0415 - synthesis needs numpy and PyAV, nothing else here does
 
     return [Exhibit(sample.key, sample.body, sample.metadata, sample.truth, sample.expected) for sample in sample_catalogue()]
 
 
-def _files(folder: Path | None) -> list[Exhibit]:
-    assert folder is not None
+def _files(folder: Path) -> list[Exhibit]:
     try:
         truths = _truths(folder / TRUTH_FILE)
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / TRUTH_FILE)
@@ -172,11 +176,12 @@ def _truths(path: Path) -> dict[str, str]:
         return {row["file"]: row["truth"] for row in csv.DictReader(file) if "file" in row and "truth" in row}
 
 
-def _put(exhibits: list[Exhibit]) -> None:
+def put_exhibits(exhibits: list[Exhibit], bucket: str) -> None:
+    """Put them into a new bucket of the S3 of the environment."""
     client = s3_client(S3Settings())
-    client.create_bucket(Bucket=BUCKET)
+    client.create_bucket(Bucket=bucket)
     for exhibit in exhibits:
-        client.put_object(Bucket=BUCKET, Key=exhibit.key, Body=exhibit.body, Metadata=exhibit.metadata)
+        client.put_object(Bucket=bucket, Key=exhibit.key, Body=exhibit.body, Metadata=exhibit.metadata)
 
 
 def _compare(exhibits: list[Exhibit], report: Report, results: str) -> list[Row]:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -21,6 +22,8 @@ LOOK_S = 2.0
 """How often the reports are read and Prefect is asked."""
 TRIES = 5
 """How often a shard is submitted before its workers are at fault, and not their hosts."""
+SILENCE_S = 300.0
+"""How long a worker may have a shard without a first report: a pod may wait for a node so long, a dead worker says nothing for ever."""
 logger = logging.getLogger("soundcheck.shards")
 
 
@@ -29,6 +32,8 @@ class ShardState(StrEnum):
 
     WAITING = "waiting"
     """No worker has it yet."""
+    TAKEN = "taken"
+    """A worker has it, and has not begun."""
     RUNNING = "running"
     OVER = "over"
 
@@ -64,6 +69,15 @@ class _Flight:
     submitted: str
     seen: Seen = Seen(ShardState.WAITING)
     counts: Counts = field(default_factory=Counts)
+    taken_at: datetime | None = None
+
+    def is_silent(self, now: datetime) -> bool:
+        """Whether its worker has had it for too long without a report: there is none yet."""
+        if self.seen.state is ShardState.WAITING:
+            self.taken_at = None
+        elif self.taken_at is None:
+            self.taken_at = now
+        return self.taken_at is not None and now - self.taken_at > timedelta(seconds=SILENCE_S)
 
 
 class FanOut:
@@ -153,7 +167,7 @@ class FanOut:
             elif flight.seen.stop is not None:
                 self._flights.remove(flight)
                 self._watch.stop.request(flight.seen.stop, Reason.NOT_REACHED, flight.seen.message)
-            elif flight.seen.state is ShardState.OVER or (report is not None and not report.is_fresh(self._wired.now())):
+            elif flight.seen.state is ShardState.OVER or self._says_nothing(flight, report):
                 self._flights.remove(flight)
                 again += await self._lose(flight)
         return again
@@ -179,8 +193,14 @@ class FanOut:
         self._watch.progress.of(flight.shard.endpoint).live -= flight.counts.live
         self._watch.progress.of(flight.shard.endpoint).claimed -= flight.counts.claimed
         await self._told(self._runs.end([flight.submitted], lost=True))
-        if self._watch.stop:
-            return []
+        return [] if self._watch.stop else self._again(flight)
+
+    def _says_nothing(self, flight: _Flight, report: ShardReport | None) -> bool:
+        now = self._wired.now()
+        return flight.is_silent(now) if report is None else not report.is_fresh(now)
+
+    def _again(self, flight: _Flight) -> list[tuple[Shard, int]]:
+        """The shard for another worker, which counts each of its objects."""
         if flight.number >= TRIES:
             raise UnreachableError(
                 f"shard {flight.shard.number} of run {self._run.run_id} was lost by {TRIES} workers ({flight.seen.message or 'no word'}): "
@@ -198,7 +218,7 @@ class FanOut:
         return True
 
     def _say(self) -> None:
-        waits = sum(flight.seen.state is ShardState.WAITING for flight in self._flights)
+        waits = sum(flight.seen.state in {ShardState.WAITING, ShardState.TAKEN} for flight in self._flights)
         self._watch.progress.step = f"streaming ({waits} shards wait for a worker)" if waits else "streaming"
 
     async def _pause(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from flows.embedded_prefect import check_api, embedded_prefect
+from flows.metrics import metrics_served
 from flows.report import Report
 from flows.request import FlowName, Request
 from flows.run import run_scan
@@ -25,7 +26,12 @@ async def scan_directly(settings: Settings, wanted: str | Request, watch: Watch)
     """Run the steps in this process without Prefect: for all of one source, or for a request."""
     request = Request.of(wanted)
     own = run_settings(settings, request.sources)
-    async with wired(settings, request) as parts, stoppable(watch, own.grace_seconds), progress_shown(watch):
+    async with (
+        wired(settings, request) as parts,
+        stoppable(watch, own.grace_seconds),
+        progress_shown(watch),
+        metrics_served(parts, watch),
+    ):
         return await run_scan(parts, request, watch)
 
 

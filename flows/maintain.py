@@ -25,7 +25,12 @@ FOUND = "Found"
 
 @flow(name="verify-results", persist_result=False, log_prints=False)
 async def verify_lake(results: str | None = None, since: date | None = None) -> State[Any]:
-    """Look through the published files, or through what runs since a day have left; a run that finds something fails as `Found`."""
+    """Look through the published files; a run that finds something fails as `Found`.
+
+    Args:
+        results: A folder, or s3://bucket/prefix. Left out, it is the one of the worker's settings.
+        since: Only what runs since this day have left.
+    """
     try:
         done = await asyncio.to_thread(verify_results, load_settings(results=results), now, since)
     except SoundcheckError as error:
@@ -54,7 +59,11 @@ def _state_of(exit_code: ExitCode, sentence: str) -> State[Any]:
 
 @flow(name="reconcile-results", persist_result=False, log_prints=False)
 async def reconcile_lake(results: str | None = None) -> State[Any]:
-    """Hold catalogue, ledger and results against each other; a run that finds something that is not explained fails as `Found`."""
+    """Hold catalogue, ledger and results against each other; a run that finds something that is not explained fails as `Found`.
+
+    Args:
+        results: A folder, or s3://bucket/prefix. Left out, it is the one of the worker's settings.
+    """
     try:
         async with reconciled_results(load_settings(results=results), now, ()) as done:
             if done.unexplained:
@@ -69,7 +78,12 @@ async def reconcile_lake(results: str | None = None) -> State[Any]:
 
 @flow(name="compact-results", persist_result=False, log_prints=False)
 async def compact_lake(results: str | None = None, before: date | None = None) -> State[Any]:
-    """Compact the days before one, or before yesterday."""
+    """Make few large files of what closed days have left.
+
+    Args:
+        results: A folder, or s3://bucket/prefix. Left out, it is the one of the worker's settings.
+        before: Only days before this one. Left out, those before yesterday.
+    """
     try:
         done = await asyncio.to_thread(compact_results, load_settings(results=results), now, before)
     except SoundcheckError as error:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
+from annotated_types import Ge
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
@@ -15,8 +16,8 @@ from moderation.errors import ConfigurationError
 from moderation.selection import Selection
 from tasks.cut import Cut
 
-Count = Annotated[int | None, Parameter(validator=Number(gte=0))]
-Hours = Annotated[float | None, Parameter(validator=Number(gte=0))]
+Count = Annotated[int | None, Parameter(validator=Number(gte=0)), Ge(0)]
+Hours = Annotated[float | None, Parameter(validator=Number(gte=0)), Ge(0)]
 
 
 _NO_FILTERS = {"bucket", "sample", "limit", "max_hours"}
@@ -26,6 +27,9 @@ _NO_FILTERS = {"bucket", "sample", "limit", "max_hours"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portion:
     """Which objects of its sources a run takes. What is not given takes all; what is left out is counted by reason."""
+
+    __pydantic_config__: ClassVar[dict[str, bool]] = {"use_attribute_docstrings": True}
+    """Prefect's forms say of each field what stands below it here."""
 
     include: Annotated[tuple[str, ...], Several] = ()
     """Only keys that match this glob (of the whole key; * also matches slashes); may be given several times."""

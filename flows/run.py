@@ -25,6 +25,7 @@ from moderation.errors import AccessDeniedError, SoundcheckError, UnreachableErr
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode, Reason, StopCause
 from moderation.policy_file import PolicyText
+from tasks.about import about
 from tasks.alive import alive
 from tasks.cascade import plan_second_stage
 from tasks.decide import decide
@@ -58,6 +59,12 @@ async def run_scan(
     scan = _Scan(wired, request, run, watch, execute, flow_run_id)
     if workers is not None:
         scan.fan_out = FanOut(wired, run, watch, workers, wired.settings.shards_in_flight)
+    with about(run=run.run_id):
+        return await _run(scan)
+
+
+async def _run(scan: "_Scan") -> Report:
+    wired, request, run, watch = scan.wired, scan.request, scan.run, scan.watch
     logger.info("%s: scanning %s into %s", run.run_id, request, wired.results.url)
     await check_begun(wired, request)
     async with scan.notifier.until_told(), alive(wired.results, run.run_id, wired.now):

@@ -29,7 +29,7 @@ def run(settings: "Settings", request: Request, *, direct: bool, json: bool) -> 
             await ready()
             return await scan_as_flow(settings, request, Watch())
 
-    with logging_to(state_of(own), own.log_level):
+    with logging_to(state_of(own), own.log_level, own.log_format):
         report = asyncio.run(streamed())
     if json:
         say_json(report.counts())

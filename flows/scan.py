@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
@@ -14,13 +14,15 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
+from flows.logs import logging_to_stderr
+from flows.metrics import metrics_served
 from flows.mirror import Mirror
 from flows.report import COMPLETED, Report, state_name
 from flows.report_artifact import markdown_of
 from flows.request import WHOLE, Portion, Request
 from flows.run import run_scan
 from flows.run_settings import run_settings
-from flows.setting_types import FanOutTo
+from flows.setting_types import EndpointName, FanOutTo
 from flows.settings import Settings, load_settings
 from flows.shard_runs import DeployedShardRuns
 from flows.stopping import Drain, stoppable
@@ -43,15 +45,24 @@ WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 async def scan_catalogue(
     source: str | list[str],
     results: str | None = None,
-    endpoints: list[str] | None = None,
+    endpoints: list[EndpointName] | None = None,
     velma_url: str | None = None,
     org: str | None = None,
     cascade: str | None = None,
     portion: Portion = WHOLE,
 ) -> State[dict[str, Any]]:
-    """Scan the audio of `source` (s3://bucket/prefix, inventory:s3://..., keys:FILE or a folder) and publish what the service finds.
+    """Scan the audio of `source`, and publish what the service finds.
 
     What is not given comes from the settings of the process that runs this (SOUNDCHECK_*, soundcheck.toml).
+
+    Args:
+        source: s3://bucket/prefix, inventory:s3://bucket/path/manifest.json, keys:FILE or a folder of the worker; one, or several.
+        results: A folder, or s3://bucket/prefix. Left out, it is the one of the worker's settings.
+        endpoints: Which endpoints to ask. Left out, those of the worker's settings.
+        velma_url: One host for every endpoint, such as ws://127.0.0.1:8765 for a local server. Left out, the service itself.
+        org: The organisation that pays, where the worker's settings have several.
+        cascade: What a music result must say for the AI-music endpoint to be asked, as SQL such as music_pct >= 10.
+        portion: Which of the objects to take. What is not given takes all.
     """
     flags = {"results": results, "endpoints": endpoints, "velma_url": velma_url, "org": org, "cascade": cascade}
     return await run_request(flags, lambda _: Request(several(source), portion))
@@ -69,18 +80,22 @@ async def run_request(flags: Mapping[str, Any], wanted: Callable[[Settings], Req
         settings = watch.settings or load_settings(**flags)
         request = watch.request or wanted(settings)
         grace_seconds = run_settings(settings, request.sources).grace_seconds
-        if watch.settings is None:
+        logging_here: AbstractContextManager[None] = nullcontext()
+        if watch.settings is None:  # nobody else has opened a log: a worker runs this
             grace_seconds = min(grace_seconds, RUNNER_GRACE_SECONDS)
-        async with (
-            Mirror.open() as mirror,
-            stoppable(watch, grace_seconds) as drain,
-            wired(settings, request) as parts,
-            _shown(mirror, watch.progress),
-            drained_when_called_off(mirror, drain, UUID(flow_run.id)),
-        ):
-            report = await run_scan(parts, request, watch, mirror.run_step, flow_run.id, _workers(parts))
-            described = f"{request.flow} of {request}"
-            await mirror.tell(acreate_markdown_artifact(markdown_of(report, watch.figures), key="scan-report", description=described))
+            logging_here = logging_to_stderr(settings.log_level, settings.log_format)
+        with logging_here:
+            async with (
+                Mirror.open() as mirror,
+                stoppable(watch, grace_seconds) as drain,
+                wired(settings, request) as parts,
+                _shown(mirror, watch.progress),
+                metrics_served(parts, watch),
+                drained_when_called_off(mirror, drain, UUID(flow_run.id)),
+            ):
+                report = await run_scan(parts, request, watch, mirror.run_step, flow_run.id, _workers(parts))
+                described = f"{request.flow} of {request}"
+                await mirror.tell(acreate_markdown_artifact(markdown_of(report, watch.figures), key="scan-report", description=described))
     except SoundcheckError as error:
         watch.error = error
         return state_of_error(error)

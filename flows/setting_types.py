@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, WithJsonSchema
 
 from connectors.s3 import S3Uri
 from moderation.budget import MICROS, hours_to_ms
@@ -52,7 +52,7 @@ def _zone(name: str) -> str:
         raise ValueError(f"unknown time zone {name!r}: give a name such as UTC or Europe/Berlin") from None
 
 
-EndpointName: TypeAlias = Annotated[str, AfterValidator(_known_endpoint)]
+EndpointName: TypeAlias = Annotated[str, AfterValidator(_known_endpoint), WithJsonSchema({"type": "string", "enum": list(ENDPOINTS)})]
 OrganisationName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 VariableName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 """Capitals alone: a key that is written here by mistake is refused, and not shown."""
@@ -87,6 +87,14 @@ class OnQuota(StrEnum):
     END = "end"
     SUSPEND = "suspend"
     """It waits, and asks every quarter of an hour."""
+
+
+class LogFormat(StrEnum):
+    """What a line of the log is."""
+
+    TEXT = "text"
+    JSON = "json"
+    """An object with the ids of run, shard, object and session."""
 
 
 class FanOutTo(StrEnum):

@@ -23,6 +23,7 @@ from flows.setting_types import (
     EndpointName,
     FanOutTo,
     Hours,
+    LogFormat,
     Money,
     OnQuota,
     OrganisationName,
@@ -137,6 +138,12 @@ class Settings(BaseSettings):
     """What is decoded on this side and streamed as s16le; never is what the service takes alone."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Of soundcheck.log in the state folder, and of Prefect's log beside it."""
+    log_format: LogFormat = LogFormat.TEXT
+    """Of soundcheck.log, and of what runs on workers of Prefect write to standard error."""
+    metrics_port: Annotated[int, Field(ge=1, le=65_000)] | None = None
+    """Where runs say their figures to Prometheus while they run; processes beside each other take this port and those behind it."""
+    metrics_host: str = "127.0.0.1"
+    """The address of that port; 0.0.0.0 lets everybody ask who reaches this host."""
     deadlines: Deadlines = Deadlines()
     retries: RetryRules = RetryRules()
     segments: SegmentRules = SegmentRules()

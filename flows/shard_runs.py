@@ -21,7 +21,7 @@ ANSWER_SECONDS = 20.0
 """How long Prefect may take for one question. Its client would ask a server that is gone for 71 s."""
 _STATES = {
     StateType.SCHEDULED: ShardState.WAITING,
-    StateType.PENDING: ShardState.WAITING,
+    StateType.PENDING: ShardState.TAKEN,
     StateType.COMPLETED: ShardState.OVER,
     StateType.FAILED: ShardState.OVER,
     StateType.CANCELLED: ShardState.OVER,

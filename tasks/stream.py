@@ -21,6 +21,7 @@ from moderation.refusals import TextPatterns
 from moderation.repeats import Repeats
 from moderation.retry import GiveUp, RetryBudget, RetryRules
 from moderation.segments import SegmentRules
+from tasks.about import about
 from tasks.admission import Admission, NotAdmitted, Stop
 from tasks.outgoing import Outlet
 from tasks.progress import Outcome, Progress
@@ -123,9 +124,11 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
 
     But for those that other sessions claim, of this or earlier shards: they are asked for once more at its end, and wait in `claimed`.
     """
-    outcomes = await _stream_each(streaming, [Candidate(shard, planned) for planned in objects])
-    again = [candidate for endpoint in {planned.endpoint.name for planned in objects} for candidate in streaming.claimed.pop(endpoint, [])]
-    return outcomes + await _stream_each(streaming, again)
+    with about(shard=shard):
+        outcomes = await _stream_each(streaming, [Candidate(shard, planned) for planned in objects])
+        endpoints = {planned.endpoint.name for planned in objects}
+        again = [candidate for endpoint in endpoints for candidate in streaming.claimed.pop(endpoint, [])]
+        return outcomes + await _stream_each(streaming, again)
 
 
 async def stream_claimed(streaming: Streaming) -> list[Outcome]:
@@ -183,7 +186,8 @@ async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome |
     while True:
         trial = Trial(streaming, candidate.shard, planned, candidate.number, candidate.tries)
         try:
-            ended = await trial.run()
+            with about(object=planned.item.object_id, session=trial.session_id):
+                ended = await trial.run()
         except NotAdmitted as refused:
             return None if refused.denial is Denial.CLAIMED else ends_with(*_why_not(streaming, refused))
         except LeaseLost as lost:

@@ -55,17 +55,7 @@ def verify(store: ResultStore, now: datetime, tell: Tell, since: date | None = N
     lake. Raises what the store raises.
     """
     found = Verified()
-    days: defaultdict[date, dict[str, Place]] = defaultdict(dict)
-    strangers = []
-    for name in _names(store):
-        place = place_of(name)
-        if place is not None:
-            days[place.day][name] = place
-        elif (entry := spooled_by(name)) is not None:
-            if entry is Spooled.DAMAGED:
-                found.add(name, Problem.LOST, "it could not be read back")
-        elif not (is_own_of_run(name) or is_report(name) or is_receipt(name) or is_policy(name)):
-            strangers.append(name)
+    days, strangers = _sorted_out(store, found)
     wanted = sorted(day for day in days if since is None or day >= since)
     files = sum(len(days[day]) for day in wanted)
     for day in wanted:
@@ -78,6 +68,22 @@ def verify(store: ResultStore, now: datetime, tell: Tell, since: date | None = N
     for name in store.leftovers(now - LIVE_WRITE):
         found.add(name, Problem.LEFTOVER, "it is unfinished")
     return found
+
+
+def _sorted_out(store: ResultStore, found: Verified) -> tuple[Mapping[date, dict[str, Place]], list[str]]:
+    """The files of datasets by their day, and names that nobody knows."""
+    days: defaultdict[date, dict[str, Place]] = defaultdict(dict)
+    strangers: list[str] = []
+    for name in _names(store):
+        place = place_of(name)
+        if place is not None:
+            days[place.day][name] = place
+        elif (entry := spooled_by(name)) is not None:
+            if entry is Spooled.DAMAGED:
+                found.add(name, Problem.LOST, "it could not be read back")
+        elif not (is_own_of_run(name) or is_report(name) or is_receipt(name) or is_policy(name)):
+            strangers.append(name)
+    return days, strangers
 
 
 def _names(store: ResultStore) -> Iterator[str]:

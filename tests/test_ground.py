@@ -22,7 +22,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"moderation", "connectors", "tasks", "flows"}
 TOP_LEVEL = PACKAGES | {
-    "deployments", "tests", "docs", "benchmarks", ".ci",
+    "deployments", "tests", "docs", "benchmarks", ".ci", ".github",
     "README.md", "CHANGELOG.md", "pyproject.toml", "Makefile", ".gitignore", ".editorconfig", ".pre-commit-config.yaml",
 }  # fmt: skip
 

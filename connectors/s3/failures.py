@@ -133,13 +133,18 @@ _ACTIONS = {
 """IAM actions by operation, where they are not called the same (AWS, 'Actions, resources, and condition keys for Amazon S3')."""
 
 
+def action_of(operation: str) -> str:
+    """The IAM action that allows an operation."""
+    return _ACTIONS.get(operation, f"s3:{operation}")
+
+
 def _explain_answer(error: ClientError, doing: str) -> SoundcheckError:
     said: Mapping[str, object] = error.response.get("Error", {})
     operation, bucket = error.operation_name, said.get("BucketName")
     meaning = _meaning(str(said.get("Code", "")), _status(error), operation)
     facts = {
         "bucket": f"bucket {bucket}" if bucket else "the bucket",
-        "action": _ACTIONS.get(operation, f"s3:{operation}"),
+        "action": action_of(operation),
         "region": _region(error) or "the bucket's own",
         "said": _answer(error),
     }

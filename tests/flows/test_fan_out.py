@@ -74,6 +74,27 @@ async def test_a_lost_shard_is_submitted_again_and_nothing_is_paid_twice_but_wha
     assert not Spool(world.results / "_state" / "spool").ids()
 
 
+async def test_a_worker_that_is_told_to_end_drains_and_another_one_goes_on(world, make_wav):
+    put_raw(world, make_wav, 7, 1.0)
+    settings = settings_of(world, pace=8.0, connections=1)
+    workers = ShardsHere(settings, doomed={1: 1}, drained=True)
+    report = await scan_on(workers, settings)
+    assert (report.state, report.counts()["done"], report.counts()["pending"]) == ("Completed", 7, 0)
+    assert sorted(workers.submitted) == [(0, 1), (1, 1), (1, 2), (2, 1)]
+    assert report.progress.sessions == world.velma.journal.counts["connect"] == 7
+
+
+async def test_a_worker_that_takes_a_shard_and_is_never_heard_of_is_not_waited_for(world, make_wav, monkeypatch):
+    monkeypatch.setattr(fan_out, "SILENCE_S", 3.0)
+    put_raw(world, make_wav, 4, 1.0)
+    settings = settings_of(world)
+    workers = ShardsHere(settings, unheard={0})
+    report = await scan_on(workers, settings)
+    assert (report.state, report.counts()["done"]) == ("Completed", 4)
+    assert {(0, 1), (0, 2)} <= set(workers.submitted)
+    assert report.progress.sessions == world.velma.journal.counts["connect"] == 4
+
+
 @pytest.mark.torture
 async def test_a_shard_that_is_lost_again_and_again_ends_the_run_and_says_where_to_look(world, make_wav):
     put_raw(world, make_wav, 2, 1.0)

@@ -15,14 +15,22 @@ from moderation.errors import SoundcheckError
 
 
 class ShardsHere:
-    """Workers in this process. What is submitted is in `submitted`; a shard in `doomed` loses its worker so many times once it streams."""
+    """Workers in this process. What is submitted is in `submitted`.
 
-    def __init__(self, settings: Settings, doomed: dict[int, int] | None = None) -> None:
+    A shard in `doomed` loses its worker so many times once it streams; with `drained` that worker is told to end, instead of being killed.
+    The first worker of a shard in `unheard` takes it, and is never heard of.
+    """
+
+    def __init__(
+        self, settings: Settings, doomed: dict[int, int] | None = None, *, drained: bool = False, unheard: Collection[int] = ()
+    ) -> None:
         self.settings = settings
         self.doomed = doomed or {}
+        self.drained = drained
+        self.unheard = unheard
         self.submitted: list[tuple[int, int]] = []
         self.most = 0
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[object]] = {}
         self._watches: dict[str, Watch] = {}
 
     async def submit(self, run_id: str, shard: int, number: int) -> str:
@@ -30,6 +38,9 @@ class ShardsHere:
         self.submitted.append((shard, number))
         watch = self._watches[name] = Watch()
         request = request_of(self.settings, run_id, anyway=True)
+        if shard in self.unheard and number == 1:
+            self._tasks[name] = asyncio.create_task(asyncio.Event().wait())
+            return name
         self._tasks[name] = asyncio.create_task(self._run(request, watch, shard, name, lost=number <= self.doomed.get(shard, 0)))
         self.most = max(self.most, sum(not task.done() for task in self._tasks.values()))
         return name
@@ -39,7 +50,9 @@ class ShardsHere:
             working = asyncio.create_task(run_shard(parts, request, watch, shard, name))
             while lost and not any(counts.sessions for counts in watch.progress.endpoints.values()):
                 await asyncio.sleep(0.01)
-            if lost:
+            if lost and self.drained:
+                watch.terminate("its worker")
+            elif lost:
                 working.cancel()
             with suppress(SoundcheckError):
                 await working
@@ -56,3 +69,5 @@ class ShardsHere:
         for name in ids:
             if not lost:
                 self._watches[name].terminate("the run")
+            elif any(name.startswith(f"{shard}-1-") for shard in self.unheard):
+                self._tasks[name].cancel()
