@@ -1,4 +1,4 @@
-"""The commands `soundcheck review export | import | precision`."""
+"""The commands `soundcheck review export | import | precision | serve`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,11 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from flows.flags import Json
+from flows.flags import Flag, Json
 from moderation.outcomes import ExitCode
 
 Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
+Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
 
 review = App(name="review", help="Let people answer what policies have decided, and see how often they agree.")
 
@@ -125,4 +126,57 @@ def show_precision(*, results: str | None = None, json: Json = False) -> int:
         say_json({"rules": months, "exit_code": int(ExitCode.OK)})
     else:
         print_precision(rows, stdout)
+    return ExitCode.OK
+
+
+@review.command(name="serve")
+def serve_page(
+    *,
+    where: str | None = None,
+    reviewer: str | None = None,
+    host: str = "127.0.0.1",
+    port: Port = 0,
+    remote: Flag = False,
+    org: str | None = None,
+    results: str | None = None,
+    json: Json = False,
+) -> int:
+    """Serve a page on this machine to look through decisions, listen to what they are about, and answer them.
+
+    It prints an address with a token: whoever has it can listen and answer. Answers go on record at once, as those of an imported sheet do.
+    Audio is read from where it lies, as it was scanned: what was overwritten since is not played.
+
+    Examples:
+
+        soundcheck review serve --results out --reviewer ada
+
+        soundcheck review serve --where "rule_id = 'ai-voices-certain'" --port 8770
+
+    Parameters
+    ----------
+    where
+        Rows of the view decisions_now that this SQL predicate is true of; by default what is to be reviewed, blocked or answered.
+    reviewer
+        Whose the answers are; by default yours.
+    host
+        The address to listen on.
+    port
+        0 takes any free one.
+    remote
+        Allow a host that other machines reach. Nothing is encrypted: a tunnel (ssh -L) to 127.0.0.1 is better.
+    org
+        The organisation, where the settings have several.
+    results
+        A folder, or s3://bucket/prefix.
+    json
+        Print one line with url and pid when it listens.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from flows.review_page.server import PageOptions, serve_review  # noqa: PLC0415
+    from flows.run_settings import organisation_of  # noqa: PLC0415
+    from flows.settings import load_settings  # noqa: PLC0415
+
+    options = PageOptions(where=where, reviewer=reviewer, host=host, port=port, remote=remote)
+    asyncio.run(serve_review(organisation_of(load_settings(org=org, results=results), needs_key=False), options, as_json=json))
     return ExitCode.OK

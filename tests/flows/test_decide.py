@@ -102,6 +102,8 @@ def test_a_difference_names_what_flips_by_which_rule_and_keys_as_text(place, cap
         (["review", "import", "gone.csv"], 2, "cannot be read"),
         (["review", "export", "q.txt"], 2, "neither .csv nor .parquet"),
         (["review", "export", "q.csv", "--where", "nonsense = 1"], 2, "nonsense"),
+        (["review", "serve", "--where", "nonsense = 1"], 2, "nonsense"),
+        (["review", "serve", "--host", "0.0.0.0"], 78, "--remote"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_an_exit_code(place, capsys, arguments, code, says):
