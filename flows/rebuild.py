@@ -76,9 +76,11 @@ async def rebuild(settings: Settings, now: Callable[[], datetime], *, replace: b
 
 def spools_of(settings: Settings) -> list[Spool]:
     """Every spool in which sessions may wait: one of this host for all, or that of each lake. ConfigurationError where no lake is named."""
+    own = Spool(spool_of(settings))
     if settings.spool_place() is SpoolPlace.STATE:
-        return [Spool(spool_of(settings))]
-    return [open_spool(settings, lake.store) for lake in lakes_of(settings)]
+        return [own]
+    before = [own] if own.ids() else []  # what waits from before the setting was another
+    return [*before, *(open_spool(settings, lake.store) for lake in lakes_of(settings))]
 
 
 def lakes_of(settings: Settings) -> list[Lake]:

@@ -82,7 +82,8 @@ class Wired:
     @property
     def publisher(self) -> Publisher:
         """What publishes this run's sessions."""
-        return Publisher(self.ledger, self.spool, self.results, self.lake)
+        before = Spool(spool_of(self.settings)) if isinstance(self.spool, SharedSpool) else None
+        return Publisher(self.ledger, self.spool, self.results, self.lake, before)
 
     async def renewed_client(self, client: VelmaClient) -> VelmaClient | None:
         """The client with the key that is where the settings say by now; None where that has not changed. Raises what `load_key` does."""

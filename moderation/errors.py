@@ -7,6 +7,7 @@ Those of one connector or task stand beside what raises them; this is the whole 
     |- SourceError              object         the object could not be read as it was listed
     |  |- SourceArchived        object         it lies in an archive
     |  |- SourceChanged         object         it was overwritten since
+    |  |- NoAudio               object         it is nothing that a browser could play
     |  `- SourceGone            object         it was deleted since
     |- DecodeFailed             object         its bytes are no audio of the declared format
     |  `- BeyondCaps            object         there is more audio than there may be
@@ -20,6 +21,8 @@ Those of one connector or task stand beside what raises them; this is the whole 
     |  |- ResultsMissing        config         paid results are not in the spool
     |  |  `- NotSpooledAnyMore  config         one was a moment ago
     |  |- NotErased             config         what is to be erased cannot be read
+    |  |- NoSuchRun             config         there is no run of that name
+    |  |- WrongReport           config         what is asked of a report cannot be had
     |  `- NotCompacted          config         files of the lake cannot be merged
     |- UnreachableError         network        S3, Velma or Prefect did not answer
     |  `- LedgerDamaged         network        the ledger's file or rows cannot be read back

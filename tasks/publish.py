@@ -40,6 +40,8 @@ class Publisher:
     spool: Spool
     results: ResultStore
     lake: str
+    before: Spool | None = None
+    """This host's own spool, where all hosts share another one: what waits there is from before the setting was changed."""
 
     async def publish_run(self, run_id: str, scan_date: date) -> int:
         """Publish everything of a run that has ended, and return how many sessions that was. May be repeated, by anyone.
@@ -56,6 +58,7 @@ class Publisher:
 
         What was erased by request from another host is forgotten here. Raises as `publish_run`.
         """
+        await self._take_over()
         await settle_expired(self.ledger, self.spool)
         if (spooled := await asyncio.to_thread(self.spool.ids)) and (erased := await self.ledger.erased(spooled)):
             await asyncio.to_thread(self.spool.remove, erased)
@@ -68,13 +71,29 @@ class Publisher:
         _raise_first(missing)
         return sessions
 
+    async def _take_over(self) -> None:
+        """Move what this lake's sessions have left in the spool of before."""
+        if self.before is None:
+            return
+        for session_id in await asyncio.to_thread(self.before.ids):
+            record = await self.ledger.session(session_id)
+            if record is None or record.lake != self.lake:
+                continue
+            if (entry := await asyncio.to_thread(take, self.before, session_id)) is not None:
+                await asyncio.to_thread(self.spool.put, entry)
+                await asyncio.to_thread(self.before.remove, [session_id])
+
     async def give_up(self, name: str) -> int:
         """Undo a package whose results are lost for good, and return how many those are: their objects are free, and may be paid for again.
 
-        Its files go first, summaries before items; what the spool still has of it waits for another package. May be repeated. Raises
-        ConfigurationError for a package that does not wait, or of which nothing is lost.
+        The ledger is told first, so that a publisher that has the results after all takes its files away again; then its files go,
+        summaries before items. What the spool still has of it waits for another package. Where it breaks off, the same again finishes
+        it. Raises ConfigurationError for a package that does not wait, or of which nothing is lost.
         """
         package = next((each for each in await self.ledger.unpublished(self.lake) if each.package == name), None)
+        if package is None and await self.ledger.is_given_up(name):
+            await asyncio.to_thread(remove_package, self.results, name, run_date(name))
+            return 0
         if package is None:
             raise ConfigurationError(f"no package {name} waits to be published in {self.results.url}: nothing was given up")
         if await asyncio.to_thread(merged_datasets, self.results, package.package, package.scan_date):
@@ -82,8 +101,8 @@ class Publisher:
         lost = await asyncio.to_thread(self._missing, package)
         if not lost:
             raise ConfigurationError(f"nothing of package {name} is lost: the next run publishes it")
-        await asyncio.to_thread(remove_package, self.results, package.package, package.scan_date)
         await self.ledger.give_up(name, lost)
+        await asyncio.to_thread(remove_package, self.results, package.package, package.scan_date)
         return len(lost)
 
     async def _publish_rest(self, run_id: str, scan_date: date, missing: list[ResultsMissing]) -> int:
@@ -124,7 +143,10 @@ class Publisher:
         if erased := await self.ledger.erased(members):  # by request, while it was written
             kept = [session for session in sessions if session.session_id not in erased]
             await asyncio.to_thread(self._write_rest, package, kept)
-        await self.ledger.mark_published(package.package)
+        if not await self.ledger.mark_published(package.package):
+            logger.warning("package %s was given up while it was published: its files are taken away again", package.package)
+            await asyncio.to_thread(remove_package, self.results, package.package, package.scan_date)
+            return
         await asyncio.to_thread(self.spool.remove, [member.session_id for member in package.members])
 
     async def _is_waiting(self, package: Package) -> bool:

@@ -196,9 +196,12 @@ class Ledger:
         """The runs of a lake with ended sessions that no package holds."""
         return await self._database.transact(lambda c: packages.runs_with_unpackaged(c, lake))
 
-    async def mark_published(self, package: str) -> None:
-        """Confirm that every file of a package lies in the lake: its finished sessions become published. Repeatable."""
-        await self._transact(lambda c, moment: packages.mark_published(c, package, moment.at))
+    async def mark_published(self, package: str) -> bool:
+        """Confirm that every file of a package lies in the lake: its finished sessions become published. Repeatable.
+
+        False for a package that was given up meanwhile.
+        """
+        return await self._transact(lambda c, moment: packages.mark_published(c, package, moment.at))
 
     async def bury(self, erased_id: str, receipt: str, lakes: Collection[str], object_ids: Collection[str]) -> tuple[str, ...]:
         """Admit a key, or one version of it, never again, and publish nothing more of these objects' sessions; the sessions' ids.
@@ -224,11 +227,15 @@ class Ledger:
         return await self._database.transact(lambda c: packages.confirmed(c, session_ids))
 
     async def give_up(self, package: str, lost: Collection[str]) -> None:
-        """Undo a package of which these sessions' results are lost, once its files are gone: their objects are free.
+        """Undo a package of which these sessions' results are lost: their objects are free, and its files are to go.
 
         What else it has waits for another package. Raises ConfigurationError where it is published, or not of this ledger.
         """
-        await self._transact(lambda c, moment: packages.give_up(c, package, lost, moment.at))
+        await self._transact(lambda c, _: packages.give_up(c, package, lost))
+
+    async def is_given_up(self, package: str) -> bool:
+        """Whether a package was undone."""
+        return await self._database.transact(lambda c: packages.is_given_up(c, package))
 
     async def usage(self, org: str, month: str) -> list[Usage]:
         """Where every gate of an organisation and its budget of the month stand, "*" first; empty for an unknown organisation."""

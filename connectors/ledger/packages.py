@@ -1,7 +1,7 @@
 """Packages: fixed sets of ended sessions that are published exactly once (design.md section 7)."""
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import Row, and_, func, insert, select, update
@@ -13,6 +13,8 @@ from moderation.errors import ConfigurationError
 
 IDS_OF_QUERY = 500
 """Ids that one statement names: SQLite takes some thousands."""
+GIVEN_UP = datetime(1970, 1, 1, tzinfo=UTC)
+"""In place of the instant at which a package was published: it was undone, and nothing of it is to be published."""
 _UNPACKAGED = and_(sessions.c.package.is_(None), sessions.c.state.in_(sorted(ENDED)))
 
 
@@ -55,12 +57,19 @@ async def runs_with_unpackaged(connection: AsyncConnection, lake: str) -> list[U
     return [UnpackagedRun(**row._mapping) for row in await connection.execute(waiting)]  # noqa: SLF001 - the public name of a row's mapping
 
 
-async def mark_published(connection: AsyncConnection, package: str, published_at: datetime) -> None:
-    """Confirm a package and its finished sessions; repeating it changes nothing."""
+async def mark_published(connection: AsyncConnection, package: str, published_at: datetime) -> bool:
+    """Confirm a package and its finished sessions; repeating it changes nothing. False for one that was given up meanwhile."""
     confirmed = update(packages).where(packages.c.package == package, packages.c.published_at.is_(None))
     await connection.execute(confirmed.values(published_at=published_at))
     finished = update(sessions).where(sessions.c.package == package, sessions.c.state == SessionState.FINISHED)
     await connection.execute(finished.values(state=SessionState.PUBLISHED))
+    return not await is_given_up(connection, package)
+
+
+async def is_given_up(connection: AsyncConnection, package: str) -> bool:
+    """Whether a package was undone."""
+    query = select(packages.c.package).where(packages.c.package == package, packages.c.published_at == GIVEN_UP)
+    return await connection.scalar(query) is not None
 
 
 async def confirmed(connection: AsyncConnection, session_ids: Collection[str]) -> frozenset[str]:
@@ -73,10 +82,10 @@ async def confirmed(connection: AsyncConnection, session_ids: Collection[str]) -
     return frozenset(found)
 
 
-async def give_up(connection: AsyncConnection, package: str, lost: Collection[str], given_up_at: datetime) -> None:
+async def give_up(connection: AsyncConnection, package: str, lost: Collection[str]) -> None:
     """Undo a package: lost sessions stay in it as such, the others have none again, and nothing of it is to be published."""
     waiting = update(packages).where(packages.c.package == package, packages.c.published_at.is_(None))
-    undone = await connection.execute(waiting.values(published_at=given_up_at).returning(packages.c.package))
+    undone = await connection.execute(waiting.values(published_at=GIVEN_UP).returning(packages.c.package))
     if undone.one_or_none() is None:
         raise ConfigurationError(f"package {package} is published, or the ledger does not know it: nothing of it was changed")
     own = sessions.c.package == package

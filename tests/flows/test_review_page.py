@@ -50,6 +50,17 @@ pytestmark = pytest.mark.net
 in_module = pytest.mark.asyncio(loop_scope="module")
 
 
+async def read_whole(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Every answer is read, so that no connection stays open with one that nobody looks at."""
+    answer = await handler(request)
+    await answer.read()
+    return answer
+
+
+def browsing(jar: aiohttp.abc.AbstractCookieJar) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(cookie_jar=jar, middlewares=(read_whole,))
+
+
 class Elements(HTMLParser):
     """The elements of a page with their attributes, and its text."""
 
@@ -137,7 +148,10 @@ async def visiting(scanned, tmp_path: Path, where: str, reviewer: str = "ada") -
     shutil.copytree(scanned[0] / "results", tmp_path / "results")
     jar = aiohttp.CookieJar(unsafe=True)  # cookies of addresses are meant by that
     options = PageOptions(reviewer=reviewer, where=where)
-    async with review_page(settings_of(tmp_path), options) as server, aiohttp.ClientSession(cookie_jar=jar) as http:
+    async with (
+        review_page(settings_of(tmp_path), options) as server,
+        browsing(jar) as http,
+    ):
         async with http.get(server.entrance, allow_redirects=False) as answer:
             assert answer.status == 303
         yield Visit(server, http, tmp_path, scanned[0] / "audio", scanned[1])
@@ -199,7 +213,7 @@ def test_what_an_answer_has_overturned_is_known_once(scanned, tmp_path):
 async def test_nobody_gets_in_without_the_token_and_nothing_but_our_own_forms_writes(visit):
     form = await visit.form(PLAIN[0]) | {"answer": "allow"}
     address, paths = visit.server.url, ("/", f"/object/{visit.ids[AI]}", f"/audio/{visit.ids[AI]}", "/static/page.js", "/nowhere")
-    async with aiohttp.ClientSession() as stranger:
+    async with browsing(aiohttp.DummyCookieJar()) as stranger:
         for path in paths:
             assert (await stranger.get(address + path)).status == 401
         assert (await stranger.post(f"{address}/object/{visit.ids[PLAIN[0]]}", data=form, headers={"Origin": address})).status == 401
@@ -234,7 +248,7 @@ async def test_nobody_gets_in_without_the_token_and_nothing_but_our_own_forms_wr
         await visit.http.post(f"{address}/object/{visit.ids[PLAIN[0]]}", json=form, headers={"Origin": address}),
     ]
     assert [answer.status for answer in refused] == [403] * len(refused)
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as other:
+    async with browsing(aiohttp.CookieJar(unsafe=True)) as other:
         await other.get(visit.server.entrance)
         theirs = await other.post(f"{address}/object/{visit.ids[PLAIN[0]]}", data=form, headers={"Origin": address})
         assert theirs.status == 403
@@ -375,7 +389,10 @@ async def test_as_a_process_it_says_where_it_listens_and_ends_when_it_is_told_to
     try:
         said = json.loads(await process.stdout.readline())
         assert said["pid"] == process.pid
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http, http.get(said["url"]) as answer:
+        async with (
+            browsing(aiohttp.CookieJar(unsafe=True)) as http,
+            http.get(said["url"]) as answer,
+        ):
             assert ids[PLAIN[0]] in await answer.text()
     finally:
         process.send_signal(signal.SIGTERM)
@@ -400,7 +417,10 @@ async def test_in_s3_the_version_that_was_scanned_is_played_and_no_other(aws, tm
     decide(store, partial(connect, store.url), Run(rows[0]["run_id"], "default", START), read_policy(STARTER), START)
     ids = {row["key"]: row["object_id"] for row in rows}
     jar = aiohttp.CookieJar(unsafe=True)
-    async with review_page(settings_of(tmp_path), PageOptions()) as server, aiohttp.ClientSession(cookie_jar=jar) as http:
+    async with (
+        review_page(settings_of(tmp_path), PageOptions()) as server,
+        browsing(jar) as http,
+    ):
         await http.get(server.entrance)
         visit = Visit(server, http, tmp_path, tmp_path, ids)
         for asked in (range(10), range(1_048_570, 1_200_000)):
@@ -428,7 +448,10 @@ async def test_what_an_answer_has_overturned_is_an_event_before_the_server_has_e
     receiver.router.add_post("/", hear)
     async with TestServer(receiver) as at:
         settings = fixed_settings(results=str(tmp_path / "results"), notify_url=str(at.make_url("/")))
-        async with review_page(settings, PageOptions(reviewer="ada")) as server, aiohttp.ClientSession(cookie_jar=jar) as http:
+        async with (
+            review_page(settings, PageOptions(reviewer="ada")) as server,
+            browsing(jar) as http,
+        ):
             await http.get(server.entrance)
             visit = Visit(server, http, tmp_path, tmp_path, scanned[1])
             form = await visit.form(PLAIN[0])

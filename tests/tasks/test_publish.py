@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from bare_globs import seen
+from connectors.lake.names import SPOOL_FOLDER
 from connectors.lake.query import connect
 from connectors.lake.store import open_store
 from connectors.ledger import LEASE_MS, Ledger
@@ -210,8 +211,9 @@ async def test_a_package_whose_results_are_lost_for_good_is_given_up_and_its_obj
     assert await publisher.recover() == 1
     assert [row[0] for row in attempts(results)] == ["b"]
     await begin("a")
+    assert await publisher.give_up(f"{RUN}-p0001") == 0, "it may have broken off"
     with pytest.raises(ConfigurationError, match="no package"):
-        await publisher.give_up(f"{RUN}-p0001")
+        await publisher.give_up(f"{RUN}-p0009")
 
 
 async def test_a_package_of_which_nothing_is_lost_is_not_given_up(house):
@@ -224,6 +226,41 @@ async def test_a_package_of_which_nothing_is_lost_is_not_given_up(house):
         await publisher.give_up(package.package)
     assert await publisher.recover() == 1
     assert [row[0] for row in attempts(results)] == ["a"]
+
+
+class GivenUpMeanwhile:
+    """A ledger that somebody on another host tells, right before a package is confirmed, that its results are lost."""
+
+    def __init__(self, publisher: Publisher, elsewhere: Spool) -> None:
+        self.ledger, self.other = publisher.ledger, replace(publisher, spool=elsewhere)
+
+    def __getattr__(self, name: str):
+        return getattr(self.ledger, name)
+
+    async def mark_published(self, package: str) -> bool:
+        await self.other.give_up(package)
+        return await self.ledger.mark_published(package)
+
+
+async def test_what_is_given_up_while_it_is_published_is_in_the_lake_no_more(tmp_path):
+    place = Place(tmp_path, open_store(str(tmp_path / "results")), shared=False)
+    await leave(place, [a_session(number) for number in range(3)])
+    async with place.publisher() as publisher:
+        ledger = GivenUpMeanwhile(publisher, Spool(tmp_path / "elsewhere"))
+        await replace(publisher, ledger=ledger).recover()
+        assert not seen(place.store, tmp_path / "mirror")
+        assert (await publisher.ledger.session(a_session(0).session_id)).state == SessionState.LOST
+
+
+async def test_what_waits_in_the_spool_of_before_is_taken_over(tmp_path):
+    """The setting was changed to a spool that all hosts share."""
+    place = Place(tmp_path, open_store(str(tmp_path / "results")), shared=False)
+    await leave(place, [a_session(number) for number in range(3)])
+    async with place.publisher() as publisher:
+        shared = SharedSpool(place.store, SPOOL_FOLDER, LAKE)
+        assert await replace(publisher, spool=shared, before=publisher.spool).recover() == 3
+        assert len(seen(place.store, tmp_path / "mirror")) == 3
+        assert publisher.spool.ids() == shared.ids() == []
 
 
 class Unconfirmed:
