@@ -161,6 +161,7 @@ async def test_a_revocation_that_is_always_hidden_stops_the_run_after_three_prob
         assert len(world.seen.sessions_after(world.seen.events("refused")[0]["position"])) == 3
 
 
+@pytest.mark.torture
 async def test_a_limit_that_falls_and_rises_is_followed_and_loses_no_object(put, tmp_path):
     """The times of the limit's rules are a hundredth, and under a ceiling of 8 the service's limit goes from 6 to 2 to 5."""
     for number in range(60):

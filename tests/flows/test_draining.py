@@ -150,6 +150,7 @@ class Counting(Watch):
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 async def test_the_command_says_that_it_stops_and_exits_with_143(world, make_wav):
     put_raw(world, make_wav, 16, 3.0)
     settings = {"SOUNDCHECK_API_KEY": KEY, "SOUNDCHECK_VELMA_URL": world.velma.url, "SOUNDCHECK_PACE": "2", "SOUNDCHECK_CONNECTIONS": "2"}

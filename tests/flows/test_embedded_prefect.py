@@ -15,6 +15,8 @@ import pytest
 from flows.embedded_prefect import check_api, embedded_prefect
 from moderation.errors import ConfigurationError, UnreachableError
 
+pytestmark = pytest.mark.torture
+
 ROOT = Path(__file__).parents[2]
 
 CANARY = "canary-7c1f0e5b-never-at-rest"

@@ -45,6 +45,7 @@ def guarded(aws, s3_server, monkeypatch):
     client.close()
 
 
+@pytest.mark.torture
 async def test_what_it_allows_is_enough_and_all_of_it_is_used(world, make_wav, guarded, capsys, tmp_path):
     for number in range(3):
         world.put(f"2026/{number}.wav", make_wav(1.0))
