@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from connectors.lake.query import measured_speed
+from connectors.lake.query import measured_overhead_s, measured_speed
 from flows.choosing import plan_rules, source_of
 from flows.plan_budget import PlanBudget, plan_budget
 from flows.report import CHANGE_COUNTS, hours
@@ -159,7 +159,7 @@ async def _reported(wired: WiredToPlan, run: Run, request: Request, plan: Plan, 
     settings = wired.settings
     month = settings.month(run.started_at)
     usages = {usage.endpoint: usage for usage in await wired.ledger.usage(run.org, month)}
-    speeds = await asyncio.to_thread(_speeds, wired)
+    speeds, overhead_s = await asyncio.to_thread(_measured, wired)
     connections = {each.name: _connections(settings, each.name, usages.get(each.name)) for each in wired.endpoints}
     return PlanReport(
         run.run_id,
@@ -170,15 +170,16 @@ async def _reported(wired: WiredToPlan, run: Run, request: Request, plan: Plan, 
         plan_budget(settings, usages.values(), run.org, month, list(connections)),
         speeds,
         connections,
-        _eta_s(plan, speeds, connections, settings),
+        _eta_s(plan, speeds, overhead_s, connections, settings),
         settings.prices,
         settings.currency,
     )
 
 
-def _speeds(wired: WiredToPlan) -> dict[str, float | None]:
+def _measured(wired: WiredToPlan) -> tuple[dict[str, float | None], float]:
+    """What earlier runs tell: the speed at each endpoint, and the seconds that a run takes beside its sessions."""
     with wired.open_lake() as lake:
-        return {each.name: measured_speed(lake, each.name, runs=MEASURED_RUNS) for each in wired.endpoints}
+        return {each.name: measured_speed(lake, each.name, runs=MEASURED_RUNS) for each in wired.endpoints}, measured_overhead_s(lake)
 
 
 def _connections(settings: Settings, endpoint: str, usage: Usage | None) -> int:
@@ -188,7 +189,9 @@ def _connections(settings: Settings, endpoint: str, usage: Usage | None) -> int:
     return ceiling if learned is None else min(ceiling, learned)
 
 
-def _eta_s(plan: Plan, speeds: Mapping[str, float | None], connections: Mapping[str, int], settings: Settings) -> float | None:
+def _eta_s(
+    plan: Plan, speeds: Mapping[str, float | None], overhead_s: float, connections: Mapping[str, int], settings: Settings
+) -> float | None:
     loads: dict[str, Load] = {}
     for each in plan.forecast.endpoints:
         speed = speeds[each.endpoint]
@@ -198,7 +201,8 @@ def _eta_s(plan: Plan, speeds: Mapping[str, float | None], connections: Mapping[
             first_ms = _first_ms(plan.shards, each.endpoint)
             loads[each.endpoint] = Load(each.ms, each.longest_ms, first_ms, speed, connections[each.endpoint])
     second = [loads.pop(SECOND)] if settings.cascade is not None and SECOND in loads else []
-    return eta_s(loads.values(), settings.total_connections) + eta_s(second, settings.total_connections)
+    streaming_s = eta_s(loads.values(), settings.total_connections) + eta_s(second, settings.total_connections)
+    return streaming_s + overhead_s if streaming_s else 0.0
 
 
 def _first_ms(shards: Sequence[Shard], endpoint: str) -> int:

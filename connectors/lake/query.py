@@ -131,6 +131,26 @@ def measured_speed(connection: duckdb.DuckDBPyConnection, endpoint: str, *, runs
     return speed
 
 
+def measured_overhead_s(connection: duckdb.DuckDBPyConnection) -> float:
+    """Seconds that the newest run with results took beside its sessions: to list, to plan, to publish; 0 where there was none yet."""
+    table = _read(
+        connection,
+        """
+        SELECT (epoch_ms(ended.finished_at) - epoch_ms(ended.started_at) - streamed.ms) / 1000 AS overhead_s
+        FROM runs_latest AS ended
+        JOIN (
+            SELECT run_id, max(epoch_ms(finished_at)) - min(epoch_ms(started_at)) AS ms
+            FROM attempts WHERE outcome = 'done' GROUP BY run_id
+        ) AS streamed USING (run_id)
+        WHERE ended.exit_code IS NOT NULL
+        ORDER BY run_id DESC
+        LIMIT 1
+        """,
+    )
+    overhead_s = table["overhead_s"].to_pylist()
+    return max(0.0, float(overhead_s[0] or 0.0)) if overhead_s else 0.0
+
+
 def spent_by(connection: duckdb.DuckDBPyConnection, run_id: str) -> tuple[int, int]:
     """What a run has cost by what is published of it, in milliseconds of audio: for its results, and sent without one."""
     rows = [f"SELECT run_id, duration_ms, covered_ms FROM {kind.summaries.name}" for kind in ENDPOINT_DATASETS.values()]  # noqa: S608 - names of ours
