@@ -74,6 +74,7 @@ async def test_a_lost_shard_is_submitted_again_and_nothing_is_paid_twice_but_wha
     assert not Spool(world.results / "_state" / "spool").ids()
 
 
+@pytest.mark.torture
 async def test_a_worker_that_is_told_to_end_drains_and_another_one_goes_on(world, make_wav):
     put_raw(world, make_wav, 7, 1.0)
     settings = settings_of(world, pace=8.0, connections=1)
@@ -84,6 +85,7 @@ async def test_a_worker_that_is_told_to_end_drains_and_another_one_goes_on(world
     assert report.progress.sessions == world.velma.journal.counts["connect"] == 7
 
 
+@pytest.mark.torture
 async def test_a_worker_that_takes_a_shard_and_is_never_heard_of_is_not_waited_for(world, make_wav, monkeypatch):
     monkeypatch.setattr(fan_out, "SILENCE_S", 3.0)
     put_raw(world, make_wav, 4, 1.0)

@@ -135,6 +135,7 @@ async def test_each_stands_under_its_own_name_alone(both, make_wav):
     assert (ours["*"].gate.cap_micros, theirs["*"].gate.cap_micros) == (None, 5_000_000)
 
 
+@pytest.mark.torture
 async def test_what_closes_one_leaves_the_other_open_and_shows_neither_key(both, make_wav, caplog):
     both.put("acme/one.wav", make_wav(2.0))
     both.put("globex/two.wav", make_wav(3.0))

@@ -26,6 +26,7 @@ async def test_a_text_of_ones_own_decides_how_a_run_ends(world, make_wav):
     assert (report.state, report.exit_code) == ("CreditsExhausted", ExitCode.EXHAUSTED)
 
 
+@pytest.mark.torture
 async def test_a_suspended_run_goes_on_when_there_are_credits_again(world, make_wav, caplog):
     for number in range(3):
         world.put(f"{number}.wav", make_wav(2.0, 300.0 + number))

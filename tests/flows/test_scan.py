@@ -252,6 +252,7 @@ async def test_a_killed_run_is_taken_up_without_paying_twice(world, make_wav, tm
     assert len(events(world, "connect")) == 6
 
 
+@pytest.mark.torture
 async def test_a_session_killed_on_its_way_is_paid_again_and_both_attempts_are_on_record(world, make_wav):
     world.put("one.s16le", make_wav(10.0)[44:])
     world.put("one.s16le.json", b'{"audio_format": "s16le", "sample_rate": 16000, "num_channels": 1}')
