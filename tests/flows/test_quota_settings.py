@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 
+import pytest
+
 from flows.setting_types import OnQuota, RefusalText
 from moderation.breaker import BreakerRules
 from moderation.outcomes import ExitCode
