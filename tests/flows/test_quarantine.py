@@ -23,6 +23,8 @@ from moderation.printable import printable
 from odd_keys import ODD_KEYS
 from tasks.records import Run, quarantine_row
 
+pytestmark = pytest.mark.torture
+
 AT = datetime(2026, 11, 21, 8, 0, 0, tzinfo=UTC)
 RUN_ID = "20261121T080000Z-0a1b2c"
 ORGANISATIONS = """

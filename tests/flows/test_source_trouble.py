@@ -17,6 +17,8 @@ from moderation.outcomes import ExitCode, Reason
 from moderation.retry import RetryRules
 from tasks.progress import Standing
 
+pytestmark = pytest.mark.torture
+
 SOURCE = "s3://catalogue/"
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 ARCHIVED = b"<Error><Code>InvalidObjectState</Code><Message>The operation is not valid for the storage class</Message></Error>"
