@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 from cyclopts.validators import LimitedChoice
 
-from flows.flags import Json
+from flows.flags import THE_LAKE, Flat, Json, LakeFlags
 from moderation.outcomes import ExitCode
 
 _OTHERWISE = Group("Instead of deciding (one of them)", validator=LimitedChoice())
@@ -17,8 +17,7 @@ def decide(
     policy: Path | None = None,
     diff: Annotated[str | None, Parameter(group=_OTHERWISE)] = None,
     starter: Annotated[bool, Parameter(negative="", group=_OTHERWISE)] = False,
-    org: str | None = None,
-    results: str | None = None,
+    lake: Annotated[LakeFlags, Flat] = THE_LAKE,
     json: Json = False,
 ) -> int:
     """Decide about every object by a policy: allow, review or block, from what scans have found. Nothing is streamed.
@@ -44,10 +43,8 @@ def decide(
         Decide nothing, but show what flips from this policy to that of --policy: a file, or the hash of one that has decided here.
     starter
         Print a policy to begin with.
-    org
-        The organisation, where the settings have several.
-    results
-        A folder, or s3://bucket/prefix.
+    lake
+        Whose results.
     json
         Print one JSON object on standard output, and nothing else there.
     """
@@ -56,15 +53,13 @@ def decide(
 
     from flows.console import say_json, stdout  # noqa: PLC0415
     from flows.deciding import compare, decide_results, print_comparison, print_decisions, tell  # noqa: PLC0415
-    from flows.run_settings import organisation_of  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
     from flows.wiring import now  # noqa: PLC0415
     from tasks.decide import STARTER  # noqa: PLC0415
 
     if starter:
         sys.stdout.write(STARTER.read_text(encoding="utf-8"))
         return ExitCode.OK
-    settings = organisation_of(load_settings(org=org, results=results, policy=policy), needs_key=False)
+    settings = lake.settings(policy=policy)
     if diff is not None:
         compared = compare(settings, diff)
         if json:

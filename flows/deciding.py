@@ -17,9 +17,10 @@ from connectors.lake.store import ResultStore, open_store
 from connectors.s3 import S3Settings, s3_client
 from flows.console import shown, stderr
 from flows.notifying import notices_of
+from flows.places import results_of
 from flows.settings import Settings
 from flows.telling import tell_decisions
-from flows.wiring import policy_of, results_of
+from flows.wiring import policy_of
 from moderation.errors import ConfigurationError
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode

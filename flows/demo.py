@@ -22,10 +22,10 @@ from flows.console import stderr, stdout
 from flows.embedded_prefect import embedded_prefect
 from flows.launch import scan_as_flow, scan_directly
 from flows.logs import logging_to
+from flows.places import state_of
 from flows.report import Report
 from flows.settings import Settings, fixed_settings
 from flows.watch import Watch
-from flows.wiring import state_of
 from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode
 

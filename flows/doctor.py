@@ -16,9 +16,10 @@ from connectors.s3 import S3Settings, S3Uri, explain, s3_client
 from connectors.velma import check_host
 from flows.console import stdout
 from flows.embedded_prefect import check_api
+from flows.keys import load_key
+from flows.places import results_of, state_of
 from flows.run_settings import check_source, organisation_of
 from flows.settings import Settings
-from flows.wiring import load_key, results_of, state_of
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import ConfigurationError, SoundcheckError, UnreachableError
 from moderation.outcomes import ExitCode

@@ -14,10 +14,10 @@ from rich.table import Table
 from connectors.lake.receipts import Scope, receipt_name
 from connectors.s3 import S3Uri
 from flows.person import who
+from flows.places import open_ledger
 from flows.rebuild import lakes_of, spools_of
 from flows.settings import Settings
 from flows.teller import Teller
-from flows.wiring import open_ledger
 from moderation.errors import ConfigurationError
 from moderation.identity import object_key_id
 from moderation.outcomes import ExitCode

@@ -1,7 +1,7 @@
 """Flags that several commands have, each defined once."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -46,3 +46,24 @@ class RunFlags:
 
 AS_SET = RunFlags()
 """Nothing set for this once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LakeFlags:
+    """Whose results a command is about, over the settings of the same meaning. It pays for nothing and needs no key."""
+
+    org: str | None = None
+    """The organisation, where the settings have several."""
+    results: str | None = None
+    """A folder, or s3://bucket/prefix."""
+
+    def settings(self, **more: Any) -> "Settings":
+        """The organisation's own settings with these, and more, on top. Raises ConfigurationError."""
+        from flows.run_settings import organisation_of  # noqa: PLC0415 - every command imports what it alone needs
+        from flows.settings import load_settings  # noqa: PLC0415
+
+        return organisation_of(load_settings(**asdict(self), **more), needs_key=False)
+
+
+THE_LAKE = LakeFlags()
+"""The organisation and the results that are set."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from flows.embedded_prefect import check_api, embedded_prefect
 from flows.metrics import metrics_served
+from flows.places import state_of
 from flows.report import Report
 from flows.request import FlowName, Request
 from flows.run import run_scan
@@ -16,7 +17,7 @@ from flows.settings import Settings
 from flows.stopping import stoppable
 from flows.terminal import progress_shown
 from flows.watch import Watch
-from flows.wiring import state_of, wired
+from flows.wiring import wired
 from moderation.errors import SoundcheckError, UnreachableError
 
 logger = logging.getLogger("soundcheck.launch")

@@ -15,10 +15,10 @@ from connectors.ledger import Ledger
 from connectors.s3 import S3Settings, s3_client
 from flows.notifying import letters_of
 from flows.person import who
+from flows.places import open_ledger, open_spool, results_of
 from flows.rebuild import spools_of
 from flows.settings import Settings
 from flows.status import OrganisationStatus
-from flows.wiring import open_ledger, open_spool, results_of
 from moderation.admission import EVERY_ENDPOINT, Adjustment
 from moderation.budget import hours_to_ms, month_of
 from moderation.endpoints import ENDPOINTS

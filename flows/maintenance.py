@@ -13,11 +13,12 @@ from rich.text import Text
 from connectors.lake.store import FolderStore, ResultStore, open_store
 from connectors.s3 import S3Settings, s3_client
 from flows.console import stderr
+from flows.places import results_of
 from flows.settings import Settings
 from flows.teller import Teller
-from flows.wiring import results_of
 from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode
+from moderation.printable import printable
 from tasks.compact import Compacted, compact_days
 from tasks.verify import Verified, verify
 
@@ -60,7 +61,7 @@ class Verification:
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """The first findings: file, what is wrong, what to do; what is not printable is escaped, since names can be anybody's."""
         for each in self.found.findings[:SHOWN_ROWS]:
-            yield _printable(each.name), _printable(each.what), each.problem.remedy
+            yield printable(each.name), printable(each.what), each.problem.remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,3 @@ def _open_results(settings: Settings) -> ResultStore:
     if not any(True for _ in store.list("")):
         raise ConfigurationError(f"There are no results in {store.url} yet: run a scan first.")
     return store
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

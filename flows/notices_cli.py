@@ -1,15 +1,17 @@
 """The commands `soundcheck notices list | resend`."""
 
+from typing import Annotated
+
 from cyclopts import App
 
-from flows.flags import Json
+from flows.flags import THE_LAKE, Flat, Json, LakeFlags
 from moderation.outcomes import ExitCode
 
 notices = App(name="notices", help="See what those who are to be told did not take, and send it again.")
 
 
 @notices.command(name="list")
-def list_notices(*, org: str | None = None, results: str | None = None, json: Json = False) -> int:
+def list_notices(*, lake: Annotated[LakeFlags, Flat] = THE_LAKE, json: Json = False) -> int:
     """Show the notices and events that have not arrived, the oldest first: nobody took them, or a process ended before.
 
     Examples:
@@ -18,19 +20,15 @@ def list_notices(*, org: str | None = None, results: str | None = None, json: Js
 
     Parameters
     ----------
-    org
-        The organisation, where the settings have several.
-    results
-        The results folder, where the state lies beside it.
+    lake
+        Whose results.
     json
         Print one JSON object on standard output, and nothing else there.
     """
     from flows.console import say_json, stdout  # noqa: PLC0415 - every command imports what it alone needs
     from flows.dead_letters import as_json, print_letters, undelivered  # noqa: PLC0415
-    from flows.run_settings import organisation_of  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
 
-    letters = undelivered(organisation_of(load_settings(org=org, results=results), needs_key=False))
+    letters = undelivered(lake.settings())
     if json:
         say_json({"undelivered": as_json(letters), "exit_code": int(ExitCode.OK)})
     else:
@@ -39,7 +37,7 @@ def list_notices(*, org: str | None = None, results: str | None = None, json: Js
 
 
 @notices.command
-def resend(*, org: str | None = None, results: str | None = None, json: Json = False) -> int:
+def resend(*, lake: Annotated[LakeFlags, Flat] = THE_LAKE, json: Json = False) -> int:
     """Send them again, to where the settings say now; what is not taken stays, and the command ends with 69.
 
     An event has the same id however often it is sent: who receives it passes over one that is known.
@@ -50,10 +48,8 @@ def resend(*, org: str | None = None, results: str | None = None, json: Json = F
 
     Parameters
     ----------
-    org
-        The organisation, where the settings have several.
-    results
-        The results folder, where the state lies beside it.
+    lake
+        Whose results.
     json
         Print one JSON object on standard output, and nothing else there.
     """
@@ -61,10 +57,8 @@ def resend(*, org: str | None = None, results: str | None = None, json: Json = F
 
     from flows.console import say_json, shown, stdout  # noqa: PLC0415
     from flows.dead_letters import as_json, send_again  # noqa: PLC0415
-    from flows.run_settings import organisation_of  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
 
-    sent, left = asyncio.run(send_again(organisation_of(load_settings(org=org, results=results), needs_key=False)))
+    sent, left = asyncio.run(send_again(lake.settings()))
     code = ExitCode.UNREACHABLE if left else ExitCode.OK
     if json:
         say_json({"sent": sent, "undelivered": as_json(left), "exit_code": int(code)})

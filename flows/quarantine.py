@@ -9,8 +9,8 @@ from duckdb import DuckDBPyConnection
 from connectors.lake.store import ResultStore, open_store
 from connectors.s3 import S3Settings, s3_client
 from flows.person import who
+from flows.places import results_of
 from flows.settings import Settings
-from flows.wiring import results_of
 from tasks import quarantine
 from tasks.quarantine import EVERYTHING
 from tasks.query import open_results

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, ArgumentCollection, Group, Parameter
 
-from flows.flags import Flag, Json
+from flows.flags import THE_LAKE, Flag, Flat, Json, LakeFlags
 from moderation.outcomes import ExitCode
 
 
@@ -28,7 +28,7 @@ quarantine = App(name="quarantine", help="See which objects need a person, and l
 
 
 @quarantine.command(name="list")
-def list_held(*, where: str | None = None, org: str | None = None, results: str | None = None, json: Json = False) -> int:
+def list_held(*, where: str | None = None, lake: Annotated[LakeFlags, Flat] = THE_LAKE, json: Json = False) -> int:
     """Show what needs a person: objects that no scan streams before they are released, by endpoint and reason, and the newest of them.
 
     Examples:
@@ -41,21 +41,17 @@ def list_held(*, where: str | None = None, org: str | None = None, results: str 
     ----------
     where
         Only rows of the view quarantined_now that this SQL predicate is true of.
-    org
-        The organisation, where the settings have several.
-    results
-        A folder, or s3://bucket/prefix.
+    lake
+        Whose results.
     json
         Print one JSON object on standard output, and nothing else there.
     """
     from flows.console import say_json, stdout  # noqa: PLC0415 - every command imports what it alone needs
     from flows.quarantine import held_now  # noqa: PLC0415
     from flows.quarantine_tables import as_json, print_held  # noqa: PLC0415
-    from flows.run_settings import organisation_of  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
     from tasks.quarantine import EVERYTHING  # noqa: PLC0415
 
-    settings = organisation_of(load_settings(org=org, results=results), needs_key=False)
+    settings = lake.settings()
     held = held_now(settings, EVERYTHING if where is None else where)
     if json:
         say_json({"org": settings.org, "held": held.height, **as_json(held), "exit_code": ExitCode.OK})
@@ -73,8 +69,7 @@ def release(
     everything: Everything = False,
     reason: Why,
     dry_run: Flag = False,
-    org: str | None = None,
-    results: str | None = None,
+    lake: Annotated[LakeFlags, Flat] = THE_LAKE,
     json: Json = False,
 ) -> int:
     """Let objects be planned and streamed again by the next scan; who released them and why stays on record in the dataset quarantine.
@@ -97,10 +92,8 @@ def release(
         Why, in a few words.
     dry_run
         Only show what would be released.
-    org
-        The organisation, where the settings have several.
-    results
-        A folder, or s3://bucket/prefix.
+    lake
+        Whose results.
     json
         Print one JSON object on standard output, and nothing else there.
     """
@@ -110,14 +103,12 @@ def release(
     from flows.quarantine import held_now  # noqa: PLC0415
     from flows.quarantine import release as let_go  # noqa: PLC0415
     from flows.quarantine_tables import as_json, print_held  # noqa: PLC0415
-    from flows.run_settings import organisation_of  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
     from flows.wiring import now  # noqa: PLC0415
     from moderation.identity import run_id  # noqa: PLC0415
     from tasks.quarantine import EVERYTHING  # noqa: PLC0415
     from tasks.records import Run  # noqa: PLC0415
 
-    settings, at = organisation_of(load_settings(org=org, results=results), needs_key=False), now()
+    settings, at = lake.settings(), now()
     run = Run(run_id(at, secrets.token_bytes(3)), settings.org, at)
     predicate = EVERYTHING if everything or where is None else where
     released = held_now(settings, predicate) if dry_run else let_go(settings, run, predicate, reason)

@@ -10,10 +10,10 @@ from connectors.lake.store import open_store
 from connectors.ledger import aside, rebuilding
 from connectors.s3 import S3Settings, s3_client
 from connectors.spool import Spool
+from flows.places import ledger_place, open_spool, results_of, spool_of
 from flows.setting_types import SpoolPlace
 from flows.settings import Settings
 from flows.teller import Teller
-from flows.wiring import ledger_place, open_spool, results_of, spool_of
 from moderation.identity import lake_id
 from tasks.rebuild import Lake, Rebuild, Rebuilt
 

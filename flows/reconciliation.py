@@ -16,9 +16,9 @@ from connectors.lake.reconciliation import Reconciled, Reconciliation
 from connectors.lake.store import open_store
 from connectors.s3 import S3Settings, s3_client
 from flows.console import shown
+from flows.places import open_ledger, results_of
 from flows.settings import Settings
 from flows.teller import Teller
-from flows.wiring import open_ledger, results_of
 from moderation.identity import lake_id
 from moderation.outcomes import ExitCode
 from moderation.printable import printable

@@ -2,8 +2,9 @@
 
 from datetime import date
 from pathlib import Path
+from typing import Annotated
 
-from flows.flags import Json
+from flows.flags import THE_LAKE, Flat, Json, LakeFlags
 from moderation.outcomes import ExitCode
 
 
@@ -13,8 +14,7 @@ def report(
     since: date | None = None,
     until: date | None = None,
     out: Path | None = None,
-    org: str | None = None,
-    results: str | None = None,
+    lake: Annotated[LakeFlags, Flat] = THE_LAKE,
     json: Json = False,
 ) -> int:
     """Make a page for people: what a run has scanned, spent and found, and what a policy has flagged, with timelines and time codes.
@@ -39,21 +39,17 @@ def report(
         And on this UTC day or before.
     out
         The page's file; CSV and Parquet of the list go beside it. By default they go into the results, into the run's folder.
-    org
-        The organisation, where the settings have several.
-    results
-        A folder, or s3://bucket/prefix.
+    lake
+        Whose results.
     json
         Print the figures as one JSON object on standard output, and nothing else there.
     """
     from flows.console import say_json, shown, stdout  # noqa: PLC0415 - every command imports what it alone needs
     from flows.reporting import Wanted, report_runs  # noqa: PLC0415
-    from flows.run_settings import organisation_of  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
     from flows.wiring import now  # noqa: PLC0415
 
     wanted = Wanted(run, since, until, out)
-    done = report_runs(organisation_of(load_settings(org=org, results=results), needs_key=False), wanted, now)
+    done = report_runs(lake.settings(), wanted, now)
     if json:
         say_json(done.as_json())
     else:

@@ -5,11 +5,12 @@ import json
 
 from connectors.lake.query import connect
 from connectors.s3 import S3Settings, s3_client
+from flows.places import results_of
 from flows.request import Begun, Request
 from flows.run_record import KEPT, SHAPING, fingerprint
 from flows.run_settings import organisation_of
 from flows.settings import Settings
-from flows.wiring import Wired, results_of
+from flows.wiring import Wired
 from moderation.errors import ConfigurationError
 from tasks.alive import LIFE, is_alive
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from flows.flags import Flag, Json
+from flows.flags import THE_LAKE, Flag, Flat, Json, LakeFlags
 from moderation.outcomes import ExitCode
 
 Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
@@ -17,7 +17,7 @@ review = App(name="review", help="Let people answer what policies have decided, 
 
 @review.command(name="export")
 def export_sheet(
-    file: Path, *, where: str | None = None, limit: Count = None, org: str | None = None, results: str | None = None, json: Json = False
+    file: Path, *, where: str | None = None, limit: Count = None, lake: Annotated[LakeFlags, Flat] = THE_LAKE, json: Json = False
 ) -> int:
     """Write what waits for a person into a CSV or Parquet file, the most urgent first, with empty columns for the answer.
 
@@ -38,19 +38,15 @@ def export_sheet(
         Rows of the view decisions_now that this SQL predicate is true of; by default what is to be reviewed and has no answer.
     limit
         Only the first so many.
-    org
-        The organisation, where the settings have several.
-    results
-        A folder, or s3://bucket/prefix.
+    lake
+        Whose results.
     json
         Print one JSON object on standard output, and nothing else there.
     """
     from flows.console import say_json, stdout  # noqa: PLC0415 - every command imports what it alone needs
     from flows.reviewing import export  # noqa: PLC0415
-    from flows.run_settings import organisation_of  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
 
-    done = export(organisation_of(load_settings(org=org, results=results), needs_key=False), file, where, limit)
+    done = export(lake.settings(), file, where, limit)
     if json:
         say_json(done.as_json())
     else:
@@ -59,7 +55,7 @@ def export_sheet(
 
 
 @review.command(name="import")
-def import_sheet(file: Path, *, reviewer: str | None = None, org: str | None = None, results: str | None = None, json: Json = False) -> int:
+def import_sheet(file: Path, *, reviewer: str | None = None, lake: Annotated[LakeFlags, Flat] = THE_LAKE, json: Json = False) -> int:
     """Put the answers of a sheet on record: they count more than any policy, and none is ever overwritten.
 
     All of them are taken or, where something is wrong, none; rows without an answer are passed over. Importing a sheet again adds nothing.
@@ -74,10 +70,8 @@ def import_sheet(file: Path, *, reviewer: str | None = None, org: str | None = N
         A CSV or Parquet file with the columns object_id and answer, and where there are any reviewer, answered_at and note.
     reviewer
         Whose the answers are where a row does not say; by default yours.
-    org
-        The organisation, where the settings have several.
-    results
-        A folder, or s3://bucket/prefix.
+    lake
+        Whose results.
     json
         Print one JSON object on standard output, and nothing else there.
     """
@@ -85,11 +79,9 @@ def import_sheet(file: Path, *, reviewer: str | None = None, org: str | None = N
 
     from flows.console import say_json, stdout  # noqa: PLC0415
     from flows.reviewing import take_in, tell_imported  # noqa: PLC0415
-    from flows.run_settings import organisation_of  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
     from flows.wiring import now  # noqa: PLC0415
 
-    settings = organisation_of(load_settings(org=org, results=results), needs_key=False)
+    settings = lake.settings()
     done = take_in(settings, file, reviewer, now)
     asyncio.run(tell_imported(settings, done))
     if json:
@@ -137,8 +129,7 @@ def serve_page(
     host: str = "127.0.0.1",
     port: Port = 0,
     remote: Flag = False,
-    org: str | None = None,
-    results: str | None = None,
+    lake: Annotated[LakeFlags, Flat] = THE_LAKE,
     json: Json = False,
 ) -> int:
     """Serve a page on this machine to look through decisions, listen to what they are about, and answer them.
@@ -164,19 +155,15 @@ def serve_page(
         0 takes any free one.
     remote
         Allow a host that other machines reach. Nothing is encrypted: a tunnel (ssh -L) to 127.0.0.1 is better.
-    org
-        The organisation, where the settings have several.
-    results
-        A folder, or s3://bucket/prefix.
+    lake
+        Whose results.
     json
         Print one line with url and pid when it listens.
     """
     import asyncio  # noqa: PLC0415
 
     from flows.review_page.server import PageOptions, serve_review  # noqa: PLC0415
-    from flows.run_settings import organisation_of  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
 
     options = PageOptions(where=where, reviewer=reviewer, host=host, port=port, remote=remote)
-    asyncio.run(serve_review(organisation_of(load_settings(org=org, results=results), needs_key=False), options, as_json=json))
+    asyncio.run(serve_review(lake.settings(), options, as_json=json))
     return ExitCode.OK

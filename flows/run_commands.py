@@ -16,9 +16,10 @@ def run(settings: "Settings", request: Request, *, direct: bool, json: bool) -> 
     from flows.console import say_json  # noqa: PLC0415 - every command imports what it alone needs
     from flows.launch import prefect_server, scan_as_flow, scan_directly  # noqa: PLC0415
     from flows.logs import logging_to  # noqa: PLC0415
+    from flows.places import state_of  # noqa: PLC0415
     from flows.terminal import print_summary  # noqa: PLC0415
     from flows.watch import Watch  # noqa: PLC0415
-    from flows.wiring import check_before_start, state_of  # noqa: PLC0415
+    from flows.wiring import check_before_start  # noqa: PLC0415
 
     own = asyncio.run(check_before_start(settings, request))
 

@@ -67,8 +67,8 @@ def sql(
         No query: a DuckDB database of this name with tables and views over the results, and no rows of its own.
     """
     from connectors.lake.query import QueryError  # noqa: PLC0415 - every command imports what it alone needs
+    from flows.places import results_of  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
-    from flows.wiring import results_of  # noqa: PLC0415
 
     settings = load_settings(results=results)
     if query is not None and (emit or duckdb):

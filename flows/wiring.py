@@ -5,19 +5,16 @@ import random
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dotenv import dotenv_values
 from duckdb import DuckDBPyConnection
 
 from connectors.audio_store import AudioStore, AudioStores, S3AudioStore
 from connectors.catalogue import KeyList, Source
-from connectors.lake.names import SPOOL_FOLDER
 from connectors.lake.query import connect
 from connectors.lake.store import ResultStore, open_store
 from connectors.ledger import Ledger
@@ -26,14 +23,14 @@ from connectors.notices import Notices
 from connectors.s3 import S3Caller, S3Settings, s3_client
 from connectors.spool import SharedSpool, Spool
 from connectors.velma import ApiKey, VelmaClient, VelmaSettings
+from flows.keys import load_key
 from flows.notifying import failed_start_told, notices_of
+from flows.places import open_ledger, open_spool, results_of, spool_of
 from flows.request import Request
 from flows.run_settings import as_begun, ownership, run_settings
-from flows.setting_types import SpoolPlace
-from flows.settings import ENV_FILE, Settings
+from flows.settings import Settings
 from flows.sources import open_source
 from moderation.endpoints import ENDPOINTS, Endpoint
-from moderation.errors import AccessDeniedError, ConfigurationError, ResultsNotWritable, UnreachableError
 from moderation.identity import lake_id
 from moderation.pacing import Pace
 from moderation.policy_file import PolicyText
@@ -43,11 +40,6 @@ from tasks.publish import Publisher
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-NO_KEY = (
-    "no API key: set SOUNDCHECK_API_KEY, or api_key_file (SOUNDCHECK_API_KEY_FILE) to a file that holds it, "
-    "api_key_env to the name of another variable, or api_key_block to the name of a Prefect Secret block"
-)
 
 
 def now() -> datetime:
@@ -213,82 +205,3 @@ def velma_client(settings: Settings, key: ApiKey) -> VelmaClient:
             transcripts=settings.transcripts,
         ),
     )
-
-
-async def load_key(settings: Settings) -> ApiKey:
-    """The API key from where the settings say it is. Raises AccessDeniedError without one."""
-    if settings.api_key is not None:
-        return ApiKey(settings.api_key.get_secret_value())
-    if settings.api_key_file is not None:
-        return ApiKey(_read_key(settings.api_key_file))
-    if settings.api_key_block is not None:
-        return await _key_of_block(settings.api_key_block)
-    if settings.api_key_env is not None:
-        return ApiKey(_key_of_variable(settings.api_key_env))
-    raise AccessDeniedError(NO_KEY)
-
-
-def _read_key(path: Path) -> str:
-    try:
-        return path.expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not text"
-        raise ConfigurationError(f"the API key file {path} cannot be read: {why}") from None
-
-
-def _key_of_variable(name: str) -> str:
-    key = os.environ.get(name) or dotenv_values(ENV_FILE).get(name)
-    if not key:
-        raise AccessDeniedError(f"the variable {name}, which api_key_env names, is neither in the environment nor in {ENV_FILE}")
-    return key.strip()
-
-
-async def _key_of_block(name: str) -> ApiKey:
-    from prefect.blocks.system import Secret  # noqa: PLC0415 - Prefect takes seconds to import, and few keys live there
-
-    try:
-        block: Any = await Secret.aload(name)
-    except ValueError:
-        raise ConfigurationError(f"Prefect has no Secret block named {name!r}: create it, or correct api_key_block") from None
-    except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises when its server is not there
-        raise UnreachableError(f"Prefect did not give its Secret block {name!r} ({type(error).__name__}): check PREFECT_API_URL") from None
-    return ApiKey(str(block.get()))
-
-
-def results_of(settings: Settings) -> str:
-    """Where results go. Raises ConfigurationError when nobody said."""
-    if not settings.results:
-        raise ConfigurationError("no results folder: give --results URL, or set SOUNDCHECK_RESULTS to a folder or s3://bucket/prefix")
-    return settings.results if "://" in settings.results else str(Path(settings.results).resolve())
-
-
-def open_ledger(settings: Settings) -> AbstractAsyncContextManager[Ledger]:
-    """The ledger of the settings."""
-    return Ledger.open(ledger_place(settings), rules=settings.gate_rules(), lease_ms=round(settings.lease_seconds * 1000))
-
-
-def ledger_place(settings: Settings) -> Path | str:
-    """Where the ledger is: a file in the state folder, or the URL of a database, which may hold its password."""
-    return settings.ledger_url.get_secret_value() if settings.ledger_url else state_of(settings) / "ledger.db"
-
-
-def open_spool(settings: Settings, results: ResultStore) -> Spool:
-    """Where sessions wait that are not published yet: on this host, or with the results for every host."""
-    if settings.spool_place() is SpoolPlace.RESULTS:
-        return SharedSpool(results, SPOOL_FOLDER, lake_id(results.url))
-    return Spool(spool_of(settings))
-
-
-def spool_of(settings: Settings) -> Path:
-    """The folder of this host for sessions that are not published yet."""
-    return state_of(settings) / "spool"
-
-
-def state_of(settings: Settings) -> Path:
-    """The folder of ledger, spool and logs, made when missing. Raises ResultsNotWritable where that fails."""
-    folder = settings.state_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultsNotWritable(f"the state folder {folder} cannot be made ({error.strerror}): set state_dir to another one") from error
-    return folder

@@ -25,6 +25,7 @@ from connectors.lake.query import QueryError, connect, one_line
 from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore, open_store
 from moderation.errors import ConfigurationError
+from moderation.printable import printable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -94,7 +95,7 @@ def render_table(answer: Answer, console: Console) -> None:
     table = Table()
     for place, name in enumerate(answer.columns):
         is_number = any(isinstance(row[place], int | float) for row in rows)
-        table.add_column(Text(_printable(name)), justify="right" if is_number else "left", overflow="fold")
+        table.add_column(Text(printable(name)), justify="right" if is_number else "left", overflow="fold")
     for row in rows[:TABLE_ROWS]:
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
@@ -193,9 +194,4 @@ def _cell(value: Any) -> Text:
     plain = _plain(value)
     if plain is None:
         return Text("null", style="dim")
-    return Text(_printable(json.dumps(plain) if isinstance(plain, list | dict) else str(plain)))
-
-
-def _printable(text: str) -> str:
-    """The text with control characters shown, not obeyed: keys of objects are anybody's."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return Text(printable(json.dumps(plain) if isinstance(plain, list | dict) else str(plain)))

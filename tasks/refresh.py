@@ -18,15 +18,15 @@ Made anew it takes as long as there are objects, 18 CPU-seconds for a million: l
 """
 
 
+def keep_current(store: ResultStore, *, few_files: int = 0) -> list[str]:
+    """Make what is not there, and return its names; few_files as in `refresh`. Raises what the store raises."""
+    made = (refresh(store, endpoint, few_files=few_files) for endpoint in ENDPOINT_DATASETS)
+    return [name for name in made if name is not None]
+
+
 def try_to_keep_current(store: ResultStore) -> None:
     """The same at the end of a run, where there is much already: it is a copy, and what keeps it from being made ends no run."""
     try:
         keep_current(store, few_files=FEW_FILES)
     except (SoundcheckError, DuckDBError, ArrowException, OSError) as error:
         logger.warning("the materialised current is not made: %s", error)
-
-
-def keep_current(store: ResultStore, *, few_files: int = 0) -> list[str]:
-    """Make what is not there, and return its names; few_files as in `refresh`. Raises what the store raises."""
-    made = (refresh(store, endpoint, few_files=few_files) for endpoint in ENDPOINT_DATASETS)
-    return [name for name in made if name is not None]

@@ -17,12 +17,13 @@ from connectors.s3 import S3Settings, s3_client
 from flows.console import say_json, shown, stderr, stdout
 from flows.notifying import notices_of
 from flows.person import who
+from flows.places import results_of
 from flows.review_page.guard import ENTER, LOOPBACK_NAMES, Guard
 from flows.review_page.handlers import ReviewPage
 from flows.settings import Settings
 from flows.stopping import SIGNALS
 from flows.telling import tell_answers
-from flows.wiring import now, results_of
+from flows.wiring import now
 from moderation.errors import ConfigurationError
 from moderation.identity import run_id
 from tasks.desk import LOOKED_AT, Desk

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from flows.wiring import open_ledger
+from flows.places import open_ledger
 from ledger_facts import MONTH, claim_of, write_gate
 from moderation.admission import Grant, SessionState
 from moderation.breaker import Breaker, BreakerState, OpenedBy

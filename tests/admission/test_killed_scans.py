@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from flows.wiring import open_ledger
+from flows.places import open_ledger
 from moderation.admission import DONE
 from scan_processes import ScanProcesses
 from scanning import BUCKET, PATIENCE_S, scanning, session_rows

@@ -8,10 +8,10 @@ import pytest
 
 from connectors.ledger import Ledger
 from flows.launch import scan_directly
+from flows.places import open_ledger
 from flows.plan import plan_scan
 from flows.request import FlowName
 from flows.watch import Watch
-from flows.wiring import open_ledger
 from moderation.admission import Claim, Grant
 from moderation.budget import month_of
 from moderation.errors import Phase, ResultsNotWritable

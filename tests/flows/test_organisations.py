@@ -19,6 +19,7 @@ from connectors.local_velma.server import LocalVelma, local_velma
 from connectors.s3 import S3Uri
 from flows.cli import run
 from flows.doctor import Finding, examine, worst
+from flows.keys import load_key
 from flows.launch import scan_directly
 from flows.organisation import Organisation
 from flows.report import Report
@@ -26,7 +27,7 @@ from flows.request import Request
 from flows.run_settings import check_source, organisation_of, run_settings
 from flows.settings import Settings, fixed_settings, load_settings
 from flows.watch import Watch
-from flows.wiring import load_key, velma_client, wired
+from flows.wiring import velma_client, wired
 from moderation.breaker import BreakerState
 from moderation.budget import month_of
 from moderation.errors import AccessDeniedError, ConfigurationError

@@ -4,8 +4,10 @@ import pytest
 
 from connectors.lake.store import open_store
 from flows.embedded_prefect import embedded_prefect
+from flows.keys import load_key
+from flows.places import open_spool, state_of
 from flows.settings import fixed_settings
-from flows.wiring import load_key, open_spool, state_of, velma_client
+from flows.wiring import velma_client
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import AccessDeniedError, ConfigurationError
 from prefect_homes import migrated_home

@@ -21,11 +21,11 @@ from connectors.local_velma.server import LocalVelma, local_velma
 from connectors.local_velma.switches import Switches
 from connectors.s3 import S3Settings, s3_client
 from flows.launch import scan_directly
+from flows.places import open_ledger
 from flows.report import Report
 from flows.setting_types import RawRule
 from flows.settings import Settings, fixed_settings
 from flows.watch import Watch
-from flows.wiring import open_ledger
 from moderation.admission import SessionRecord
 
 KEY = "canary-2b7e1f09d3"
