@@ -2,17 +2,21 @@
 
 import asyncio
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
 from bare_globs import seen
+from connectors.lake.reconciliation import Reconciled
 from connectors.lake.store import open_store
 from connectors.ledger.schema import packages, sessions
 from crashing import Calls
 from moderation.admission import SessionState
-from publishing import EVERY_DONE, NOW, Place, leave_all
+from publishing import EVERY_DONE, LAKE, NOW, Place, leave_all
+from tasks.query import open_results
+from tasks.reconcile import reconciled
 from tasks.verify import verify
 
 BUCKET = "published"
@@ -66,11 +70,19 @@ async def ledger_of(place: Place) -> tuple[dict[str, str], int]:
     return dict(map(tuple, states)), len(times)
 
 
+async def unexplained(place: Place, s3: Any) -> list[Reconciled]:
+    """What a reconciliation of catalogue, ledger and lake does not find explained."""
+    opened = partial(open_results, place.store.url, s3)
+    async with place.publisher() as publisher, reconciled(publisher.ledger, LAKE, opened, NOW, (), lambda _: None) as found:
+        assert sum(objects for _, _, _, objects in found.counts())
+        return list(found.rows(unexplained=True))
+
+
 class Sound:
     """What one undisturbed publisher leaves, and how many calls it makes."""
 
     def __init__(self, copies: Copies) -> None:
-        place = copies.another()
+        self.s3, place = copies.s3, copies.another()
         calls = Calls()
         place.recover(calls)
         self.calls, self.content, self.ledger = len(calls.made), content(place), asyncio.run(ledger_of(place))
@@ -84,6 +96,7 @@ class Sound:
         assert content(place) == self.content
         assert asyncio.run(ledger_of(place)) == self.ledger
         assert place.spool(place.store).ids() == []
+        assert asyncio.run(unexplained(place, self.s3)) == []
 
 
 def recover_after(place: Place) -> None:

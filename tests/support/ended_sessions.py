@@ -11,6 +11,7 @@ from moderation.segments import SegmentRules
 from tasks.records import segment_rows
 
 RUN = "20260301T080000Z-0a1b2c"
+BUCKET, PARAMS = "audio", "p1"
 DAY = date(2026, 3, 1)
 START = datetime(2026, 3, 1, 8, 0, 0, 123456, tzinfo=UTC)
 
@@ -29,7 +30,7 @@ def a_session(
 ) -> SpooledSession:
     key = key or f"songs/{number:03d} - Ä 'quoted'.mp3"
     at = at or START + timedelta(seconds=number)
-    identity = object_id("audio", key, etag)
+    identity = object_id(BUCKET, key, etag)
     session = session_id(at, number.to_bytes(10, "big"))
     common = {"session_id": session, "run_id": RUN, "org": "acme", "endpoint": endpoint, "object_id": identity, "attempt": 1}
     times = {"started_at": at, "finished_at": at + timedelta(seconds=3)}
@@ -47,7 +48,7 @@ def a_session(
         "items_received": items,
     }
     done = outcome == "done"
-    place = {"bucket": "audio", "key": key, "version_id": None, "etag": etag}
+    place = {"bucket": BUCKET, "key": key, "version_id": None, "etag": etag}
     held = {"event": "quarantined", "reason": "undecodable", "detail": None, "run_id": RUN, "happened_at": at, "org": "acme"}
     return SpooledSession(
         session_id=session,
@@ -60,7 +61,7 @@ def a_session(
         summary={**common, **times, **place, **_summary(endpoint, key, items), **summary} if done else None,
         items=columns.packed() if done else {},
         segments=segment_rows(identity, session, ENDPOINTS[endpoint], columns, SegmentRules(min_ms=0)) if done else [],
-        quarantine={"object_id": identity, **place, "endpoint": endpoint, "params_hash": "p1", **held} if quarantined else None,
+        quarantine={"object_id": identity, **place, "endpoint": endpoint, "params_hash": PARAMS, **held} if quarantined else None,
     )
 
 
@@ -86,8 +87,8 @@ def _summary(endpoint: str, key: str, items: int) -> dict[str, Any]:
         done = AiMusicDone(duration_ms=duration, window_count=items, primary_verdict="not-ai-music", vocal_percentage=12.5)
         own = {}
     return {
-        "object_key_id": object_key_id("audio", key),
-        "params_hash": "p1",
+        "object_key_id": object_key_id(BUCKET, key),
+        "params_hash": PARAMS,
         "size_bytes": 1000 * items,
         "last_modified": START - timedelta(days=1),
         "audio_format": "mp3",

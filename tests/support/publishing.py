@@ -15,8 +15,9 @@ from connectors.lake.store import ResultStore
 from connectors.ledger import LEASE_MS, Ledger
 from connectors.spool import SharedSpool, Spool
 from crashing import Calls
-from ended_sessions import a_package, a_session
+from ended_sessions import PARAMS, a_package, a_session
 from ledger_facts import Clock, claim_of, set_gate
+from listed_runs import write_runs
 from moderation.admission import EVERY_ENDPOINT, Claim, Grant
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import Phase
@@ -75,7 +76,7 @@ class Place:
 async def admit(ledger: Ledger, session: SpooledSession) -> Claim:
     """Let a session stream that ends as this one."""
     names = {name: getattr(session, name) for name in ("session_id", "endpoint", "object_id", "run_id")}
-    claim = claim_of(0, lake=LAKE, org="acme", **names)
+    claim = claim_of(0, lake=LAKE, org="acme", params_hash=PARAMS, **names)
     answer = await ledger.admit(claim)
     assert isinstance(answer, Grant), answer
     return claim
@@ -128,3 +129,4 @@ async def leave_all(place: Place) -> None:
     async with place.publisher() as publisher:
         await publisher.ledger.recover(late.session_id, None)
         publisher.spool.put(late)  # its worker was asleep
+    write_runs(place.store, [*OF_RUN, waiting, unbooked, gone, late])

@@ -16,7 +16,9 @@ from bare_globs import seen
 from connectors.lake.store import open_store
 from connectors.local_s3 import LocalS3
 from connectors.s3 import S3Settings, s3_client
+from copies import unexplained
 from ended_sessions import a_session
+from listed_runs import write_runs
 from publishing import NOW, Place, leave
 from tasks.verify import verify
 
@@ -52,11 +54,11 @@ def test_publishers_that_are_killed_lose_nothing_and_double_nothing(tmp_path, mo
         place = place_of(tmp_path, url, shared=shared)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["publishing", "connectors.s3", "tasks.publish"])
-        draw, killed, expected, looks, whole_s = random.Random(1), 0, set(), 0, 0.0
+        draw, killed, expected, looks, whole_s = random.Random(1), 0, {}, 0, 0.0
         for kill in range(KILLS + 1):
             new = [a_session(kill * SESSIONS + number, items=4) for number in range(SESSIONS)]
             asyncio.run(leave(place, new))
-            expected |= {session.session_id for session in new}
+            expected |= {session.session_id: session for session in new}
             begun = [context.Event() for _ in range(1 + kill % 2)]
             processes = [
                 context.Process(target=work, args=(environment, tmp_path, url), kwargs={"shared": shared, "begun": event})
@@ -70,7 +72,7 @@ def test_publishers_that_are_killed_lose_nothing_and_double_nothing(tmp_path, mo
             if kill:  # the first one shows how long it takes
                 killer.start()
             while any(process.is_alive() for process in processes):
-                assert set(seen(place.store, tmp_path / "mirror")) <= expected
+                assert set(seen(place.store, tmp_path / "mirror")) <= set(expected)
                 looks += 1
             whole_s = whole_s or time.monotonic() - since
             killer.cancel()
@@ -80,9 +82,11 @@ def test_publishers_that_are_killed_lose_nothing_and_double_nothing(tmp_path, mo
             for process in processes:
                 process.close()
         place.recover()
-        assert set(seen(place.store, tmp_path / "mirror")) == expected
+        assert set(seen(place.store, tmp_path / "mirror")) == set(expected)
+        write_runs(place.store, expected.values())
         findings = [finding for finding in verify(place.store, NOW, lambda *_: None).findings if finding.problem != "leftover"]
         assert findings == []
+        assert asyncio.run(unexplained(place, s3_client(S3Settings()))) == []
         assert place.spool(place.store).ids() == []
         with capsys.disabled():
             sys.stdout.write(f"\n{store}, shared {shared}: {killed} of {KILLS} killed before their end, {looks} looks of the reader\n")
