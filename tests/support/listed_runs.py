@@ -58,4 +58,4 @@ def _end(run_id: str, sessions: Collection[SpooledSession]) -> dict[str, Any]:
     done = sum(session.summary is not None for session in sessions)
     counts = {"objects_listed": len(sessions), "planned": len(sessions), "done": done, "pending": len(sessions) - done}
     spent = {"quarantined": 0, "skipped": 0, "audio_ms_settled": 0, "audio_ms_at_risk": 0, "audio_ms_saved": 0}
-    return {"run_id": run_id, **asked, **times, "state": "Crashed", "exit_code": 1, **counts, **spent}
+    return {"run_id": run_id, **asked, **by, **times, "state": "Crashed", "exit_code": 1, **counts, **spent}
