@@ -44,21 +44,26 @@ class Spool:
     lake: str | None = None
     """The only lake whose sessions it has; None: those of every lake."""
 
+    put_bytes = 0
+    """How much `put_async` has written since this was opened."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def __str__(self) -> str:
         return str(self.folder)
 
-    def put(self, session: SpooledSession) -> None:
-        """Keep a session durably, in place of an earlier entry of its id. Blocks for an fsync."""
+    def put(self, session: SpooledSession) -> int:
+        """Keep a session durably, in place of an earlier entry of its id, and return its bytes. Blocks for an fsync."""
         payload = msgspec.msgpack.encode(session)
         header = _MAGIC + len(payload).to_bytes(_LENGTH_BYTES, "big") + _digest(payload)
         self._write(_checked(session.session_id), header + payload)
+        return len(header) + len(payload)
 
     async def put_async(self, session: SpooledSession) -> None:
         """Keep a session durably without holding up the event loop."""
-        await asyncio.to_thread(self.put, session)
+        written = await asyncio.to_thread(self.put, session)
+        self.put_bytes += written
 
     def get(self, session_id: str) -> SpooledSession | None:
         """The session, None where there is none. Raises SpoolDamaged, and ConfigurationError where the entry cannot be read."""

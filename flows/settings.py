@@ -46,6 +46,7 @@ from moderation.gate import GateRules
 from moderation.limits import LimitRules
 from moderation.outcomes import StopCause
 from moderation.pacing import Deadlines
+from moderation.packaging import PackageRules
 from moderation.results import SPOOLED_BYTES_PER_ITEM
 from moderation.retry import RetryRules
 from moderation.segments import SegmentRules
@@ -156,6 +157,8 @@ class Settings(BaseSettings):
     """The deployment whose runs stream a shard each on workers."""
     shards: ShardRules = ShardRules()
     """The bounds of a shard, which one task streams, or one worker: objects, and milliseconds of audio."""
+    packages: PackageRules = PackageRules()
+    """When what has ended is published while a run still streams, and how many sessions a package has at most."""
     shards_in_flight: Annotated[int, Field(ge=1, le=200)] = 8
     """How many shards are submitted to workers at once."""
     grace_seconds: Annotated[float, Field(ge=0)] = 30.0

@@ -12,6 +12,7 @@ from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.retry import RetryBudget
 from tasks.admission import Admission
+from tasks.early import EarlyPackages
 from tasks.leases import Leases
 from tasks.outgoing import Outlet
 from tasks.progress import Outcome
@@ -88,12 +89,15 @@ async def directly(name: str, step: Callable[[], Awaitable[T]]) -> T:
 
 async def stream_shards(streaming: Streaming, wired: Wired, shards: Sequence[Shard], wanted: Wanted, execute: Executor) -> list[Outcome]:
     """Stream the objects of some shards that are wanted, then what other sessions have claimed of them."""
+    early = EarlyPackages(wired.publisher, streaming.run_id, wired.settings.packages)
     async with asyncio.TaskGroup() as group:  # nothing streams on when its leases are no longer kept
-        leases = group.create_task(streaming.admission.leases.keep())
+        kept = [group.create_task(streaming.admission.leases.keep()), group.create_task(early.keep())]
         outcomes = await _Shards(streaming, wired, wanted, execute).stream(shards)
         if streaming.claimed:
             outcomes += await execute("wait for what others stream", lambda: stream_claimed(streaming))
-        leases.cancel()
+        async with early.at_work:
+            for task in kept:
+                task.cancel()
     return outcomes
 
 

@@ -75,7 +75,7 @@ class Wired:
     def publisher(self) -> Publisher:
         """What publishes this run's sessions."""
         before = Spool(spool_of(self.settings)) if isinstance(self.spool, SharedSpool) else None
-        return Publisher(self.ledger, self.spool, self.results, self.lake, before)
+        return Publisher(self.ledger, self.spool, self.results, self.lake, before, self.settings.packages.max_sessions)
 
     async def renewed_client(self, client: VelmaClient) -> VelmaClient | None:
         """The client with the key that is where the settings say by now; None where that has not changed. Raises what `load_key` does."""

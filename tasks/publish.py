@@ -16,11 +16,10 @@ from connectors.ledger import Ledger
 from connectors.spool import Spool, SpoolDamaged
 from moderation.admission import DONE, Member, Package
 from moderation.errors import ConfigurationError
+from moderation.packaging import MAX_SESSIONS
 from moderation.results import SpooledSession
 from tasks.records import lost_attempt_row
 
-PACKAGE_SESSIONS = 2000
-"""Sessions of one package: of a minute each some 15 MB of Parquet, of an hour each about the 128 MB of design.md section 7."""
 logger = logging.getLogger("soundcheck.publish")
 
 
@@ -42,6 +41,8 @@ class Publisher:
     lake: str
     before: Spool | None = None
     """This host's own spool, where all hosts share another one: what waits there is from before the setting was changed."""
+    max_sessions: int = MAX_SESSIONS
+    """Of a package."""
 
     async def publish_run(self, run_id: str, scan_date: date) -> int:
         """Publish everything of a run that has ended, and return how many sessions that was. May be repeated, by anyone.
@@ -108,7 +109,7 @@ class Publisher:
     async def _publish_rest(self, run_id: str, scan_date: date, missing: list[ResultsMissing]) -> int:
         """Publish what no package of a run has yet."""
         sessions = 0
-        while package := await self.ledger.assign_package(self.lake, run_id, scan_date, max_sessions=PACKAGE_SESSIONS):
+        while package := await self.ledger.assign_package(self.lake, run_id, scan_date, max_sessions=self.max_sessions):
             sessions += await self._publish_or_note(package, missing)
         return sessions
 

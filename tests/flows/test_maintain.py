@@ -12,6 +12,7 @@ from flows.maintain import compact_lake, state_of_verification, verify_lake
 from flows.maintenance import Verification
 from flows.rebuild import rebuild
 from flows.wiring import now
+from moderation.packaging import PackageRules
 from tasks.verify import Verified
 
 pytestmark = pytest.mark.torture
@@ -82,12 +83,11 @@ def test_a_flow_run_that_finds_something_fails_as_found():
     assert "3 files with 7 rows in out: 1 things are wrong; 1 files are of another version" in state.message
 
 
-async def test_what_a_scan_has_left_in_many_packages_is_compacted(world, make_wav, capsys, monkeypatch):
+async def test_what_a_scan_has_left_in_many_packages_is_compacted(world, make_wav, capsys):
     """And a ledger that is lost then is made anew: nothing is streamed again."""
-    monkeypatch.setattr("tasks.publish.PACKAGE_SESSIONS", 1)
     for name in ("one.wav", "two.wav"):
         world.put(name, make_wav(1.0))
-    await world.scan()
+    await world.scan(packages=PackageRules(max_sessions=1))
     before = world.ask("SELECT * FROM frames_latest ORDER BY ALL")
     results = ("--results", str(world.results))
     assert command(*results, name="compact") == 0

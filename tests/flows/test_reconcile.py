@@ -16,6 +16,7 @@ from flows.maintain import reconcile_lake, state_of_reconciliation
 from flows.reconciliation import reconciled_results
 from flows.request import FlowName, Request
 from flows.wiring import now
+from moderation.packaging import PackageRules
 from moderation.reconciliation import Symbol, Why
 from tasks.publish import run_date
 
@@ -39,9 +40,7 @@ async def scanned(world, make_wav):
     """A scan of two objects, a package each."""
     for name in ("one.wav", "two.wav"):
         world.put(name, make_wav(1.0))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.publish.PACKAGE_SESSIONS", 1)
-        await world.scan()
+    await world.scan(packages=PackageRules(max_sessions=1))
     return world
 
 

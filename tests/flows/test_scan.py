@@ -20,6 +20,7 @@ from flows.watch import Watch
 from moderation.breaker import BreakerRules
 from moderation.errors import ConfigurationError, ResultsNotWritable
 from moderation.outcomes import ExitCode, StopCause
+from moderation.packaging import PackageRules
 from moderation.segments import SegmentRules
 from tasks.progress import Standing
 
@@ -346,3 +347,14 @@ def test_the_command_line_prints_one_json_object_and_nothing_else(tmp_path, aws,
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
         assert server.stdout.read() == ""
+
+
+@pytest.mark.torture
+async def test_results_are_there_while_the_run_goes_on(world, make_wav, monkeypatch):
+    """As soon as one object waits, it is published; the run publishes the rest at its end."""
+    monkeypatch.setattr("tasks.early.LOOK_S", 0.01)
+    for number in range(4):
+        world.put(f"{number}.wav", make_wav(1.0 + number / 10))
+    report = await world.scan(connections=1, endpoints=["music"], packages=PackageRules(max_bytes=1))
+    assert report.exit_code is ExitCode.OK
+    assert world.ask("SELECT count(*), count(DISTINCT session_id), count(DISTINCT package) > 1 FROM music_summaries") == [(4, 4, True)]

@@ -35,26 +35,14 @@ def _listed(session: SpooledSession) -> dict[str, Any]:
 
 def _planned(session: SpooledSession) -> dict[str, Any]:
     identity = {"object_id": session.object_id, "endpoint": session.endpoint, "params_hash": PARAMS}
-    return {
-        **identity,
-        "decision": "stream",
-        "audio_format": "mp3",
-        "estimate_ms": session.booked_ms,
-        "estimate_source": "probe",
-        "shard": 0,
-    }
+    estimate = {"estimate_ms": session.booked_ms, "estimate_source": "probe"}
+    return {**identity, "decision": "stream", "audio_format": "mp3", **estimate, "shard": 0}
 
 
 def _end(run_id: str, sessions: Collection[SpooledSession]) -> dict[str, Any]:
     times = {"started_at": START, "finished_at": START + timedelta(hours=1)}
-    asked = {
-        "flow": "scan",
-        "org": "acme",
-        "source": f"s3://{BUCKET}/{run_id}/",
-        "parameters": "{}",
-        "fingerprint": "f1",
-        "code_version": "1",
-    }
+    asked = {"flow": "scan", "org": "acme", "source": f"s3://{BUCKET}/{run_id}/", "parameters": "{}"}
+    by = {"fingerprint": "f1", "code_version": "1"}
     done = sum(session.summary is not None for session in sessions)
     counts = {"objects_listed": len(sessions), "planned": len(sessions), "done": done, "pending": len(sessions) - done}
     spent = {"quarantined": 0, "skipped": 0, "audio_ms_settled": 0, "audio_ms_at_risk": 0, "audio_ms_saved": 0}
