@@ -6,7 +6,7 @@ so that no view takes its listing for a scan's, nor a quarantine.
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -31,7 +31,6 @@ from tasks.list_catalogue import list_catalogue
 from tasks.plan import Plan, make_plan
 from tasks.progress import Progress
 from tasks.records import Run
-from tasks.shards import Shard
 
 MEASURED_RUNS = 5
 """Runs whose sessions say how fast a session is: the service of last month may have been another."""
@@ -198,12 +197,7 @@ def _eta_s(
         if each.ms and not speed:
             return None
         if speed:
-            first_ms = _first_ms(plan.shards, each.endpoint)
-            loads[each.endpoint] = Load(each.ms, each.longest_ms, first_ms, speed, connections[each.endpoint])
+            loads[each.endpoint] = Load(each.ms, each.longest_ms, speed, connections[each.endpoint])
     second = [loads.pop(SECOND)] if settings.cascade is not None and SECOND in loads else []
     streaming_s = eta_s(loads.values(), settings.total_connections) + eta_s(second, settings.total_connections)
     return streaming_s + overhead_s if streaming_s else 0.0
-
-
-def _first_ms(shards: Sequence[Shard], endpoint: str) -> int:
-    return sum(shard.estimate_ms for shard in shards if shard.first and shard.endpoint == endpoint)

@@ -6,22 +6,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one endpoint is to stream: milliseconds in all, of its longest object, and of the first one, which goes alone.
+    """What one endpoint is to stream: milliseconds in all, and of its longest object.
 
     speed is the audio that one session has streamed in its own time in earlier runs, as a multiple; connections how many run at once.
     """
 
     ms: int
     longest_ms: int
-    first_ms: int
     speed: float
     connections: int
 
     @property
     def wall_s(self) -> float:
-        """Seconds by itself: the first object, then all connections full, or what the longest object takes."""
-        rest_ms = max(self.ms - self.first_ms, 0)
-        return (self.first_ms + max(rest_ms / self.connections, self.longest_ms if rest_ms else 0)) / 1000 / self.speed
+        """Seconds by itself: all connections full, or what the longest object takes."""
+        return max(self.ms / self.connections, self.longest_ms) / 1000 / self.speed
 
 
 def eta_s(loads: Iterable[Load], total_connections: int | None = None) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from connectors.lake.published import PackageFiles, Planned, Row, package_files, planned_for, read_package, runs_of
+from connectors.lake.published import PackageFiles, PackageReader, Planned, Row, package_files, planned_for, runs_of
 from connectors.lake.receipts import receipt_name, receipts_in
 from connectors.lake.store import ResultStore
 from connectors.ledger import Ledger
@@ -98,29 +98,33 @@ class Rebuild:
         return found
 
     async def _remains(self) -> AsyncIterator[Remains]:
-        files = [(lake, each) for lake in self.lakes for each in await asyncio.to_thread(package_files, lake.store)]
-        for number, (lake, each) in enumerate(files, 1):
-            remains = await asyncio.to_thread(self._of_package, lake, each)
-            self.found.packages += 1
-            self.found.count(remains.sessions)
-            yield remains
-            self.tell(number, len(files))
+        found = [(lake, await asyncio.to_thread(package_files, lake.store)) for lake in self.lakes]
+        packages = sum(len(files) for _, files in found)
+        for lake, files in found:
+            reader = PackageReader(lake.store)
+            for each in files:
+                remains = await asyncio.to_thread(self._of_package, lake, each, reader)
+                self.found.packages += 1
+                self.found.count(remains.sessions)
+                yield remains
+                self.tell(self.found.packages, packages)
         for lake in self.lakes:
             for remains in await asyncio.to_thread(self._of_spool, lake):
                 self.found.count(remains.sessions)
                 yield remains
 
-    def _of_package(self, lake: Lake, files: PackageFiles) -> Remains:
+    def _of_package(self, lake: Lake, files: PackageFiles, reader: PackageReader) -> Remains:
         """A package as it lies in the lake, or as it is to be published again.
 
         Its sessions leave the spool once it is published: while the spool has all of them nobody knows whether that was done to its end.
         Else it stays as it is, and what it lacks is published with another one, or is lost.
         """
-        package = read_package(lake.store, files)
+        package = reader.read(files)
         rows = {**package.attempts, **package.summaries}
         facts = {session_id: {**package.attempts.get(session_id, {}), **row} for session_id, row in rows.items()}
-        if all(session_id in self._spooled for session_id in (*facts, *package.items_alone)):
-            members = [self._spooled.pop(session_id) for session_id in sorted({*facts, *package.items_alone})]
+        known = facts.keys() | package.items_alone
+        if known and known <= self._spooled.keys():
+            members = [self._spooled.pop(session_id) for session_id in sorted(known)]
             sessions = self._from_spool(lake, files.run_id, members)
             return Remains(files.run_id, lake.lake, sessions[0].org, files.scan_date, sessions, files.package)
         failed = {row["object_id"] for session_id, row in facts.items() if session_id not in package.summaries}

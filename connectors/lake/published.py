@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache
 from io import BytesIO
 from itertools import chain
 from typing import Any
@@ -78,18 +77,38 @@ def package_files(store: ResultStore) -> list[PackageFiles]:
     ]
 
 
-def read_package(store: ResultStore, files: PackageFiles) -> PublishedPackage:
-    """What a package says of its sessions. Raises ConfigurationError where a file cannot be read, and what the store raises."""
-    attempts = {row["session_id"]: row for row in _rows(store, files.names.get("attempts"), (*_SESSION, *_FAILURE))}
-    summaries: dict[str, Row] = {}
-    with_items: set[str] = set()
-    for kind in ENDPOINT_DATASETS.values():
-        rows = _rows(store, files.names.get(kind.summaries.name), (*_SESSION, *_FIGURES))
-        of_day = [_of_packages(store, name).get(files.package, []) for name in files.merged.get(kind.summaries.name, ())]  # type: ignore[arg-type]  # stores are hashed by identity
-        summaries |= {row["session_id"]: row for row in chain(rows, *of_day)}
-        if "attempts" not in files.names:  # else every session is known by now
-            with_items |= {row["session_id"] for row in _rows(store, files.names.get(kind.items.name), ("session_id",), distinct=True)}
-    return PublishedPackage(files, attempts, summaries, frozenset(with_items - summaries.keys()))
+class PackageReader:
+    """Reads packages of a lake. Merged files are read once for all packages of their day, where these come one after the other."""
+
+    def __init__(self, store: ResultStore) -> None:
+        self._store = store
+        self._day: date | None = None
+        self._merged: dict[str, dict[str, list[Row]]] = {}
+
+    def read(self, files: PackageFiles) -> PublishedPackage:
+        """What a package says of its sessions. Raises ConfigurationError where a file cannot be read, and what the store raises."""
+        store, names = self._store, files.names
+        attempts = {row["session_id"]: row for row in _rows(store, names.get("attempts"), (*_SESSION, *_FAILURE))}
+        summaries: dict[str, Row] = {}
+        with_items: set[str] = set()
+        for kind in ENDPOINT_DATASETS.values():
+            rows = _rows(store, names.get(kind.summaries.name), (*_SESSION, *_FIGURES))
+            merged = (self._rows_of(files, name) for name in files.merged.get(kind.summaries.name, ()))
+            summaries |= {row["session_id"]: row for row in chain(rows, *merged)}
+            if "attempts" not in names:  # else every session is known by now
+                with_items |= {row["session_id"] for row in _rows(store, names.get(kind.items.name), ("session_id",), distinct=True)}
+        return PublishedPackage(files, attempts, summaries, frozenset(with_items - summaries.keys()))
+
+    def _rows_of(self, files: PackageFiles, name: str) -> list[Row]:
+        """The rows of a package in a merged file of summaries."""
+        if files.scan_date != self._day:
+            self._day, self._merged = files.scan_date, {}
+        if name not in self._merged:
+            of_packages: defaultdict[str, list[Row]] = defaultdict(list)
+            for row in _rows(self._store, name, (*_SESSION, *_FIGURES, "package")):
+                of_packages[row.pop("package")].append(row)
+            self._merged[name] = dict(of_packages)
+        return self._merged[name].get(files.package, [])
 
 
 def runs_of(store: ResultStore) -> frozenset[str]:
@@ -121,15 +140,6 @@ def _rows(store: ResultStore, name: str | None, columns: Sequence[str], *, disti
     if table is None:
         return []
     return (table.group_by(list(columns)).aggregate([]) if distinct else table).to_pylist()
-
-
-@lru_cache(maxsize=4)
-def _of_packages(store: ResultStore, name: str) -> dict[str, list[Row]]:
-    """The rows of a merged file of summaries by package. It never changes, and is asked for by all packages of its day in turn."""
-    found: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in _rows(store, name, (*_SESSION, *_FIGURES, "package")):
-        found[row.pop("package")].append(row)
-    return dict(found)
 
 
 def _table(store: ResultStore, name: str, columns: Sequence[str]) -> pa.Table | None:

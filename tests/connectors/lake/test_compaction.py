@@ -16,7 +16,7 @@ from connectors.lake import compaction
 from connectors.lake.compaction import COMPACTED, NotCompacted, compact, days_before
 from connectors.lake.merging import merged_rows
 from connectors.lake.packages import write_package
-from connectors.lake.published import package_files, read_package
+from connectors.lake.published import PackageReader, package_files
 from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore
 from tasks.verify import verify
@@ -111,11 +111,16 @@ def test_the_same_packages_give_the_same_bytes(tmp_path, packages):
     assert content(stores[0]) == content(stores[1])
 
 
+def memberships(lake):
+    reader = PackageReader(lake)
+    return {files.package: reader.read(files) for files in package_files(lake)}
+
+
 def test_membership_stays_readable(lake, packages):
     publish(lake, packages)
-    before = {files.package: read_package(lake, files) for files in package_files(lake)}
+    before = memberships(lake)
     compact_all(lake)
-    after = {files.package: read_package(lake, files) for files in package_files(lake)}
+    after = memberships(lake)
     assert after.keys() == before.keys() == {package for package, _ in packages}
     for package, found in before.items():
         assert after[package].attempts == found.attempts
