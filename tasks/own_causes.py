@@ -22,6 +22,10 @@ class BudgetReached(Exception):
     """A session outlived its estimate and the month's cap does not hold more."""
 
 
+class Poisonous(Exception):
+    """The workers that streamed an object have died over it, again and again: it is not streamed once more."""
+
+
 class LedgerFailed(Exception):
     """The ledger failed while a session reserved more: not to be taken for S3, which the same errors can come from."""
 
@@ -30,7 +34,7 @@ class LedgerFailed(Exception):
         self.error = error
 
 
-OwnError: TypeAlias = SourceError | UnreachableError | AccessDeniedError | BudgetReached | LocalDecodingFailed
+OwnError: TypeAlias = SourceError | UnreachableError | AccessDeniedError | BudgetReached | Poisonous | LocalDecodingFailed
 _CAUSES: tuple[tuple[type[OwnError], Cause], ...] = (
     (
         BudgetReached,
@@ -47,6 +51,7 @@ _CAUSES: tuple[tuple[type[OwnError], Cause], ...] = (
             advice="check S3's endpoint and the network, then run again",
         ),
     ),
+    (Poisonous, Cause("poison", Scope.OBJECT, Action.QUARANTINE, Reason.POISON)),
     (AccessDeniedError, Cause("source_forbidden", Scope.OBJECT, Action.QUARANTINE, Reason.SOURCE_ERROR)),
     (SourceArchived, Cause("archived", Scope.OBJECT, Action.QUARANTINE, Reason.ARCHIVED)),
     (SourceChanged, Cause("changed", Scope.OBJECT, Action.QUARANTINE, Reason.CHANGED)),
