@@ -15,6 +15,7 @@ Those of one connector or task stand beside what raises them; this is the whole 
     |  `- DecoderDied           object         its decoder crashed, hung, or was ended by its limits
     |- ConfigurationError       config         a setting, URL, bucket or folder is wrong: nothing was streamed
     |  |- AccessDeniedError     key            a key or credential was refused
+    |  |  `- CredentialsRefused key            credentials are not taken at all (any more), whatever they are used for
     |  |- QueryError            config         a query cannot be answered
     |  |- PolicyError           config         a policy cannot be used
     |  |- AnswersRefused        config         answers of reviewers cannot be taken
@@ -109,6 +110,10 @@ class AccessDeniedError(ConfigurationError):
 
     scope = Scope.KEY
     exit_code = ExitCode.ACCESS_DENIED
+
+
+class CredentialsRefused(AccessDeniedError):
+    """Credentials that are not taken at all: unknown, wrong or expired. It is never the fault of what they were used for."""
 
 
 class UnreachableError(SoundcheckError):

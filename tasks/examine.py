@@ -16,7 +16,7 @@ from moderation.catalogue import (
     resolve_source,
     stated_source,
 )
-from moderation.errors import AccessDeniedError, BadParameters, SourceArchived, SourceChanged, SourceError, SourceGone
+from moderation.errors import AccessDeniedError, BadParameters, CredentialsRefused, SourceArchived, SourceChanged, SourceError, SourceGone
 from moderation.estimates import Estimate, raw_estimate
 from moderation.formats import AudioFormat
 from moderation.outcomes import Reason
@@ -62,6 +62,8 @@ class Examiner:
             for place, (item, sidecar) in waiting:
                 try:
                     found[place] = await self.examine(item, sidecar)
+                except CredentialsRefused:
+                    raise
                 except AccessDeniedError as error:
                     denied.append(error)
                     if len(denied) > max(1, DENIED_SHARE * len(objects)):

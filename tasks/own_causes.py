@@ -6,6 +6,7 @@ from typing import TypeAlias
 from connectors.media.local_decoder import DecoderDied, LocalDecodingFailed
 from moderation.errors import (
     AccessDeniedError,
+    CredentialsRefused,
     Scope,
     SoundcheckError,
     SourceArchived,
@@ -16,6 +17,7 @@ from moderation.errors import (
 )
 from moderation.outcomes import Reason, StopCause
 from moderation.refusals import Action, Cause
+from moderation.repeats import FORBIDDEN
 
 
 class BudgetReached(Exception):
@@ -52,7 +54,19 @@ _CAUSES: tuple[tuple[type[OwnError], Cause], ...] = (
         ),
     ),
     (Poisonous, Cause("poison", Scope.OBJECT, Action.QUARANTINE, Reason.POISON)),
-    (AccessDeniedError, Cause("source_forbidden", Scope.OBJECT, Action.QUARANTINE, Reason.SOURCE_ERROR)),
+    (
+        CredentialsRefused,
+        Cause(
+            "credentials_refused",
+            Scope.KEY,
+            Action.RETRY,
+            Reason.NOT_REACHED,
+            StopCause.ACCESS_DENIED,
+            attempts=2,
+            advice="renew the AWS credentials, then run again",
+        ),
+    ),
+    (AccessDeniedError, FORBIDDEN),
     (SourceArchived, Cause("archived", Scope.OBJECT, Action.QUARANTINE, Reason.ARCHIVED)),
     (SourceChanged, Cause("changed", Scope.OBJECT, Action.QUARANTINE, Reason.CHANGED)),
     (SourceGone, Cause("gone", Scope.OBJECT, Action.QUARANTINE, Reason.GONE)),

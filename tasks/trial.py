@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("soundcheck.stream")
 POISON = "the last {deaths} workers that streamed it have died over it: it is not sent again before `soundcheck quarantine release`"
-REPEATED = f"the service said the same to {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
+REPEATED = f"so it was with {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
 
 
 class Trial:

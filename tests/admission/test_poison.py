@@ -10,7 +10,7 @@ from flows.plan import plan_scan
 from flows.quarantine import release
 from moderation.admission import DEATHS, Claim, Grant
 from moderation.budget import month_of
-from moderation.identity import lake_id
+from moderation.identity import lake_id, session_id
 from moderation.outcomes import ExitCode
 from scan_processes import ScanProcesses
 from scanning import BUCKET, scanning
@@ -32,7 +32,7 @@ async def workers_died_over(world, key, deaths):
         await ledger.set_gate(org, "music", 10)
         for number in range(deaths):
             who = {"worker": f"dead-{number}", "run_id": "20200101T000000Z-aaaaaa", "shard": 0, "attempt": 1}
-            claim = Claim(f"0000-{number}", lake_id(world.settings.results), org, "music", **who, **names)
+            claim = Claim(session_id(now, number.to_bytes(10)), lake_id(world.settings.results), org, "music", **who, **names)
             assert isinstance(await ledger.admit(claim), Grant)
             clock[0] += 2
             await ledger.recover(claim.session_id, None)

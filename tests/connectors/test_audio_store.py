@@ -152,6 +152,7 @@ READINGS = {
 }
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("reading", READINGS)
 async def test_an_object_that_was_overwritten(store, client, reading):
     item = put(client, "changed.wav")
@@ -160,6 +161,7 @@ async def test_an_object_that_was_overwritten(store, client, reading):
         await READINGS[reading](store, item)
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize("reading", READINGS)
 async def test_an_object_that_was_deleted(store, client, reading):
     item = put(client, "gone.wav")
@@ -238,6 +240,7 @@ class Answer(BaseHTTPRequestHandler):
 ITEM = AudioObject(BUCKET, "broken.wav", ETAG, len(BODY), datetime.now(UTC))
 
 
+@pytest.mark.fault(7)
 async def test_a_broken_body_is_taken_up_where_it_broke(environment):
     with Breaking([300_000, 0, 5]) as server:
         async with S3AudioStore(server.client(), threads=2) as store:
@@ -249,6 +252,7 @@ async def test_a_broken_body_is_taken_up_where_it_broke(environment):
     assert {match for _, match in server.requests} == {f'"{ETAG}"'}
 
 
+@pytest.mark.fault(7)
 async def test_a_body_that_breaks_too_often(environment):
     with Breaking([1000] * 9) as server:
         async with S3AudioStore(server.client(), threads=2) as store:

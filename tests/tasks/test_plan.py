@@ -45,6 +45,7 @@ def bench(tmp_path):
     return Bench(tmp_path / "audio", FolderStore(tmp_path / "results"))
 
 
+@pytest.mark.fault(9, 10)
 async def test_a_plan_says_of_every_object_what_becomes_of_it_and_why(bench):
     bench.put("a.wav", sound(3))
     bench.put("b/raw.pcm", b"\0\0" * 16_000)
@@ -272,6 +273,7 @@ async def test_a_file_that_lacks_what_its_header_declares_is_flagged_and_planned
     assert item.expected_ms is None, "a result is not held against what is not there"
 
 
+@pytest.mark.fault(11)
 async def test_bytes_win_over_names_and_words_and_every_disagreement_is_told(bench):
     bench.put("a.mp3", sound(1))
     bench.put("b.pcm", sound(2))
@@ -299,6 +301,7 @@ async def test_the_newest_sidecar_of_a_key_is_heard_and_one_in_another_bucket_is
     assert described.of("one.pcm")["params_hash"] != planned.of("one.pcm")["params_hash"]
 
 
+@pytest.mark.fault(6)
 async def test_too_many_objects_that_may_not_be_read_end_the_plan(bench):
     class Denying(CountingStore):
         async def head(self, item, size, offset=0):
