@@ -7,6 +7,7 @@ Those of one connector or task stand beside what raises them; this is the whole 
     |- SourceError              object         the object could not be read as it was listed
     |  |- SourceArchived        object         it lies in an archive
     |  |- SourceChanged         object         it was overwritten since
+    |  |- SourceCorrupt         object         its bytes are not those that were put there
     |  |- NoAudio               object         it is nothing that a browser could play
     |  `- SourceGone            object         it was deleted since
     |- DecodeFailed             object         its bytes are no audio of the declared format
@@ -95,6 +96,10 @@ class SourceArchived(SourceError):
 
 class SourceChanged(SourceError):
     """The object was overwritten between listing and reading (S3 answers 412 to If-Match)."""
+
+
+class SourceCorrupt(SourceError):
+    """The bytes that came are not those that were put there: changed on the way, or where they lie."""
 
 
 class SourceGone(SourceError):

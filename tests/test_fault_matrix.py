@@ -30,26 +30,15 @@ def test_the_page_has_the_matrix_as_it_is(found):
     assert written() == section(found), "run `make faults`"
 
 
-pytest_plugins = ["pytester"]
-
-
-def test_a_row_without_a_test_is_seen_and_torture_is_told_apart(pytester, monkeypatch):
-    monkeypatch.setattr("fault_matrix.TESTS", pytester.path)
-    pytester.makepyfile(
-        test_some="""
-        import pytest
-
-        @pytest.mark.fault(1, 2)
-        def test_one(): ...
-
-        @pytest.mark.parametrize("n", [0, pytest.param(1, marks=pytest.mark.fault(3))])
-        @pytest.mark.torture
-        def test_two(n): ...
-        """
-    )
-    collector = Collector()
-    pytester.inline_run("--collect-only", "-m", "not torture", "-p", "no:cacheprovider", plugins=[collector])
-    assert (dict(collector.found.check), dict(collector.found.torture)) == ({1: {"test_some"}, 2: {"test_some"}}, {3: {"test_some"}})
-    line = section(collector.found).splitlines()[7]
-    assert line.startswith("| 4 |")
-    assert line.endswith("|  |  |")
+def test_a_row_that_no_test_provokes_is_seen():
+    some = Provokers()
+    some.check[1] = {"one/test_a", "one/test_b"}
+    some.torture[1] = some.torture[3] = {"two/test_c"}
+    heading, *_ = (lines := section(some).splitlines())[1:]
+    assert heading.startswith("2 of 82 rows ")
+    assert " 1 in `make check`" in heading
+    assert [line.split("|")[-3:-1] for line in lines[5:8]] == [
+        [" `one/test_a`, `one/test_b` ", " `two/test_c` "],
+        ["  ", "  "],
+        ["  ", " `two/test_c` "],
+    ]

@@ -164,6 +164,32 @@ async def test_a_body_that_breaks_off_goes_on_only_while_the_object_is_what_was_
     assert first.progress.of("music").at_risk_ms >= failed[2], "also what the bytes sent are by the estimate"
 
 
+@pytest.mark.fault(8)
+@pytest.mark.parametrize(("times", "ends"), [(1, ["source_corrupt", None]), (9, ["source_corrupt"] * 2)], ids=["once", "always"])
+async def test_bytes_that_change_on_the_way_are_read_once_more_and_then_the_object_is_held(
+    world, make_wav, shimmed, monkeypatch, times, ends
+):
+    monkeypatch.setattr("connectors.audio_store.is_open_to_changes", lambda _: True)
+    good, bad = make_wav(1.0), make_wav(3.0)
+    world.put("good.wav", good)
+    world.put("bad.wav", bad)
+    flipped: list[str] = []
+
+    async def send(request: web.Request, answer: web.Response) -> web.StreamResponse:
+        if request.path.endswith("bad.wav") and answer.body == bad and len(flipped) < times:
+            flipped.append(request.method)
+            answer.body = bad[:-1] + bytes([bad[-1] ^ 1])
+        return answer
+
+    async with shimmed(send=send):
+        report = await world.scan(endpoints=["music"], connections=1, retries=RetryRules(step_s=0))
+    done = ends[-1] is None
+    assert report.exit_code is (ExitCode.OK if done else ExitCode.QUARANTINED)
+    assert [cause for (cause,) in world.ask("SELECT cause FROM attempts WHERE attempt > 1 OR cause IS NOT NULL ORDER BY attempt")] == ends
+    assert world.ask("SELECT key, reason FROM quarantined_now") == ([] if done else [("bad.wav", "source_error")])
+    assert world.ask("SELECT count(*) FROM music_summaries") == [(1 + done,)]
+
+
 async def _until(condition: Callable[[], bool]) -> None:
     while not condition():
         await asyncio.sleep(0.01)
