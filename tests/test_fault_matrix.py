@@ -34,10 +34,10 @@ def test_a_row_that_no_test_provokes_is_seen():
     some = Provokers()
     some.check[1] = {"one/test_a", "one/test_b"}
     some.torture[1] = some.torture[3] = {"two/test_c"}
-    heading, *_ = (lines := section(some).splitlines())[1:]
+    _, heading, _, _, _, _, *lines = section(some).splitlines()
     assert heading.startswith("2 of 82 rows ")
     assert " 1 in `make check`" in heading
-    assert [line.split("|")[-3:-1] for line in lines[5:8]] == [
+    assert [line.split("|")[-3:-1] for line in lines[:3]] == [
         [" `one/test_a`, `one/test_b` ", " `two/test_c` "],
         ["  ", "  "],
         ["  ", " `two/test_c` "],

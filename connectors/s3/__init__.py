@@ -8,4 +8,15 @@ from connectors.s3.failures import S3_ERRORS, explain
 from connectors.s3.links import audio_link
 from connectors.s3.policy import policy
 
-__all__ = ["S3_ERRORS", "S3Caller", "S3Settings", "S3Uri", "audio_link", "explain", "is_open_to_changes", "policy", "s3_client", "tell_dates"]
+__all__ = [
+    "S3_ERRORS",
+    "S3Caller",
+    "S3Settings",
+    "S3Uri",
+    "audio_link",
+    "explain",
+    "is_open_to_changes",
+    "policy",
+    "s3_client",
+    "tell_dates",
+]

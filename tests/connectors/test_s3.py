@@ -285,7 +285,9 @@ class TestAnswers:
             (answered("SignatureDoesNotMatch", 403), CredentialsRefused, "the secret does not belong"),
             pytest.param(answered("ExpiredToken", 400), CredentialsRefused, "log in again", marks=pytest.mark.fault(74)),
             pytest.param(answered("RequestTimeTooSkewed", 403), ConfigurationError, "clock", marks=pytest.mark.fault(56)),
-            pytest.param(answered("AccessDenied", 403, message=KMS), AccessDeniedError, "kms:Decrypt on the key", marks=pytest.mark.fault(73)),
+            pytest.param(
+                answered("AccessDenied", 403, message=KMS), AccessDeniedError, "kms:Decrypt on the key", marks=pytest.mark.fault(73)
+            ),
             pytest.param(answered("KMS.DisabledException", 400), ConfigurationError, "the KMS key", marks=pytest.mark.fault(73)),
             pytest.param(answered("KMS.ThrottlingException", 400), UnreachableError, "fewer requests", marks=pytest.mark.fault(73)),
             (answered("InvalidObjectState", 403), SourceArchived, "archived"),

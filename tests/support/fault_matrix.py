@@ -1,4 +1,4 @@
-"""The fault matrix: each row of tests/faults.toml with the tests that provoke it. `python tests/support/fault_matrix.py` writes its table."""
+"""The fault matrix: each row of tests/faults.toml with the tests that provoke it. As a program it writes their table into the page."""
 
 import sys
 import tomllib
@@ -71,10 +71,11 @@ def section(found: Provokers) -> str:
     """The matrix as Markdown, between its two marks."""
     rows = catalogue()
     in_check = sum(row.id in found.check for row in rows)
+    provoked = sum(row.id in found.rows for row in rows)
     lines = [
         BEGIN,
-        f"{sum(row.id in found.rows for row in rows)} of {len(rows)} rows of `tests/faults.toml` are provoked by tests: "
-        f"{in_check} in `make check`, the others in `make torture` alone. Names are of files below `tests/`.\n\n",
+        f"{provoked} of {len(rows)} rows of `tests/faults.toml` are provoked by tests, {in_check} in `make check`, the others in\n",
+        "`make torture` alone. Names are of files below `tests/`.\n\n",
         "| | fault | what soundcheck does | shown as | in `make check` | in `make torture` |\n|---|---|---|---|---|---|\n",
         *(_line(row, found) for row in rows),
         END,

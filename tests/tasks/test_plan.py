@@ -273,6 +273,17 @@ async def test_a_file_that_lacks_what_its_header_declares_is_flagged_and_planned
     assert item.expected_ms is None, "a result is not held against what is not there"
 
 
+@pytest.mark.fault(10)
+async def test_a_header_without_audio_is_empty_and_opens_no_session(bench):
+    for name, body in (("a.wav", sound(0)), ("b.flac", b"fLaC"), ("c.wav", sound(0.1)), ("d.wav", sound(0) + bytes(100_000))):
+        bench.put(name, body)
+    planned = await bench.plan(endpoints=MUSIC)
+    assert planned.streamed() == ["c.wav", "d.wav"], "a header may lie about what is behind it"
+    assert [planned.of(name)["reason"] for name in ("a.wav", "b.flac")] == ["empty", "empty"]
+    told = {outcome.key: outcome.detail for outcome in planned.progress.outcomes}
+    assert told["a.wav"] == "its 44 bytes are a header without audio"
+
+
 @pytest.mark.fault(11)
 async def test_bytes_win_over_names_and_words_and_every_disagreement_is_told(bench):
     bench.put("a.mp3", sound(1))
@@ -351,7 +362,7 @@ async def test_a_sample_has_something_of_every_format_and_size_and_is_the_same_e
         bench.put(f"short-{number}.wav", sound(0.5))
     for number in range(10):
         bench.put(f"long-{number}.wav", sound(20))
-    bench.put("only.aiff", b"FORM" + struct.pack(">I", 4) + b"AIFF")
+    bench.put("only.aiff", b"FORM" + struct.pack(">I", 4) + b"AIFF" + bytes(20_000))
     planned = [await bench.plan(PlanRules(cut=Cut(sample=11)), endpoints=MUSIC, dry=True) for _ in range(2)]
     assert planned[0].streamed() == planned[1].streamed()
     taken = planned[0].streamed()

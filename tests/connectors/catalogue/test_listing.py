@@ -146,7 +146,9 @@ async def test_a_throttled_listing_is_asked_for_again_by_botocore_and_says_what_
     async with calling(api, attempts=5) as caller:
         assert await listed(S3Listing(caller, [S3Uri("music")], 1)) == objects(MANY)
     async with calling(ListApi({"music": MANY}, slow={2}), attempts=1) as caller:
-        with pytest.raises(UnreachableError, match=r"listing s3://music/ failed: S3 is failing or wants fewer requests \(HTTP 503 SlowDown"):
+        with pytest.raises(
+            UnreachableError, match=r"listing s3://music/ failed: S3 is failing or wants fewer requests \(HTTP 503 SlowDown"
+        ):
             await listed(S3Listing(caller, [S3Uri("music")], 1))
 
 
