@@ -20,7 +20,7 @@ LEASE_S = 2.0
 
 
 async def workers_died_over(world, key, deaths):
-    """Leave sessions of an object in the ledger that no worker has ended, swept."""
+    """Leave sessions of an object in the ledger that no worker has ended, swept; the object's id."""
     await plan_scan(world.settings, f"s3://{BUCKET}/")
     [(object_id, key_id, params_hash)] = world.ask(
         f"SELECT DISTINCT object_id, object_key_id, params_hash FROM manifests JOIN plan USING (object_id) WHERE key = '{key}'"
@@ -36,6 +36,7 @@ async def workers_died_over(world, key, deaths):
             assert isinstance(await ledger.admit(claim), Grant)
             clock[0] += 2
             await ledger.recover(claim.session_id, None)
+    return object_id
 
 
 @pytest.mark.fault(82)
@@ -60,11 +61,18 @@ async def test_an_object_over_which_three_workers_died_is_never_connected_again_
         assert len(world.seen.events("connect")) == 2
 
 
-async def test_an_object_over_which_two_workers_died_is_streamed(put, tmp_path):
-    put("long.ulaw", 1.0)
-    async with scanning(tmp_path) as world:
-        await workers_died_over(world, "long.ulaw", DEATHS - 1)
-        assert (await world.scan()).exit_code is ExitCode.OK
+@pytest.mark.fault(82)
+async def test_objects_over_which_two_workers_died_are_streamed_one_at_a_time(put, tmp_path):
+    """They are the longest, and would go first and together."""
+    for name, seconds in (("a", 0.2), ("b", 0.6), ("c", 0.6), ("suspect", 2.0), ("suspected", 2.0)):
+        put(f"{name}.ulaw", seconds)
+    async with scanning(tmp_path, speed=2, connections=5) as world:
+        suspects = {await workers_died_over(world, f"{name}.ulaw", DEATHS - 1) for name in ("suspect", "suspected")}
+        report = await world.scan()
+    assert (report.exit_code, report.counts()["done"]) == (ExitCode.OK, 5)
+    streamed = world.ask("SELECT object_id, started_at, finished_at FROM attempts WHERE outcome = 'done' ORDER BY started_at")
+    [(_, _, first_ends), (_, second_starts, _)] = [row for row in streamed if row[0] in suspects]
+    assert first_ends <= second_starts
 
 
 @pytest.mark.fault(82)
