@@ -1,7 +1,7 @@
 # Everything here needs Python 3.11+ and make, and fetches from the package index alone. `make` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock-check torture bench deploy athena sbom licences audit lock system-deps clean
+.PHONY: help setup demo test check lock-check faults torture bench deploy athena sbom licences audit lock system-deps clean
 
 # Python's own caches, also where the environment turns them off: hundreds of processes of the tests would compile everything anew
 export PYTHONDONTWRITEBYTECODE :=
@@ -37,6 +37,9 @@ lock-check: setup  ## do the requirements files satisfy pyproject.toml? (offline
 
 torture: setup  ## run the full numbers of reliability, which take long
 	$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)
+
+faults: setup  ## write the fault matrix into docs/reliability.md
+	$(BIN)/python tests/support/fault_matrix.py
 
 bench: setup  ## run the benchmarks
 	@set -e; found=; for file in benchmarks/*.py; do \

@@ -21,7 +21,8 @@ CHANGE_COUNTS = tuple(each.name for each in fields(Changes))
 class Report:
     """How a run ended. state is the flow state's name, message why it stopped if it did, recovered the sessions of earlier runs.
 
-    page is the address of its report for people, None where there is none.
+    page is the address of its report for people, None where there is none. skew_s is by how many seconds this host's clock was off at most,
+    positive where it was ahead.
     """
 
     run_id: str
@@ -33,6 +34,7 @@ class Report:
     progress: Progress
     recovered: int = 0
     page: str | None = None
+    skew_s: int = 0
 
     def counts(self) -> dict[str, Any]:
         """The figures as JSON has them: every object counts once, its endpoints apart. at_risk_hours are possibly billed.
@@ -53,6 +55,7 @@ class Report:
             "at_risk_hours": hours(progress.at_risk_ms),
             "saved_hours": hours(progress.saved_ms),
             "recovered_sessions": self.recovered,
+            "clock_skew_s": self.skew_s,
             "decisions": dict(progress.decisions),
             "endpoints": {
                 name: {

@@ -21,7 +21,7 @@ from flows.telling import tell_decisions
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
-from moderation.errors import AccessDeniedError, SoundcheckError, UnreachableError, first_of_group
+from moderation.errors import AccessDeniedError, CredentialsRefused, SoundcheckError, UnreachableError, first_of_group
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode, Reason, StopCause
 from moderation.policy_file import PolicyText
@@ -77,7 +77,9 @@ async def _run(scan: "_Scan") -> Report:
             await scan.failed(error)
             raise
         page = await leave_report(wired, run, watch)
-        watch.report = Report(run.run_id, str(request), wired.results.url, state, code, watch.stop.message, watch.progress, recovered, page)
+        skew_s = round(wired.now.skew.total_seconds()) if wired.now.is_off else 0
+        ended = (run.run_id, str(request), wired.results.url, state, code, watch.stop.message, watch.progress, recovered, page, skew_s)
+        watch.report = Report(*ended)
         await scan.tell(watch.report)
     return watch.report
 
@@ -111,7 +113,7 @@ class _Scan:
             self.watch.task.uncancel()
             return 0
         except (UnreachableError, AccessDeniedError) as error:
-            if type(error) not in {UnreachableError, AccessDeniedError}:
+            if type(error) not in {UnreachableError, AccessDeniedError, CredentialsRefused}:
                 raise
             raise type(error)(f"{error}; then `soundcheck backfill --resume {self.run.run_id}` goes on where this run broke off") from error
         finally:

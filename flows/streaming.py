@@ -89,6 +89,7 @@ async def directly(name: str, step: Callable[[], Awaitable[T]]) -> T:
 
 async def stream_shards(streaming: Streaming, wired: Wired, shards: Sequence[Shard], wanted: Wanted, execute: Executor) -> list[Outcome]:
     """Stream the objects of some shards that are wanted, then what other sessions have claimed of them."""
+    await streaming.find_suspects()
     early = EarlyPackages(wired.publisher, streaming.run_id, wired.settings.packages)
     async with asyncio.TaskGroup() as group:  # nothing streams on when its leases are no longer kept
         kept = [group.create_task(streaming.admission.leases.keep()), group.create_task(early.keep())]

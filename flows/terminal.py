@@ -89,9 +89,15 @@ def print_summary(report: Report) -> None:
     if counts["left_out"]:
         reasons = ", ".join(f"{count} {why}" for why, count in counts["left_out"].items())
         stdout.print(f"Left out of the catalogue: {reasons}.", highlight=False)
+    _print_skew(report)
     _print_places(report)
     if report.message:
         stderr.print(shown(f"soundcheck: {report.message}"), style="red", soft_wrap=True)
+
+
+def _print_skew(report: Report) -> None:
+    if report.skew_s:
+        stdout.print(f"Clock skew: this host's clock was {report.skew_s:+d} s off. Stamps and months follow it: set it.", highlight=False)
 
 
 def _print_places(report: Report) -> None:

@@ -15,12 +15,13 @@ from duckdb import DuckDBPyConnection
 
 from connectors.audio_store import AudioStore, AudioStores, S3AudioStore
 from connectors.catalogue import KeyList, Source
+from connectors.clock import WallClock
 from connectors.lake.query import connect
 from connectors.lake.store import ResultStore, open_store
-from connectors.ledger import Ledger
+from connectors.ledger import Ledger, host_boot_ms
 from connectors.media.local_decoder import LocalDecoder
 from connectors.notices import Notices
-from connectors.s3 import S3Caller, S3Settings, s3_client
+from connectors.s3 import S3Caller, S3Settings, s3_client, tell_dates
 from connectors.spool import SharedSpool, Spool
 from connectors.velma import ApiKey, VelmaClient, VelmaSettings
 from flows.keys import load_key
@@ -47,6 +48,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def wall_clock(s3: "S3Client") -> WallClock:
+    """The wall clock, held against S3's by each of its answers."""
+    clock = WallClock(host_boot_ms, now)
+    tell_dates(s3, lambda date: clock.compare(date, "S3's"))
+    return clock
+
+
 @dataclass(frozen=True, slots=True)
 class Wired:
     """Everything that a run talks to. worker names this process in the ledger."""
@@ -67,9 +75,9 @@ class Wired:
     notices: Notices
     policy: PolicyText | None
     worker: str
+    now: WallClock
     chance: Callable[[], float] = random.random
     entropy: Callable[[int], bytes] = secrets.token_bytes
-    now: Callable[[], datetime] = now
 
     @property
     def publisher(self) -> Publisher:
@@ -95,8 +103,8 @@ class WiredToPlan:
     results: ResultStore
     open_lake: Callable[[], DuckDBPyConnection]
     ledger: Ledger
+    now: WallClock
     entropy: Callable[[int], bytes] = secrets.token_bytes
-    now: Callable[[], datetime] = now
 
 
 @asynccontextmanager
@@ -105,6 +113,7 @@ async def wired_to_plan(settings: Settings, request: Request) -> AsyncIterator[W
     own = run_settings(settings, request.sources, needs_key=False)
     results_url = results_of(own)
     s3 = s3_client(S3Settings())
+    clock = wall_clock(s3)
     results = open_store(results_url, s3)
     results.check_writable()
     async with AsyncExitStack() as stack:
@@ -119,6 +128,7 @@ async def wired_to_plan(settings: Settings, request: Request) -> AsyncIterator[W
             results=results,
             open_lake=partial(connect, results_url, s3),
             ledger=await stack.enter_async_context(open_ledger(own)),
+            now=clock,
         )
 
 
@@ -141,6 +151,7 @@ async def _wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
     client, policy = velma_client(own, key), policy_of(own)
     results_url = results_of(own)
     s3 = s3_client(S3Settings())
+    clock = wall_clock(s3)
     results = open_store(results_url, s3)
     results.check_writable()
     async with AsyncExitStack() as stack:
@@ -163,6 +174,7 @@ async def _wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
             policy=policy,
             # in containers host and process id repeat: a successor must not renew what a dead one held
             worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
+            now=clock,
         )
 
 

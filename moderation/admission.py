@@ -37,6 +37,8 @@ class SessionState(StrEnum):
     """Ended and booked; what it had left was erased by request, or will never be published."""
 
 
+DEATHS = 3
+"""So many workers in a row may die over an object (faults.toml, 82): it is quarantined before a fourth."""
 ENDED = frozenset({SessionState.FINISHED, SessionState.AT_RISK, SessionState.RELEASED})
 """States of a session that awaits its package; failed attempts are published too."""
 DONE = frozenset({SessionState.FINISHED, SessionState.PUBLISHED})
@@ -108,16 +110,27 @@ class CapShare:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspect:
+    """An object over which the last workers that streamed it have died, but not yet as many as make it poison."""
+
+    endpoint: str
+    object_id: str
+    params_hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """A slot and a reservation, held as long as the lease is renewed. lease_until_ms is by the ledger's clock.
 
-    spent has every cap, in hours or money, of endpoint or organisation, as it is taken with this session.
+    spent has every cap, in hours or money, of endpoint or organisation, as it is taken with this session. deaths counts the sessions of
+    its object before this one, since the last that came to an end, whose workers died.
     """
 
     session_id: str
     lease_until_ms: int
     kind: SessionKind = SessionKind.OBJECT
     spent: tuple[CapShare, ...] = ()
+    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +153,15 @@ class History:
     """What became of an object before.
 
     Whether a session of it (same lake, endpoint and parameters) streams, whether one is paid for, whether that is one of the run that
-    asks, and whether it was erased by request, alone or with its key.
+    asks, and whether it was erased by request, alone or with its key. deaths counts the workers that died over it since one came to the
+    end of a session, good or bad.
     """
 
     streaming: bool
     done: bool
     done_by_run: bool
     erased: bool
+    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)

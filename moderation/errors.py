@@ -7,6 +7,7 @@ Those of one connector or task stand beside what raises them; this is the whole 
     |- SourceError              object         the object could not be read as it was listed
     |  |- SourceArchived        object         it lies in an archive
     |  |- SourceChanged         object         it was overwritten since
+    |  |- SourceCorrupt         object         its bytes are not those that were put there
     |  |- NoAudio               object         it is nothing that a browser could play
     |  `- SourceGone            object         it was deleted since
     |- DecodeFailed             object         its bytes are no audio of the declared format
@@ -15,6 +16,7 @@ Those of one connector or task stand beside what raises them; this is the whole 
     |  `- DecoderDied           object         its decoder crashed, hung, or was ended by its limits
     |- ConfigurationError       config         a setting, URL, bucket or folder is wrong: nothing was streamed
     |  |- AccessDeniedError     key            a key or credential was refused
+    |  |  `- CredentialsRefused key            credentials are not taken at all (any more), whatever they are used for
     |  |- QueryError            config         a query cannot be answered
     |  |- PolicyError           config         a policy cannot be used
     |  |- AnswersRefused        config         answers of reviewers cannot be taken
@@ -96,6 +98,10 @@ class SourceChanged(SourceError):
     """The object was overwritten between listing and reading (S3 answers 412 to If-Match)."""
 
 
+class SourceCorrupt(SourceError):
+    """The bytes that came are not those that were put there: changed on the way, or where they lie."""
+
+
 class SourceGone(SourceError):
     """The object was deleted between listing and reading."""
 
@@ -109,6 +115,10 @@ class AccessDeniedError(ConfigurationError):
 
     scope = Scope.KEY
     exit_code = ExitCode.ACCESS_DENIED
+
+
+class CredentialsRefused(AccessDeniedError):
+    """Credentials that are not taken at all: unknown, wrong or expired. It is never the fault of what they were used for."""
 
 
 class UnreachableError(SoundcheckError):

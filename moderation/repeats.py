@@ -1,14 +1,22 @@
-"""Faults that distinct objects share: then it is not the objects (rules.md: 1003, and codes that nobody knows)."""
+"""Faults that distinct objects share: then it is not the objects (rules.md: 1003, and codes that nobody knows; reading that is denied)."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from moderation.outcomes import StopCause
-from moderation.refusals import BAD_PARAMETERS, UNKNOWN_CODE, Cause
+from moderation.errors import Scope
+from moderation.outcomes import Reason, StopCause
+from moderation.refusals import BAD_PARAMETERS, UNKNOWN_CODE, Action, Cause
 
 OBJECTS = 3
 """So many distinct objects with the same fault end the run."""
-_STOPS = {BAD_PARAMETERS.name: StopCause.CONFIGURATION, UNKNOWN_CODE.name: StopCause.SERVICE_UNREACHABLE}
+FORBIDDEN = Cause("source_forbidden", Scope.OBJECT, Action.QUARANTINE, Reason.SOURCE_ERROR)
+"""S3 does not let these credentials read an object."""
+_STOPS = {
+    BAD_PARAMETERS.name: StopCause.CONFIGURATION,
+    FORBIDDEN.name: StopCause.ACCESS_DENIED,
+    UNKNOWN_CODE.name: StopCause.SERVICE_UNREACHABLE,
+}
+_IN_A_ROW = {BAD_PARAMETERS.name, FORBIDDEN.name}
 
 
 @dataclass(slots=True)
@@ -27,6 +35,6 @@ class Repeats:
         return stop if len(objects) >= OBJECTS else None
 
     def done(self) -> None:
-        """A good session: parameters that were refused in a row are refused no more."""
-        for key in [key for key in self._objects if key[0] == BAD_PARAMETERS.name]:
+        """A good session: what was refused in a row is refused no more."""
+        for key in [key for key in self._objects if key[0] in _IN_A_ROW]:
             del self._objects[key]

@@ -16,8 +16,8 @@ from moderation.catalogue import (
     resolve_source,
     stated_source,
 )
-from moderation.errors import AccessDeniedError, BadParameters, SourceArchived, SourceChanged, SourceError, SourceGone
-from moderation.estimates import Estimate, raw_estimate
+from moderation.errors import AccessDeniedError, BadParameters, CredentialsRefused, SourceArchived, SourceChanged, SourceError, SourceGone
+from moderation.estimates import Estimate, default_estimate, raw_estimate
 from moderation.formats import AudioFormat
 from moderation.outcomes import Reason
 from moderation.sniffing import SNIFF_BYTES, UNSUPPORTED_AUDIO, Content, sniff, tag_length
@@ -29,6 +29,9 @@ SIDECAR_BYTES = 64 * 1024
 """More than any sidecar needs: a longer one is no sidecar."""
 DENIED_SHARE = 0.05
 """More objects than this share that may not be read are no matter of the objects: the credentials lack a permission."""
+
+SHORTEST_MS = 192
+"""What a header of no audio is believed about: bytes that would be more than the shortest item, were they audio, may be some after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class Examiner:
             for place, (item, sidecar) in waiting:
                 try:
                     found[place] = await self.examine(item, sidecar)
+                except CredentialsRefused:
+                    raise
                 except AccessDeniedError as error:
                     denied.append(error)
                     if len(denied) > max(1, DENIED_SHARE * len(objects)):
@@ -98,6 +103,9 @@ class Examiner:
             duration = await self._duration(item, ranges, content)
         except NoAudioTrack as error:
             return Finding(None, refusal=NotStreamable(Reason.NO_AUDIO_TRACK, str(error)), disagreement=called)
+        if not duration.ms and default_estimate(item.size_bytes, content).ms < SHORTEST_MS:
+            nothing = NotStreamable(Reason.EMPTY, f"its {item.size_bytes} bytes are a header without audio")
+            return Finding(None, duration, nothing, called)
         return self._resolved(item, content, None, duration, called)
 
     def _is_called(self, item: AudioObject, sidecar: AudioObject | None) -> str | None:

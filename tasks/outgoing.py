@@ -34,7 +34,7 @@ class Outlet:
         item, source = planned.item, planned.transcoded_from
         async with AsyncExitStack() as stack:
             if source is None:
-                yield planned, await stack.enter_async_context(aclosing(self._as_it_is(item, first)))
+                yield planned, await stack.enter_async_context(aclosing(self.store.checked(item, self._as_it_is(item, first))))
                 return
             most_seconds = self.max_session_hours * 3600
             decoding = self.decoder.decode(

@@ -6,20 +6,27 @@ from typing import TypeAlias
 from connectors.media.local_decoder import DecoderDied, LocalDecodingFailed
 from moderation.errors import (
     AccessDeniedError,
+    CredentialsRefused,
     Scope,
     SoundcheckError,
     SourceArchived,
     SourceChanged,
+    SourceCorrupt,
     SourceError,
     SourceGone,
     UnreachableError,
 )
 from moderation.outcomes import Reason, StopCause
 from moderation.refusals import Action, Cause
+from moderation.repeats import FORBIDDEN
 
 
 class BudgetReached(Exception):
     """A session outlived its estimate and the month's cap does not hold more."""
+
+
+class Poisonous(Exception):
+    """The workers that streamed an object have died over it, again and again: it is not streamed once more."""
 
 
 class LedgerFailed(Exception):
@@ -30,7 +37,7 @@ class LedgerFailed(Exception):
         self.error = error
 
 
-OwnError: TypeAlias = SourceError | UnreachableError | AccessDeniedError | BudgetReached | LocalDecodingFailed
+OwnError: TypeAlias = SourceError | UnreachableError | AccessDeniedError | BudgetReached | Poisonous | LocalDecodingFailed
 _CAUSES: tuple[tuple[type[OwnError], Cause], ...] = (
     (
         BudgetReached,
@@ -47,10 +54,24 @@ _CAUSES: tuple[tuple[type[OwnError], Cause], ...] = (
             advice="check S3's endpoint and the network, then run again",
         ),
     ),
-    (AccessDeniedError, Cause("source_forbidden", Scope.OBJECT, Action.QUARANTINE, Reason.SOURCE_ERROR)),
+    (Poisonous, Cause("poison", Scope.OBJECT, Action.QUARANTINE, Reason.POISON)),
+    (
+        CredentialsRefused,
+        Cause(
+            "credentials_refused",
+            Scope.KEY,
+            Action.RETRY,
+            Reason.NOT_REACHED,
+            StopCause.ACCESS_DENIED,
+            attempts=2,
+            advice="renew the AWS credentials, then run again",
+        ),
+    ),
+    (AccessDeniedError, FORBIDDEN),
     (SourceArchived, Cause("archived", Scope.OBJECT, Action.QUARANTINE, Reason.ARCHIVED)),
     (SourceChanged, Cause("changed", Scope.OBJECT, Action.QUARANTINE, Reason.CHANGED)),
     (SourceGone, Cause("gone", Scope.OBJECT, Action.QUARANTINE, Reason.GONE)),
+    (SourceCorrupt, Cause("source_corrupt", Scope.OBJECT, Action.RETRY_THEN_QUARANTINE, Reason.SOURCE_ERROR, attempts=2)),
     (SourceError, Cause("source_error", Scope.OBJECT, Action.RETRY_THEN_QUARANTINE, Reason.SOURCE_ERROR)),
     (DecoderDied, Cause("decoder_died", Scope.OBJECT, Action.RETRY_THEN_QUARANTINE, Reason.HOSTILE, attempts=2)),
     (LocalDecodingFailed, Cause("not_decoded", Scope.OBJECT, Action.QUARANTINE, Reason.UNDECODABLE)),

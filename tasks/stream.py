@@ -6,7 +6,8 @@ One attempt is: a slot, a session, its record in the spool (durable), then its b
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -14,7 +15,7 @@ from functools import partial
 from connectors.ledger import Ledger
 from connectors.spool import Spool
 from connectors.velma import VelmaClient
-from moderation.admission import EVERY_ENDPOINT, Denial
+from moderation.admission import EVERY_ENDPOINT, Denial, Suspect
 from moderation.errors import LeaseLost, SoundcheckError
 from moderation.outcomes import Reason
 from moderation.refusals import TextPatterns
@@ -91,7 +92,24 @@ class Streaming:
     """By endpoint, whether a session has had one."""
     takes_key: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     """By endpoint, whether a session has shown that the key is taken there: by a result, or by what else was said to it."""
+    suspects: frozenset[Suspect] = frozenset()
+    """What may be killing workers: one at a time in this process, so that not all that streams beside it is taken for the culprit."""
+    one_suspect: asyncio.Lock = field(default_factory=asyncio.Lock)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    def suspects_it(self, planned: PlannedObject) -> bool:
+        """Whether an object is to be streamed beside no other such one."""
+        return Suspect(planned.endpoint.name, planned.item.object_id, planned.params_hash) in self.suspects
+
+    @asynccontextmanager
+    async def turn_of(self, planned: PlannedObject) -> AsyncIterator[None]:
+        """Wait until no other suspect streams here, where the object is one."""
+        async with self.one_suspect if self.suspects_it(planned) else nullcontext():
+            yield
+
+    async def find_suspects(self) -> None:
+        """Learn over what workers have died."""
+        self.suspects = await self.admission.outages.outlast(lambda: self.ledger.suspects(self.org, self.lake))
 
     async def renew_key(self) -> None:
         """After a refusal of the key: take the one that is there now, if somebody has changed it since."""
@@ -123,12 +141,16 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
     """Stream every object of a shard, as many at once as there are slots; each ends in exactly one outcome.
 
     But for those that other sessions claim, of this or earlier shards: they are asked for once more at its end, and wait in `claimed`.
+    What may kill this process comes last.
     """
     with about(shard=shard):
-        outcomes = await _stream_each(streaming, [Candidate(shard, planned) for planned in objects])
+        trusted = [Candidate(shard, planned) for planned in objects if not streaming.suspects_it(planned)]
+        suspects = [Candidate(shard, planned) for planned in objects if streaming.suspects_it(planned)]
+        outcomes = await _stream_each(streaming, trusted, streaming.places)
         endpoints = {planned.endpoint.name for planned in objects}
         again = [candidate for endpoint in endpoints for candidate in streaming.claimed.pop(endpoint, [])]
-        return outcomes + await _stream_each(streaming, again)
+        outcomes += await _stream_each(streaming, again, streaming.places)
+        return outcomes + await _stream_each(streaming, suspects, 1)
 
 
 async def stream_claimed(streaming: Streaming) -> list[Outcome]:
@@ -142,6 +164,7 @@ async def stream_claimed(streaming: Streaming) -> list[Outcome]:
         while (outcome := await stream_object(streaming, candidate)) is None:
             await streaming.pause(pause_s)
             await streaming.settle_expired()
+            await streaming.find_suspects()
         waits.claimed -= 1
         _count(streaming, candidate, outcome)
         outcomes.append(outcome)
@@ -154,8 +177,8 @@ async def stream_claimed(streaming: Streaming) -> list[Outcome]:
     return outcomes
 
 
-async def _stream_each(streaming: Streaming, candidates: Sequence[Candidate]) -> list[Outcome]:
-    """The outcomes of these, some at a time; what another session claims has none yet."""
+async def _stream_each(streaming: Streaming, candidates: Sequence[Candidate], places: int) -> list[Outcome]:
+    """The outcomes of these, so many at a time; what another session claims has none yet."""
     waiting = iter(candidates)
     outcomes: list[Outcome] = []
 
@@ -169,7 +192,7 @@ async def _stream_each(streaming: Streaming, candidates: Sequence[Candidate]) ->
                 outcomes.append(outcome)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(streaming.places, len(candidates))):
+        for _ in range(min(places, len(candidates))):
             group.create_task(work())
     return outcomes
 
@@ -181,6 +204,11 @@ def _count(streaming: Streaming, candidate: Candidate, outcome: Outcome) -> None
 
 async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome | None:
     """One object until its outcome: done, quarantined, skipped, or pending when the run stops. None while another session claims it."""
+    async with streaming.turn_of(candidate.planned):
+        return await _stream_object(streaming, candidate)
+
+
+async def _stream_object(streaming: Streaming, candidate: Candidate) -> Outcome | None:
     planned = candidate.planned
     ends_with = partial(Outcome, planned.item.object_id, planned.item.key, planned.endpoint.name)
     while True:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from moderation.admission import Claim, Grant, SessionKind
+from moderation.admission import DEATHS, Claim, Grant, SessionKind
 from moderation.errors import (
     ConfigurationError,
     LeaseLost,
@@ -24,7 +24,7 @@ from moderation.repeats import OBJECTS
 from moderation.results import SessionResult, SpooledSession
 from moderation.retry import GiveUp, RetryAfter, Verdict
 from moderation.session import ClientSession
-from tasks.own_causes import LEASE_LOST, OWN_ERRORS, LedgerFailed, own_cause
+from tasks.own_causes import LEASE_LOST, OWN_ERRORS, LedgerFailed, Poisonous, own_cause
 from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, segment_rows, summary_row
 from tasks.reservation import Reservation
 from tasks.room import keep
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 logger = logging.getLogger("soundcheck.stream")
-REPEATED = f"the service said the same to {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
+POISON = "the last {deaths} workers that streamed it have died over it: it is not sent again before `soundcheck quarantine release`"
+REPEATED = f"so it was with {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
 
 
 class Trial:
@@ -94,6 +95,8 @@ class Trial:
 
     async def _analyse(self, grant: Grant, first: Awaitable[bytes]) -> GiveUp | RetryAfter | None:
         try:
+            if grant.deaths >= DEATHS:
+                raise Poisonous(POISON.format(deaths=grant.deaths))
             async with self.streaming.outlet.audio(self.planned, first) as (self.planned, pieces):
                 result = await self._session(grant, pieces)
         except SessionError as error:

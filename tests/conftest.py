@@ -8,10 +8,15 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from fault_matrix import Collector
 from postgresql import Cluster, cluster
 
 settings.register_profile("soundcheck", settings(), deadline=None)
 settings.load_profile("soundcheck")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Collector(), "fault_matrix")
 
 
 @pytest.fixture(scope="session")

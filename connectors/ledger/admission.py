@@ -6,7 +6,7 @@ Statements stand ready with named parameters: building them anew took twice as l
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import and_, bindparam, exists, insert, or_, select, update
+from sqlalchemy import and_, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.ledger import turns
@@ -28,11 +28,23 @@ OF_OBJECT = and_(
     sessions.c.params_hash == bindparam("of_params_hash"),
 )
 """The sessions of an object with the same endpoint and parameters in the same lake."""
+_LATER = sessions.alias("later")
+_ENDED_LATER = exists().where(
+    _LATER.c.lake == sessions.c.lake,
+    _LATER.c.object_id == sessions.c.object_id,
+    _LATER.c.endpoint == sessions.c.endpoint,
+    _LATER.c.params_hash == sessions.c.params_hash,
+    _LATER.c.outcome.is_not(None),
+    _LATER.c.session_id > sessions.c.session_id,
+)
+WITHOUT_AN_END = and_(sessions.c.state == SessionState.AT_RISK, sessions.c.outcome.is_(None), ~_ENDED_LATER)
+"""Sessions whose workers died, and since which no other one of their object came to its end: ids are in the order of time."""
 _HISTORY = select(
     exists().where(OF_OBJECT, sessions.c.state == SessionState.STREAMING),
     exists().where(OF_OBJECT, sessions.c.state.in_(sorted(DONE))),
     exists().where(OF_OBJECT, sessions.c.state.in_(sorted(DONE)), sessions.c.run_id == bindparam("of_run_id")),
     exists().where(or_(*(tombstones.c.object_key_id == bindparam(name) for name in ("of_object_key_id", "of_object_id")))),
+    select(func.count()).select_from(sessions).where(OF_OBJECT, WITHOUT_AN_END).scalar_subquery(),
 )
 """The fields of History."""
 _ADMITTED = (
@@ -51,7 +63,8 @@ _WAITED_OUT = {Denial.FULL, Denial.BREAKER, Denial.PAUSED}
 async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Grant | Refusal:
     """Grant a claim, writing the session, its reservation and what it changes about its gates; or say why not."""
     usages = await usages_of(connection, claim.org, claim.endpoint, claim.month, moment)
-    entered = decide(claim, await _history(connection, claim), usages, moment.now_ms, moment.rules)
+    history = await _history(connection, claim)
+    entered = decide(claim, history, usages, moment.now_ms, moment.rules)
     if isinstance(entered, Entry) and entered.kind is SessionKind.OBJECT and await turns.is_anothers(connection, claim, moment):
         entered = Denial.FULL
     if isinstance(entered, Denial):
@@ -66,7 +79,7 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
     await connection.execute(insert(sessions), row)
     alone = usages.endpoint.gate.limit.stage is Stage.PREFLIGHT
     kind = SessionKind.PROBE if alone else entered.kind
-    return Grant(claim.session_id, moment.lease_until, kind, usages.spent_with(claim.estimate_ms))
+    return Grant(claim.session_id, moment.lease_until, kind, usages.spent_with(claim.estimate_ms), history.deaths)
 
 
 def _refusal(denial: Denial, usages: Usages, moment: Moment, estimate_ms: int) -> Refusal:

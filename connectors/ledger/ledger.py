@@ -26,6 +26,7 @@ from moderation.admission import (
     Remains,
     SessionRecord,
     SessionState,
+    Suspect,
     UnpackagedRun,
 )
 from moderation.errors import SoundcheckError
@@ -260,6 +261,10 @@ class Ledger:
     async def clear_notices(self, org: str, causes: Collection[str] | None = None) -> None:
         """Let people be told again of these causes, or of all: they are over."""
         await self._transact(lambda c, _: notices.clear_notices(c, org, causes))
+
+    async def suspects(self, org: str, lake: str) -> frozenset[Suspect]:
+        """The objects of an organisation over which the last two workers have died, or more."""
+        return await self._database.transact(lambda c: reading.suspects(c, org, lake))
 
     async def streaming(self, org: str) -> list[SessionRecord]:
         """The sessions of an organisation that stream, or whose worker has died while they did; oldest first."""

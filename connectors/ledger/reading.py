@@ -1,14 +1,18 @@
-"""Reading the sessions of a lake in one pass, a piece at a time: nobody who streams waits until all of them are read."""
+"""Reading sessions: those of a lake, a piece at a time, so that nobody who streams waits until all are read; and those that left no end."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from connectors.ledger.admission import WITHOUT_AN_END
 from connectors.ledger.schema import sessions
+from moderation.admission import DEATHS, Suspect
 
 T = TypeVar("T")
+SUSPICIOUS = DEATHS - 1
+"""Deaths from which an object is streamed beside no other such one: what only died beside the culprit comes to an end then."""
 Transact = Callable[[Callable[[AsyncConnection], Awaitable[T]]], Awaitable[T]]
 PIECE = 20_000
 """Sessions of one transaction: some 50 ms on SQLite."""
@@ -31,3 +35,11 @@ async def sessions_of(transact: Transact[list[Any]], lake: str) -> AsyncIterator
             return
         yield piece
         last = piece[-1].session_id
+
+
+async def suspects(connection: AsyncConnection, org: str, lake: str) -> frozenset[Suspect]:
+    """The objects of an organisation over which the last workers have died."""
+    identity = (sessions.c.endpoint, sessions.c.object_id, sessions.c.params_hash)
+    dead = select(*identity).where(sessions.c.org == org, sessions.c.lake == lake, WITHOUT_AN_END)
+    found = await connection.execute(dead.group_by(*identity).having(func.count() >= SUSPICIOUS))
+    return frozenset(Suspect(*row) for row in found)

@@ -87,6 +87,12 @@ def _client(settings: S3Settings) -> "S3Client":
         raise explain(error, "setting up S3") from error
 
 
+def is_open_to_changes(client: "S3Client") -> bool:
+    """Whether bytes on their way from S3 could be changed without anybody noticing: over a network, and without TLS."""
+    endpoint_url = client.meta.endpoint_url
+    return urlsplit(endpoint_url).scheme == "http" and not _is_loopback(endpoint_url)
+
+
 def _session() -> botocore.session.Session:
     """What finds credentials and region, anew each time, over descriptions of AWS that are read once: they are megabytes of JSON."""
     session = botocore.session.Session()

@@ -1,5 +1,6 @@
 """What an error of an S3 call means and what to do about it, in one sentence without credentials."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from connectors.s3.address import shown
 from moderation.errors import (
     AccessDeniedError,
     ConfigurationError,
+    CredentialsRefused,
     ResultsNotWritable,
     SoundcheckError,
     SourceArchived,
@@ -61,10 +63,11 @@ class _Meaning(NamedTuple):
 
 _KEYS = "check the AWS credentials (AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
 _DENIED = _Meaning(AccessDeniedError, "S3 refused access: allow these credentials {action}, in IAM and in the bucket's policy")
-_EXPIRED = _Meaning(AccessDeniedError, "the AWS credentials have expired: log in again")
+_EXPIRED = _Meaning(CredentialsRefused, "the AWS credentials have expired: log in again")
 _GONE = _Meaning(SourceGone, "there is no such object (any more)")
 _BUSY = _Meaning(UnreachableError, "S3 is failing or wants fewer requests ({said}): try again later")
 _ELSEWHERE = _Meaning(ConfigurationError, "the bucket is not in this region or at this endpoint: set the S3 region to {region}")
+_NO_KEY = _Meaning(ConfigurationError, "the KMS key of its encryption cannot be used ({said}): enable it, or name another one")
 _FULL = _Meaning(ResultsNotWritable, "the store is full or its quota is used up: make room")
 
 _MEANINGS: dict[str, _Meaning] = {
@@ -73,9 +76,9 @@ _MEANINGS: dict[str, _Meaning] = {
     "AccessDenied": _DENIED,
     "AllAccessDisabled": _DENIED,
     "Unauthorized": _DENIED,
-    "InvalidAccessKeyId": _Meaning(AccessDeniedError, f"S3 does not know this access key id: {_KEYS}"),
-    "SignatureDoesNotMatch": _Meaning(AccessDeniedError, f"the secret does not belong to the access key id: {_KEYS}"),
-    "InvalidToken": _Meaning(AccessDeniedError, f"the session token is not valid: {_KEYS}, and AWS_SESSION_TOKEN"),
+    "InvalidAccessKeyId": _Meaning(CredentialsRefused, f"S3 does not know this access key id: {_KEYS}"),
+    "SignatureDoesNotMatch": _Meaning(CredentialsRefused, f"the secret does not belong to the access key id: {_KEYS}"),
+    "InvalidToken": _Meaning(CredentialsRefused, f"the session token is not valid: {_KEYS}, and AWS_SESSION_TOKEN"),
     "ExpiredToken": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,
     "RequestTimeTooSkewed": _Meaning(ConfigurationError, "this host's clock is wrong: set it"),
@@ -95,6 +98,11 @@ _MEANINGS: dict[str, _Meaning] = {
     "RequestTimeout": _BUSY,
     "Throttling": _BUSY,
     "TooManyRequests": _BUSY,
+    "ThrottlingException": _BUSY,
+    "KMS.ThrottlingException": _BUSY,
+    "KMS.DisabledException": _NO_KEY,
+    "KMS.InvalidStateException": _NO_KEY,
+    "KMS.NotFoundException": _NO_KEY,
     "QuotaExceeded": _FULL,
     "InsufficientStorage": _FULL,
     "EntityTooLarge": _Meaning(ResultsNotWritable, "the store does not take objects of this size: use smaller packages"),
@@ -144,11 +152,17 @@ def _explain_answer(error: ClientError, doing: str) -> SoundcheckError:
     meaning = _meaning(str(said.get("Code", "")), _status(error), operation)
     facts = {
         "bucket": f"bucket {bucket}" if bucket else "the bucket",
-        "action": action_of(operation),
+        "action": _kms_action(str(said.get("Message", ""))) or action_of(operation),
         "region": _region(error) or "the bucket's own",
         "said": _answer(error),
     }
     return meaning.error(f"{doing} failed: {meaning.text.format_map(facts)}")
+
+
+def _kms_action(message: str) -> str | None:
+    """The action on a KMS key that was refused, where that was it: S3 says so in words alone."""
+    found = re.search(r"\bkms:[A-Za-z]+", message)
+    return found and f"{found[0]} on the key of its encryption"
 
 
 def _meaning(code: str, status: int, operation: str) -> _Meaning:
@@ -186,11 +200,11 @@ _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrie
 def _explain_no_answer(error: Exception, doing: str) -> SoundcheckError:
     """Errors on this side of S3: credentials, certificates, connections, settings."""
     if isinstance(error, NoCredentialsError):
-        return AccessDeniedError(
+        return CredentialsRefused(
             f"{doing} failed: no AWS credentials were found: {_KEYS}, or make the access anonymous for a public bucket"
         )
     if isinstance(error, _NO_CREDENTIALS):
-        return AccessDeniedError(f"{doing} failed: the AWS credentials could not be had ({shown(str(error))}): log in again, or {_KEYS}")
+        return CredentialsRefused(f"{doing} failed: the AWS credentials could not be had ({shown(str(error))}): log in again, or {_KEYS}")
     if isinstance(error, SSLError) and (advice := _tls_advice(str(error))):
         return ConfigurationError(f"{doing} failed: {advice}")
     if isinstance(error, FlexibleChecksumError):

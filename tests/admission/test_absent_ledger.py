@@ -29,6 +29,7 @@ async def until_streaming(world: Scanning, sessions: int) -> None:
     await world.seen.until(lambda seen: len(seen.events("first_audio")) >= sessions)
 
 
+@pytest.mark.fault(62)
 async def test_a_ledger_that_is_away_for_a_moment_costs_no_session(put, tmp_path, postgresql, caplog):
     for number, seconds in enumerate((1.0, 3.0, 20.0, 2.0)):
         put(f"{number}.ulaw", seconds)

@@ -16,11 +16,13 @@ pytestmark = pytest.mark.torture
 LEASE_S = 2.0
 
 
+@pytest.mark.fault(63)
 async def test_scans_that_are_killed_lose_nothing_and_double_nothing(put, tmp_path):
     live, *_ = await killed_scans(put, tmp_path, objects=60, kills=3, workers=2)
     assert live
 
 
+@pytest.mark.fault(63)
 @pytest.mark.torture
 async def test_a_hundred_kills_lose_nothing_and_double_nothing(put, tmp_path, database, say):
     live, beyond, cancelled = await killed_scans(put, tmp_path, objects=2_000, kills=100, workers=3, **database)

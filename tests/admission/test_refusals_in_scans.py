@@ -30,6 +30,7 @@ async def why_closed(world):
     return {gate["endpoint"]: gate["breaker_reason"] for gate in status.as_json()["gates"]}
 
 
+@pytest.mark.fault(32, 53)
 async def test_when_credits_run_out_one_probe_goes_out_and_the_next_run_does_exactly_the_rest(put, tmp_path):
     """One object of 2 s goes first, then waves of three of 8 s: the credits end in the middle of the second."""
     put("first.ulaw", 2.0)
@@ -57,6 +58,7 @@ async def test_when_credits_run_out_one_probe_goes_out_and_the_next_run_does_exa
         assert (await why_closed(world))["*"] is None
 
 
+@pytest.mark.fault(31)
 async def test_a_wrong_key_at_start_costs_three_refused_tries_of_the_shortest_object_and_nothing_else(put, tmp_path):
     """The shortest object is 200 KB: enough to tell whether more than one message went out."""
     for number in range(4):
@@ -94,6 +96,7 @@ async def test_the_rest_waits_for_the_first_result_of_the_shortest_object_and_no
         assert [line["event"] for line in world.seen.events("first_audio", "done")][:3] == ["first_audio"] * 3
 
 
+@pytest.mark.fault(31, 76)
 async def test_a_key_that_is_revoked_in_mid_run_stops_it_within_the_sessions_live_and_its_probes(put, tmp_path):
     put("first.ulaw", 1.0)
     for number in range(8):
@@ -112,6 +115,7 @@ async def test_a_key_that_is_revoked_in_mid_run_stops_it_within_the_sessions_liv
         assert {row.kind for row in (await world.rows())[4:]} == {SessionKind.PROBE}
 
 
+@pytest.mark.fault(31)
 @pytest.mark.torture
 async def test_an_object_that_is_refused_with_4003_after_results_is_tried_twice_more(put, tmp_path):
     """Every probe is admitted, and then refused as well."""
@@ -124,6 +128,7 @@ async def test_an_object_that_is_refused_with_4003_after_results_is_tried_twice_
         assert [row.close_code for row in await world.rows()] == [4003] * 3
 
 
+@pytest.mark.fault(26, 76)
 @pytest.mark.parametrize("hidden", [2])
 @pytest.mark.torture
 async def test_a_revocation_that_is_hidden_as_1006_is_recognised_within_three_probes(hidden, put, tmp_path):
@@ -161,6 +166,7 @@ async def test_a_revocation_that_is_always_hidden_stops_the_run_after_three_prob
         assert len(world.seen.sessions_after(world.seen.events("refused")[0]["position"])) == 3
 
 
+@pytest.mark.fault(52)
 @pytest.mark.torture
 async def test_a_limit_that_falls_and_rises_is_followed_and_loses_no_object(put, tmp_path):
     """The times of the limit's rules are a hundredth, and under a ceiling of 8 the service's limit goes from 6 to 2 to 5."""

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import threading
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,7 +16,7 @@ from connectors.catalogue import S3Listing
 from connectors.local_s3 import LocalS3
 from connectors.s3 import S3Caller, S3Settings, S3Uri, s3_client
 from moderation.catalogue import AudioObject
-from moderation.errors import ConfigurationError, SourceChanged, SourceError, SourceGone, UnreachableError
+from moderation.errors import ConfigurationError, SourceChanged, SourceCorrupt, SourceError, SourceGone, UnreachableError
 
 pytestmark = pytest.mark.net
 
@@ -152,6 +153,7 @@ READINGS = {
 }
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("reading", READINGS)
 async def test_an_object_that_was_overwritten(store, client, reading):
     item = put(client, "changed.wav")
@@ -160,6 +162,7 @@ async def test_an_object_that_was_overwritten(store, client, reading):
         await READINGS[reading](store, item)
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize("reading", READINGS)
 async def test_an_object_that_was_deleted(store, client, reading):
     item = put(client, "gone.wav")
@@ -180,6 +183,34 @@ async def test_a_version_that_an_inventory_names(store, client, reading, found):
         assert await READINGS[reading](store, item) == found
     finally:
         client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Suspended"})
+
+
+async def given(body: bytes):
+    for at in range(0, len(body), 4):
+        yield body[at : at + 4]
+
+
+@pytest.mark.fault(8)
+@pytest.mark.parametrize(
+    ("shown", "encrypted", "is_corrupt"),
+    [(True, {}, True), (False, {}, False), (True, {"ServerSideEncryption": "aws:kms"}, False)],
+    ids=["in a bucket with MD5 for etags", "where nothing shows that", "of an object that is encrypted otherwise"],
+)
+async def test_bytes_that_are_not_those_that_were_put_there(client, shown, encrypted, is_corrupt):
+    good, bad = put(client, "good.wav", b"0123456789"), put(client, "bad.wav", b"9876543210", **encrypted)
+    async with S3AudioStore(client, checks=True) as store:
+        if shown:
+            assert b"".join([piece async for piece in store.checked(good, store.stream(good))]) == b"0123456789"
+        with pytest.raises(SourceCorrupt, match="not those that were put there") if is_corrupt else nullcontext():
+            assert b"".join([piece async for piece in store.checked(bad, given(b"98765x3210"))]) == b"98765x3210"
+
+
+async def test_where_tls_guards_them_or_an_etag_is_no_md5_bytes_are_taken_as_they_come(client):
+    item, pieces = put(client, "a.wav"), given(b"")
+    async with S3AudioStore(client) as unchecked, S3AudioStore(client, checks=True) as checking:
+        assert unchecked.checked(item, pieces) is pieces, "loopback has no wire"
+        assert checking.checked(replace(item, etag=f"{item.etag}-2"), pieces) is pieces
+    await pieces.aclose()
 
 
 # -- bodies that break off --------------------------------------------------------------------------------------------------------------
@@ -238,6 +269,7 @@ class Answer(BaseHTTPRequestHandler):
 ITEM = AudioObject(BUCKET, "broken.wav", ETAG, len(BODY), datetime.now(UTC))
 
 
+@pytest.mark.fault(7)
 async def test_a_broken_body_is_taken_up_where_it_broke(environment):
     with Breaking([300_000, 0, 5]) as server:
         async with S3AudioStore(server.client(), threads=2) as store:
@@ -249,6 +281,7 @@ async def test_a_broken_body_is_taken_up_where_it_broke(environment):
     assert {match for _, match in server.requests} == {f'"{ETAG}"'}
 
 
+@pytest.mark.fault(7)
 async def test_a_body_that_breaks_too_often(environment):
     with Breaking([1000] * 9) as server:
         async with S3AudioStore(server.client(), threads=2) as store:

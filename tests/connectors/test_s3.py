@@ -24,6 +24,7 @@ from connectors.s3 import S3_ERRORS, S3Settings, S3Uri, explain, s3_client
 from moderation.errors import (
     AccessDeniedError,
     ConfigurationError,
+    CredentialsRefused,
     ResultsNotWritable,
     SoundcheckError,
     SourceArchived,
@@ -33,6 +34,7 @@ from moderation.errors import (
     UnreachableError,
 )
 
+KMS = "User: arn:aws:iam::1:user/u is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:eu-west-3:1:key/k"
 DOING = "reading s3://catalogue/a.wav"
 QUICK = {"max_attempts": 1, "connect_timeout": 2.0, "read_timeout": 2.0}
 
@@ -219,7 +221,7 @@ class TestAgainstAServer:
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         client = s3_client(S3Settings(endpoint_url=local_s3.endpoint_url, **QUICK))
         error = explained(client.list_buckets)
-        assert type(error) is AccessDeniedError
+        assert type(error) is CredentialsRefused
         assert "no AWS credentials were found" in str(error)
         client.close()
 
@@ -279,10 +281,15 @@ class TestAnswers:
             (answered("AccessDenied", 403, "DeleteObjects"), AccessDeniedError, "s3:DeleteObject,"),
             (answered("403", 403, "HeadObject"), AccessDeniedError, "s3:GetObject,"),
             (answered("403", 403, "HeadBucket"), AccessDeniedError, "s3:ListBucket,"),
-            (answered("InvalidAccessKeyId", 403), AccessDeniedError, "does not know this access key id"),
-            (answered("SignatureDoesNotMatch", 403), AccessDeniedError, "the secret does not belong"),
-            (answered("ExpiredToken", 400), AccessDeniedError, "log in again"),
-            (answered("RequestTimeTooSkewed", 403), ConfigurationError, "clock"),
+            (answered("InvalidAccessKeyId", 403), CredentialsRefused, "does not know this access key id"),
+            (answered("SignatureDoesNotMatch", 403), CredentialsRefused, "the secret does not belong"),
+            pytest.param(answered("ExpiredToken", 400), CredentialsRefused, "log in again", marks=pytest.mark.fault(74)),
+            pytest.param(answered("RequestTimeTooSkewed", 403), ConfigurationError, "clock", marks=pytest.mark.fault(56)),
+            pytest.param(
+                answered("AccessDenied", 403, message=KMS), AccessDeniedError, "kms:Decrypt on the key", marks=pytest.mark.fault(73)
+            ),
+            pytest.param(answered("KMS.DisabledException", 400), ConfigurationError, "the KMS key", marks=pytest.mark.fault(73)),
+            pytest.param(answered("KMS.ThrottlingException", 400), UnreachableError, "fewer requests", marks=pytest.mark.fault(73)),
             (answered("InvalidObjectState", 403), SourceArchived, "archived"),
             (answered("NoSuchVersion", 404), SourceGone, "no such object"),
             (answered("SomethingNew", 404), SourceGone, "no such object"),
@@ -309,8 +316,8 @@ class TestNoAnswer:
     @pytest.mark.parametrize(
         ("error", "kind", "words"),
         [
-            (NoCredentialsError(), AccessDeniedError, "AWS_PROFILE"),
-            (PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"), AccessDeniedError, "could not be had"),
+            (NoCredentialsError(), CredentialsRefused, "AWS_PROFILE"),
+            (PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"), CredentialsRefused, "could not be had"),
             (ProfileNotFound(profile="nobody"), ConfigurationError, "nobody"),
             (EndpointConnectionError(endpoint_url="http://host:1/b/k?X=1"), UnreachableError, "S3 at http://host:1 did not answer"),
             (ConnectTimeoutError(endpoint_url="http://host:1/"), UnreachableError, "ConnectTimeoutError"),

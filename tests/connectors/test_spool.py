@@ -153,6 +153,7 @@ def test_only_a_uuid_becomes_a_file_name(spool, name):
             use(name)
 
 
+@pytest.mark.fault(65)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(spool, monkeypatch, code):
     spool.put(a_session(0))

@@ -1,6 +1,7 @@
 import io
 import wave
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from flows.report import Report
 from flows.request import Request
 from flows.settings import Settings, fixed_settings
 from flows.watch import Watch
+from s3_shim import Answer, Send, s3_shim, whole
 
 KEY = "canary-5f0e9d1c7b"
 BUCKET = "catalogue"
@@ -93,3 +95,17 @@ async def world(aws: Callable[..., None], tmp_path: Path) -> AsyncIterator[World
 @pytest.fixture
 def make_wav() -> Callable[..., bytes]:
     return _wav
+
+
+@pytest.fixture
+def shimmed(s3_server, aws, monkeypatch):
+    """Enters a shim before the S3 server, and leads AWS clients to it."""
+
+    @asynccontextmanager
+    async def enter(rule: Answer = lambda _: None, send: Send = whole) -> AsyncIterator[None]:
+        async with s3_shim(s3_server.endpoint_url, rule, send) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+            yield
+
+    return enter

@@ -41,6 +41,7 @@ async def scan_until(world, happened: Callable[[], object], *signals: signal.Sig
         return await scan
 
 
+@pytest.mark.fault(64)
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
 async def test_what_streams_finishes_and_the_next_run_does_exactly_the_rest(world, make_wav, name):
     put_raw(world, make_wav, 6, 3.0)
@@ -71,6 +72,7 @@ async def test_a_second_signal_ends_every_session_now(world, make_wav):
     assert await live_sessions(world) == []
 
 
+@pytest.mark.fault(64)
 @pytest.mark.torture
 async def test_sessions_end_with_the_grace_period(world, make_wav):
     put_raw(world, make_wav, 3, ENDLESS_S)
@@ -149,6 +151,7 @@ class Counting(Watch):
         self.dropped += 1
 
 
+@pytest.mark.fault(64)
 @pytest.mark.slow
 @pytest.mark.torture
 async def test_the_command_says_that_it_stops_and_exits_with_143(world, make_wav):

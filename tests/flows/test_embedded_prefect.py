@@ -208,6 +208,7 @@ def test_importing_it_imports_no_prefect():
 
 
 class TestCheckApi:
+    @pytest.mark.fault(58)
     def test_nobody_listens(self):
         with closing(socket.create_server(("127.0.0.1", 0))) as listener:
             port = listener.getsockname()[1]
@@ -223,6 +224,7 @@ class TestCheckApi:
         with pytest.raises(UnreachableError, match="PREFECT_API_URL"):
             check_api(url)
 
+    @pytest.mark.fault(58)
     @pytest.mark.parametrize("status", [404, 500])
     def test_something_else_answers(self, status):
         class Other(BaseHTTPRequestHandler):

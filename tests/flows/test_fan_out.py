@@ -62,6 +62,7 @@ async def test_every_shard_goes_out_once_and_the_run_ends_as_one_that_streams_it
     assert again.submitted == []
 
 
+@pytest.mark.fault(63)
 async def test_a_lost_shard_is_submitted_again_and_nothing_is_paid_twice_but_what_was_live(world, make_wav):
     put_raw(world, make_wav, 7, 1.0)
     settings = settings_of(world)

@@ -4,6 +4,8 @@ import contextlib
 import json
 import sqlite3
 
+import pytest
+
 from flows.cli import app
 from flows.rebuild import Rebuilding, rebuild
 from flows.wiring import now
@@ -29,6 +31,7 @@ async def scanned(world, make_wav):
     return world.results / "_state" / "ledger.db"
 
 
+@pytest.mark.fault(78)
 async def test_a_lost_or_damaged_ledger_is_made_anew_and_a_scan_streams_nothing(world, make_wav):
     place = await scanned(world, make_wav)
     before = standing(place)

@@ -71,6 +71,7 @@ def server_of(parent: int) -> int:
     raise AssertionError("it has no Prefect server")
 
 
+@pytest.mark.fault(59)
 async def test_killing_the_prefect_server_in_mid_run_ends_nothing_but_its_display(world, make_wav):
     put_raw(world, make_wav, 30, 2.0)
     migrated_home(world.results / "_state")
@@ -210,6 +211,7 @@ class TestMirror:
             assert await mirror.run_step("plan", returns(3)) == 3
         assert capsys.readouterr().err == ""
 
+    @pytest.mark.fault(60)
     async def test_a_step_never_waits_for_prefect_and_one_line_says_so(self, capsys, monkeypatch):
         monkeypatch.setattr("flows.mirror.PATIENCE_SECONDS", 1.0)
         monkeypatch.setattr(Mirror, "_show", never_shows)

@@ -155,6 +155,7 @@ def test_other_endpoints_or_another_cascade_for_a_run_that_is_taken_up_are_refus
         backfill(resume="x", **more)
 
 
+@pytest.mark.fault(1, 2)
 async def test_a_listing_that_breaks_off_names_the_command_that_goes_on_behind_its_last_page(world, make_wav, monkeypatch):
     for number in range(3):
         world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))

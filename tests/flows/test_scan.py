@@ -184,6 +184,7 @@ async def test_a_missing_bucket_or_an_empty_prefix_is_a_configuration_error(worl
     assert world.journal.read_text() == ""
 
 
+@pytest.mark.fault(72)
 async def test_results_that_cannot_be_written_stop_before_anything_is_streamed(world, make_wav, tmp_path):
     world.put("one.wav", make_wav(1.0))
     (tmp_path / "file").write_text("in the way")
@@ -225,6 +226,7 @@ async def test_a_stopped_run_leaves_the_rest_pending_and_the_next_one_does_it(wo
     assert rest.progress.sessions == 8 - done
 
 
+@pytest.mark.fault(63)
 async def test_a_killed_run_is_taken_up_without_paying_twice(world, make_wav, tmp_path):
     """kill -9 between the spool and the package: the next run publishes what was paid for and streams the rest."""
     for number in range(6):
@@ -253,6 +255,7 @@ async def test_a_killed_run_is_taken_up_without_paying_twice(world, make_wav, tm
     assert len(events(world, "connect")) == 6
 
 
+@pytest.mark.fault(63)
 @pytest.mark.torture
 async def test_a_session_killed_on_its_way_is_paid_again_and_both_attempts_are_on_record(world, make_wav):
     world.put("one.s16le", make_wav(10.0)[44:])
@@ -284,6 +287,7 @@ async def test_a_session_killed_on_its_way_is_paid_again_and_both_attempts_are_o
     assert world.ask("SELECT count(*) FROM music_summaries") == [(1,)]
 
 
+@pytest.mark.fault(67)
 async def test_two_scans_at_once_share_a_catalogue_and_pay_once(world, make_wav, monkeypatch):
     monkeypatch.setattr("tasks.stream.CLAIM_PAUSE_S", 0.1)
     for number in range(8):

@@ -1,11 +1,9 @@
 """Scans over an S3 that refuses, fails or changes: what is one object's matter, and what is everybody's."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from http import HTTPStatus
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -15,78 +13,23 @@ from flows.watch import Watch
 from moderation.errors import AccessDeniedError
 from moderation.outcomes import ExitCode, Reason
 from moderation.retry import RetryRules
+from s3_shim import Answer, s3_error
 from tasks.progress import Standing
 
 pytestmark = pytest.mark.torture
 
 SOURCE = "s3://catalogue/"
-DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
-ARCHIVED = b"<Error><Code>InvalidObjectState</Code><Message>The operation is not valid for the storage class</Message></Error>"
-OF_THE_HOP = {"host", "connection", "content-length", "transfer-encoding", "expect", "date", "server"}
-
-Answer = Callable[[web.Request], web.StreamResponse | None]
-"""What a rule says to a request; None lets it through."""
-
-
-Send = Callable[[web.Request, web.Response], Awaitable[web.StreamResponse]]
-"""How an answer that was passed on reaches the client."""
-
-
-async def whole(_: web.Request, answer: web.Response) -> web.StreamResponse:
-    return answer
-
-
-@asynccontextmanager
-async def s3_shim(behind: str, rule: Answer, send: Send) -> AsyncIterator[str]:
-    """A stand before an S3 server that answers by a rule, or passes on what it is asked."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        if (refusal := rule(request)) is not None:
-            return refusal
-        body = await request.read()
-        async with session.request(request.method, f"{behind}{request.raw_path}", data=body, headers=_passed_on(request.headers)) as reply:
-            passed = web.Response(status=reply.status, headers=_passed_on(reply.headers), body=await reply.read())
-        return await send(request, passed)
-
-    application = web.Application(client_max_size=1 << 30)
-    application.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        async with aiohttp.ClientSession(auto_decompress=False) as session:
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in OF_THE_HOP}
-
-
-@pytest.fixture
-def shimmed(s3_server, aws, monkeypatch):
-    """Enters a shim before the S3 server, and leads AWS clients to it."""
-
-    @asynccontextmanager
-    async def enter(rule: Answer = lambda _: None, send: Send = whole) -> AsyncIterator[None]:
-        async with s3_shim(s3_server.endpoint_url, rule, send) as url:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-            yield
-
-    return enter
 
 
 def denies(*keys: str) -> Answer:
     def rule(request: web.Request) -> web.Response | None:
         wanted = request.path.rpartition("/")[2] in keys and request.method in {"GET", "HEAD"}
-        return web.Response(status=HTTPStatus.FORBIDDEN, body=DENIED, content_type="application/xml") if wanted else None
+        return s3_error(HTTPStatus.FORBIDDEN, "AccessDenied") if wanted else None
 
     return rule
 
 
+@pytest.mark.fault(6)
 async def test_one_object_that_may_not_be_read_is_quarantined_and_the_rest_is_scanned(world, make_wav, shimmed):
     names = [f"{number:02}.wav" for number in range(24)]
     for number, name in enumerate(names):
@@ -100,6 +43,7 @@ async def test_one_object_that_may_not_be_read_is_quarantined_and_the_rest_is_sc
     assert "s3:GetObject" in detail
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("heads", [0, 1])
 async def test_what_lies_in_an_archive_without_saying_so_is_skipped(world, make_wav, shimmed, heads):
     world.put("old.wav", make_wav(1.0))
@@ -110,7 +54,7 @@ async def test_what_lies_in_an_archive_without_saying_so_is_skipped(world, make_
             return None
         asked.append(request.headers["Range"])
         is_refused = len(asked) > heads
-        return web.Response(status=HTTPStatus.FORBIDDEN, body=ARCHIVED, content_type="application/xml") if is_refused else None
+        return s3_error(HTTPStatus.FORBIDDEN, "InvalidObjectState") if is_refused else None
 
     async with shimmed(rule):
         report = await world.scan(endpoints=["music"])
@@ -148,6 +92,7 @@ async def test_what_is_no_audio_is_looked_at_once(world, make_wav, shimmed):
         assert set(looked) == {"1.bin"}
 
 
+@pytest.mark.fault(6)
 async def test_many_objects_that_may_not_be_read_are_a_matter_of_the_credentials(world, make_wav, shimmed):
     for number in range(10):
         world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))
@@ -217,6 +162,32 @@ async def test_a_body_that_breaks_off_goes_on_only_while_the_object_is_what_was_
     assert 0 < failed[2] < 120_000
     assert done == ("done", None, 48_000)
     assert first.progress.of("music").at_risk_ms >= failed[2], "also what the bytes sent are by the estimate"
+
+
+@pytest.mark.fault(8)
+@pytest.mark.parametrize(("times", "ends"), [(1, ["source_corrupt", None]), (9, ["source_corrupt"] * 2)], ids=["once", "always"])
+async def test_bytes_that_change_on_the_way_are_read_once_more_and_then_the_object_is_held(
+    world, make_wav, shimmed, monkeypatch, times, ends
+):
+    monkeypatch.setattr("connectors.audio_store.is_open_to_changes", lambda _: True)
+    good, bad = make_wav(1.0), make_wav(3.0)
+    world.put("good.wav", good)
+    world.put("bad.wav", bad)
+    flipped: list[str] = []
+
+    async def send(request: web.Request, answer: web.Response) -> web.StreamResponse:
+        if request.path.endswith("bad.wav") and answer.body == bad and len(flipped) < times:
+            flipped.append(request.method)
+            answer.body = bad[:-1] + bytes([bad[-1] ^ 1])
+        return answer
+
+    async with shimmed(send=send):
+        report = await world.scan(endpoints=["music"], connections=1, retries=RetryRules(step_s=0))
+    done = ends[-1] is None
+    assert report.exit_code is (ExitCode.OK if done else ExitCode.QUARANTINED)
+    assert [cause for (cause,) in world.ask("SELECT cause FROM attempts WHERE attempt > 1 OR cause IS NOT NULL ORDER BY attempt")] == ends
+    assert world.ask("SELECT key, reason FROM quarantined_now") == ([] if done else [("bad.wav", "source_error")])
+    assert world.ask("SELECT count(*) FROM music_summaries") == [(1 + done,)]
 
 
 async def _until(condition: Callable[[], bool]) -> None:

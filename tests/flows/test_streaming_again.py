@@ -49,6 +49,7 @@ async def test_beyond_an_hour_of_audio_retries_are_left_to_the_next_run(world, m
     assert counts["reasons"] == {"deferred_retry": 1}
 
 
+@pytest.mark.fault(62)
 @pytest.mark.parametrize(("minutes", "sessions", "reason"), [(1, 3, "deferred_service"), (40, 2, "deferred_retry")])
 async def test_an_object_that_keeps_losing_its_lease_is_left_to_the_next_run(world, make_wav, monkeypatch, minutes, sessions, reason):
     async def late(*_: object) -> frozenset[str]:

@@ -159,6 +159,7 @@ RESULTS = """
 """
 
 
+@pytest.mark.fault(11)
 @pytest.mark.torture
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not (AUDIO / "catalogue.csv").is_file(), reason="the folder of real audio is not part of the project")

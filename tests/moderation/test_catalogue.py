@@ -142,6 +142,7 @@ def test_raw_audio_by_word_is_believed_whatever_it_looks_like(content):
     assert resolve_source(named("a.bin"), content, RAW) == RAW
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize(
     ("key", "content", "stated", "reason"),
     [

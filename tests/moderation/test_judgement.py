@@ -275,6 +275,7 @@ def test_an_undecided_4029_said_to_another_probe_beside_siblings_waits_for_them(
 # Connection limit
 
 
+@pytest.mark.fault(52)
 @pytest.mark.parametrize("phase", REFUSED + STREAMED)
 def test_on_a_capacity_refusal_the_limit_becomes_what_is_really_admitted_after_a_pause(phase):
     gates, cause = judged(gates_of(), Crowd(4, 3, 6), CAPACITY, phase)
@@ -301,6 +302,7 @@ def test_refusals_beside_others_of_ours_never_open_a_breaker_however_many(times,
     assert reasons(gates) == (None, None)
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize(("asked_ms", "pause_ms"), [(0, S), (5 * S, 5 * S), (10**9, 15 * MINUTE)])
 def test_retry_after_is_a_floor_of_the_pause_and_heard_for_15_minutes_at_most(asked_ms, pause_ms):
     gates, _ = judged(gates_of(), BESIDE, CAPACITY, Phase.CONNECTING, retry_after_ms=asked_ms)
@@ -349,6 +351,7 @@ def opened_after(cause, phase=Phase.CONNECTING, crowd=BESIDE, pause_ms=S):
     return None
 
 
+@pytest.mark.fault(14, 15)
 @pytest.mark.parametrize("crowd", [ALONE, BESIDE])
 @pytest.mark.parametrize(
     ("cause", "by"), [(SERVICE_FAULT, OpenedBy.SERVICE), (NOT_VALIDATED, OpenedBy.SERVICE), (UNREACHABLE, OpenedBy.NETWORK)]
@@ -357,6 +360,7 @@ def test_five_refusals_in_a_row_open_the_breaker(cause, by, crowd):
     assert opened_after(cause, crowd=crowd) == (5, (by, None))
 
 
+@pytest.mark.fault(26)
 def test_three_lost_uploads_in_60_s_across_the_organisation_let_one_probe_decide_for_all():
     assert opened_after(LOST, Phase.STREAMING) == (3, (None, OpenedBy.HIDDEN))
     assert opened_after(LOST, Phase.ADMITTED) == (3, (None, OpenedBy.HIDDEN))
@@ -372,6 +376,7 @@ def test_faults_in_mid_stream_are_no_refusals(cause):
     assert opened_after(cause, Phase.STREAMING) is None
 
 
+@pytest.mark.fault(28)
 def test_half_of_ten_starts_failing_within_a_minute_open_the_breaker():
     gates = gates_of()
     for number in range(10):

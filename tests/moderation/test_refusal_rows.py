@@ -5,7 +5,7 @@ import pytest
 from moderation.errors import Phase, Scope, SessionError
 from moderation.outcomes import ExitCode, Reason, StopCause
 from moderation.refusals import Action, Cause, Tells, classify, why
-from moderation.repeats import OBJECTS, Repeats
+from moderation.repeats import FORBIDDEN, OBJECTS, Repeats
 from moderation.retry import GiveUp, RetryAfter, RetryRules
 
 
@@ -100,11 +100,20 @@ def test_a_fault_of_its_own_is_tried_as_often_as_the_rules_say(row, tries):
     assert verdicts[-1] == GiveUp(cause.reason, None)
 
 
+@pytest.mark.fault(24, 33)
 @pytest.mark.parametrize(("number", "stop"), [(1003, StopCause.CONFIGURATION), (4030, StopCause.SERVICE_UNREACHABLE), (1000, None)])
 def test_the_same_code_from_three_distinct_objects_stops_the_run_where_it_is_none_of_theirs(number, stop):
     repeats, cause = Repeats(), cause_of({"close_code": number})
     told = [repeats.failed(str(object_id), cause, number) for object_id in (1, 1, *range(2, OBJECTS + 1))]
     assert told == [*[None] * OBJECTS, stop]
+
+
+@pytest.mark.fault(6)
+def test_three_objects_in_a_row_that_may_not_be_read_stop_the_run():
+    repeats = Repeats()
+    assert [repeats.failed(each, FORBIDDEN, None) for each in "ab"] == [None, None]
+    repeats.done()
+    assert [repeats.failed(each, FORBIDDEN, None) for each in "cde"] == [None, None, StopCause.ACCESS_DENIED]
 
 
 def test_the_service_says_for_how_long_at_least_it_wants_to_be_left_alone():

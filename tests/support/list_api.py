@@ -26,13 +26,14 @@ LONGEST_KEY = 1024
 class ListApi:
     """Buckets by name, their keys in order of their bytes. An object's size, etag and times are made up from its key.
 
-    requests are the listings so far; breaks holds the numbers of those, from 1, whose connection is closed without an answer. bodies are
-    objects by `bucket/key` that no listing shows.
+    requests are the listings so far; breaks holds the numbers of those, from 1, whose connection is closed without an answer, slow those
+    that are answered with SlowDown. bodies are objects by `bucket/key` that no listing shows.
     """
 
     buckets: dict[str, Sequence[str]]
     bodies: dict[str, bytes] = field(default_factory=dict)
     breaks: set[int] = field(default_factory=set)
+    slow: set[int] = field(default_factory=set)
     requests: list[dict[str, str]] = field(default_factory=list)
 
     def answer(self, bucket: str, query: dict[str, str]) -> str:
@@ -92,6 +93,8 @@ class ListApi:
                     if len(self.requests) in self.breaks:
                         return
                     body = self.answer(bucket, query).encode()
+                    if len(self.requests) in self.slow:
+                        status, body = 503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
                 head = "".join(f"{name}: {value}\r\n" for name, value in (headers | {"Content-Length": str(len(body))}).items())
                 writer.write(f"HTTP/1.1 {status} OK\r\n{head}\r\n".encode() + body * (verb != "HEAD"))
                 await writer.drain()

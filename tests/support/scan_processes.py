@@ -8,16 +8,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from connectors.audio_store import AudioStores
 from flows.launch import scan_directly
 from flows.request import FlowName, Request
 from flows.settings import load_settings
 from flows.watch import Watch
+from moderation.catalogue import AudioObject
 from moderation.errors import SoundcheckError
 
 SUPPORT = Path(__file__).parent
@@ -83,13 +85,13 @@ class ScanProcesses:
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
-    async def scan(self, source: str, settings: dict[str, Any], flow: FlowName = FlowName.SCAN) -> ScanProcess:
-        """A scan, or a run of another kind, with these settings, which has begun."""
+    async def scan(self, source: str, settings: dict[str, Any], flow: FlowName = FlowName.SCAN, deadly: str = "") -> ScanProcess:
+        """A scan, or a run of another kind, with these settings, which has begun. It aborts when it streams the deadly key."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.number += 1
         report = self.folder / f"report-{self.number}"
-        order = {"source": source, "settings": settings, "report": str(report), "flow": flow.value}
+        order = {"source": source, "settings": settings, "report": str(report), "flow": flow.value, "deadly": deadly}
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
         return ScanProcess(int(await self.process.stdout.readline()), report)
 
@@ -106,7 +108,15 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def _scan(source: str, settings: dict[str, Any], report: str, flow: str) -> int:
+def _scan(source: str, settings: dict[str, Any], report: str, flow: str, deadly: str) -> int:
+    stream = AudioStores.stream
+
+    def deadly_stream(self: AudioStores, item: AudioObject, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        if item.key == deadly:
+            os.abort()
+        return stream(self, item, offset)
+
+    AudioStores.stream = deadly_stream  # type: ignore[method-assign]
     try:
         request = Request((source,), flow=FlowName(flow))
         ended = asyncio.run(scan_directly(load_settings(**settings), request, Watch())).counts()

@@ -90,6 +90,7 @@ async def test_a_session_that_the_ledger_no_longer_knows_is_lost(ledger):
         assert not leases
 
 
+@pytest.mark.fault(62)
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "hanging"])
 async def test_without_a_renewal_for_half_a_lease_every_session_is_dropped_and_not_before(silent):
     clock = Clock()
@@ -107,6 +108,7 @@ async def test_without_a_renewal_for_half_a_lease_every_session_is_dropped_and_n
         later.cancel()
 
 
+@pytest.mark.fault(57)
 async def test_a_host_that_slept_drops_what_it_held_though_its_timers_stood_still(ledger):
     claim = await admit(ledger, 1)
     async with keeping(Unanswering(), ledger.clock) as (leases, ticking):

@@ -98,6 +98,7 @@ async def test_the_manifest_has_the_objects_of_all_pieces_in_their_order(store):
     assert names(store) == [f"{FOLDER}/manifest.parquet"]
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize(
     ("as_of", "watermark"), [(None, RUN.started_at), (datetime(2026, 2, 28, tzinfo=UTC), datetime(2026, 2, 28, tzinfo=UTC))]
 )
@@ -108,6 +109,7 @@ async def test_the_manifest_says_what_was_listed_and_of_when_it_is(store, as_of,
     assert datetime.fromisoformat(said[b"soundcheck.watermark"].decode()) == watermark
 
 
+@pytest.mark.fault(1, 2)
 @pytest.mark.parametrize("breaks_at", [0, 1, 15, 16, 17, 39])
 async def test_a_broken_listing_goes_on_behind_its_last_page(store, breaks_at):
     first = Pieces(PAGES, breaks=[(0, breaks_at)])
@@ -134,6 +136,7 @@ async def test_pieces_that_are_finished_are_not_listed_again(store, monkeypatch)
     assert manifest(store)["key"].to_list() == [key for piece in pieces for page in piece for key in page]
 
 
+@pytest.mark.fault(2)
 async def test_a_process_that_is_killed_loses_only_what_it_held(store, monkeypatch):
     async def killed(self, number, piece, done):
         """Writes parts when they are due and nothing at the end, as kill -9 would have it."""

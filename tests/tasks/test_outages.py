@@ -28,6 +28,7 @@ class Ledger:
         return "answer"
 
 
+@pytest.mark.fault(77)
 @pytest.mark.parametrize("away_ms", [0, 1, LEASE_MS // 2 - 400])
 async def test_what_comes_back_within_half_a_lease_is_waited_for_as_often_as_it_goes(away_ms, caplog):
     ledger = Ledger(away_ms)
@@ -37,6 +38,7 @@ async def test_what_comes_back_within_half_a_lease_is_waited_for_as_often_as_it_
     assert len(caplog.records) == (2 if away_ms else 0), "an absence is one line, however often it is asked"
 
 
+@pytest.mark.fault(62)
 async def test_after_half_a_lease_it_is_an_error():
     ledger = Ledger(LEASE_MS)
     began = ledger.clock.ms

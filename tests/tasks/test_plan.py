@@ -45,6 +45,7 @@ def bench(tmp_path):
     return Bench(tmp_path / "audio", FolderStore(tmp_path / "results"))
 
 
+@pytest.mark.fault(9, 10)
 async def test_a_plan_says_of_every_object_what_becomes_of_it_and_why(bench):
     bench.put("a.wav", sound(3))
     bench.put("b/raw.pcm", b"\0\0" * 16_000)
@@ -255,6 +256,7 @@ async def test_a_guess_is_no_reason_to_give_an_object_up(bench):
     assert (row["decision"], row["estimate_source"], row["estimate_ms"]) == ("stream", "default", 72_727)
 
 
+@pytest.mark.fault(80)
 async def test_a_session_that_would_be_too_long_for_sure_is_given_up(bench):
     bench.put("long.wav", sound(40))
     planned = await bench.plan(PlanRules(max_session_hours=30 / 3600))
@@ -272,6 +274,18 @@ async def test_a_file_that_lacks_what_its_header_declares_is_flagged_and_planned
     assert item.expected_ms is None, "a result is not held against what is not there"
 
 
+@pytest.mark.fault(10)
+async def test_a_header_without_audio_is_empty_and_opens_no_session(bench):
+    for name, body in (("a.wav", sound(0)), ("b.flac", b"fLaC"), ("c.wav", sound(0.1)), ("d.wav", sound(0) + bytes(100_000))):
+        bench.put(name, body)
+    planned = await bench.plan(endpoints=MUSIC)
+    assert planned.streamed() == ["c.wav", "d.wav"], "a header may lie about what is behind it"
+    assert [planned.of(name)["reason"] for name in ("a.wav", "b.flac")] == ["empty", "empty"]
+    told = {outcome.key: outcome.detail for outcome in planned.progress.outcomes}
+    assert told["a.wav"] == f"its {len(sound(0))} bytes are a header without audio"
+
+
+@pytest.mark.fault(11)
 async def test_bytes_win_over_names_and_words_and_every_disagreement_is_told(bench):
     bench.put("a.mp3", sound(1))
     bench.put("b.pcm", sound(2))
@@ -299,6 +313,7 @@ async def test_the_newest_sidecar_of_a_key_is_heard_and_one_in_another_bucket_is
     assert described.of("one.pcm")["params_hash"] != planned.of("one.pcm")["params_hash"]
 
 
+@pytest.mark.fault(6)
 async def test_too_many_objects_that_may_not_be_read_end_the_plan(bench):
     class Denying(CountingStore):
         async def head(self, item, size, offset=0):
@@ -348,7 +363,7 @@ async def test_a_sample_has_something_of_every_format_and_size_and_is_the_same_e
         bench.put(f"short-{number}.wav", sound(0.5))
     for number in range(10):
         bench.put(f"long-{number}.wav", sound(20))
-    bench.put("only.aiff", b"FORM" + struct.pack(">I", 4) + b"AIFF")
+    bench.put("only.aiff", b"FORM" + struct.pack(">I", 4) + b"AIFF" + bytes(20_000))
     planned = [await bench.plan(PlanRules(cut=Cut(sample=11)), endpoints=MUSIC, dry=True) for _ in range(2)]
     assert planned[0].streamed() == planned[1].streamed()
     taken = planned[0].streamed()

@@ -87,6 +87,7 @@ def attempts(results: str) -> list[tuple[object, ...]]:
         return lake.execute("SELECT object_id, outcome, cause, audio_sent_ms FROM attempts ORDER BY object_id").fetchall()
 
 
+@pytest.mark.fault(63)
 async def test_a_worker_that_died_leaves_an_attempt_that_counts_its_whole_reservation(house):
     publisher, begin, clock, results = house
     await begin("a")

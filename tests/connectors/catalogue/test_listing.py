@@ -77,11 +77,13 @@ async def test_prefixes_inside_others_are_listed_once(calling):
         assert str(source) == "s3://music/a/, s3://voices/a/"
 
 
+@pytest.mark.fault(81)
 async def test_odd_keys_are_data(calling):
     async with calling(ListApi({"music": sorted(ODD_KEYS)})) as caller:
         assert await listed(S3Listing(caller, [S3Uri("music")])) == objects(ODD_KEYS)
 
 
+@pytest.mark.fault(81)
 @settings(deadline=None)
 @given(st.sets(KEYS, min_size=1, max_size=30))
 def test_any_keys_are_listed_as_they_are(keys):
@@ -128,6 +130,7 @@ async def test_a_store_that_lists_in_another_order_is_refused_in_ranges_and_take
     assert sorted(whole, key=lambda item: item.key) == objects(MANY)
 
 
+@pytest.mark.fault(2)
 async def test_a_listing_that_breaks_off_says_so(calling):
     api = ListApi({"music": MANY}, breaks={3})
     async with calling(api) as caller:
@@ -135,3 +138,33 @@ async def test_a_listing_that_breaks_off_says_so(calling):
         (piece,) = (await source.outline()).pieces
         with pytest.raises(UnreachableError, match="listing s3://music/ failed"):
             await pages(source, piece)
+
+
+@pytest.mark.fault(1)
+async def test_a_throttled_listing_is_asked_for_again_by_botocore_and_says_what_s3_wants_when_that_does_not_help(calling):
+    api = ListApi({"music": MANY}, slow={2, 3})
+    async with calling(api, attempts=5) as caller:
+        assert await listed(S3Listing(caller, [S3Uri("music")], 1)) == objects(MANY)
+    async with calling(ListApi({"music": MANY}, slow={2}), attempts=1) as caller:
+        with pytest.raises(
+            UnreachableError, match=r"listing s3://music/ failed: S3 is failing or wants fewer requests \(HTTP 503 SlowDown"
+        ):
+            await listed(S3Listing(caller, [S3Uri("music")], 1))
+
+
+@pytest.mark.fault(3)
+async def test_what_comes_and_goes_between_pages_is_listed_at_most_once_and_what_stays_always(calling):
+    """What was added behind the last page is seen, what was added before it by the next listing; what went is only listed by then."""
+    keys = [f"{number:05}" for number in range(0, 6000, 2)]
+    api = ListApi({"music": keys})
+    async with calling(api) as caller:
+        source = S3Listing(caller, [S3Uri("music")], 1)
+        [piece] = (await source.outline()).pieces
+        found = []
+        async for page in source.pages(piece):
+            found += [item.key for item in page.items]
+            if len(found) == len(page.items):
+                api.buckets["music"] = sorted({*keys, "00001", "05999"} - {"00000", "05000"})
+    assert found == sorted({*keys, "05999"} - {"05000"})
+    async with calling(api) as caller:
+        assert await listed(S3Listing(caller, [S3Uri("music")], 1)) == objects(api.buckets["music"])

@@ -142,12 +142,14 @@ def judged(published, tmp_path, number: int, seed: int) -> Counter:
     return seen
 
 
+@pytest.mark.fault(71)
 def test_every_flip_that_changes_a_value_is_reported(published, tmp_path):
     seen = judged(published, tmp_path, 40, 1)
     assert sum(count for key, count in seen.items() if key[0] == "reported") >= 38
     assert any("other" in key for key in seen)
 
 
+@pytest.mark.fault(71)
 @pytest.mark.torture
 def test_a_thousand_flips(published, tmp_path):
     for key, number in sorted(judged(published, tmp_path, 1000, 2).items()):
@@ -159,6 +161,7 @@ def truncations(published, number: int, seed: int) -> list[tuple[str, int]]:
     return [(name, chance.randrange(len(published[name]))) for name in chance.choices(list(published), k=number)]
 
 
+@pytest.mark.fault(71)
 @pytest.mark.parametrize("number", [20, pytest.param(200, marks=pytest.mark.torture)])
 def test_every_truncation_is_reported_and_refused(published, tmp_path, number):
     path = tmp_path / "cut.parquet"

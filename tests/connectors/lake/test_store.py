@@ -144,6 +144,7 @@ def test_a_folder_in_place_of_a_file_cannot_be_read(tmp_path):
         FolderStore(tmp_path).get(NAME)
 
 
+@pytest.mark.fault(66)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
 def test_what_the_disk_says_is_told_with_the_folder(tmp_path, monkeypatch, code):
     def full(descriptor: int) -> None:
@@ -162,6 +163,7 @@ def test_a_missing_bucket_is_not_writable(s3):
         open_store("s3://no-such-bucket/x", s3).check_writable()
 
 
+@pytest.mark.fault(72)
 @pytest.mark.parametrize(("operation", "action"), [("PutObject", "s3:PutObject"), ("DeleteObject", "s3:DeleteObject")])
 def test_a_missing_permission_is_named(own_s3, operation, action):
     _refuse(own_s3, operation, "AccessDenied", 403)

@@ -220,6 +220,7 @@ def test_what_a_broken_write_left_is_found_once_nobody_can_be_writing_it(sound):
     ]
 
 
+@pytest.mark.fault(71)
 def test_a_damaged_file_is_one_finding_and_its_package_is_not_asked_further(sound):
     name = place("music_frames")
     sound.put(name, sound.get(name)[:-1])

@@ -38,6 +38,7 @@ async def test_a_grant_writes_the_session_and_its_reservation_before_any_audio(l
     assert await money(ledger) == (1000, 0, 0)
 
 
+@pytest.mark.fault(61)
 async def test_a_missing_gate_is_a_configuration_fault_and_never_an_unlimited_one(ledger):
     for org, endpoint in (("acme", "unknown"), ("nobody", "music")):
         with pytest.raises(ConfigurationError, match=org) as caught:
@@ -46,6 +47,7 @@ async def test_a_missing_gate_is_a_configuration_fault_and_never_an_unlimited_on
     assert await execute(ledger, "SELECT * FROM sessions") == []
 
 
+@pytest.mark.fault(61)
 async def test_a_deleted_gate_of_the_organisation_is_missed_too(ledger):
     await change(ledger, "DELETE FROM gates WHERE endpoint = '*'")
     with pytest.raises(ConfigurationError, match=r"'acme', endpoint '\*'"):
@@ -144,6 +146,7 @@ async def test_a_cap_counts_settled_at_risk_and_reserved(ledger, gate):
     await admit(ledger, 4, estimate_ms=1000)
 
 
+@pytest.mark.fault(54)
 async def test_each_month_has_its_own_budget_under_the_same_cap(ledger):
     await ledger.set_cap("acme", "music", 1000)
     await set_gate(ledger, "acme", "music", None)

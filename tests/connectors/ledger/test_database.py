@@ -112,6 +112,7 @@ async def nothing():
     yield
 
 
+@pytest.mark.fault(78)
 @pytest.mark.parametrize("seed", range(12))
 async def test_whatever_is_damaged_a_file_is_moved_aside_and_made_anew(path, seed):
     async with Ledger.open(path) as ledger:
@@ -144,6 +145,7 @@ async def test_a_folder_that_cannot_be_made_or_a_file_that_cannot_be_opened_is_n
     await opening_fails(tmp_path, ResultsNotWritable, str(tmp_path))
 
 
+@pytest.mark.fault(65)
 async def test_a_full_disk_stops_admission_and_nothing_is_lost(ledger, path):
     claim = await admit(ledger, 1)
     await execute(ledger, "PRAGMA max_page_count = 1")
@@ -154,12 +156,14 @@ async def test_a_full_disk_stops_admission_and_nothing_is_lost(ledger, path):
     await ledger.finish(claim.session_id, 900)
 
 
+@pytest.mark.fault(66)
 async def test_a_read_only_ledger_is_said(ledger):
     await change(ledger, "PRAGMA query_only = ON")
     with pytest.raises(ResultsNotWritable, match="read-only"):
         await ledger.admit(claim_of(1))
 
 
+@pytest.mark.fault(77)
 async def test_a_locked_ledger_is_said_and_works_again_afterwards(path, clock, monkeypatch):
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.05)
     async with Ledger.open(path, clock_ms=clock) as ledger:

@@ -42,6 +42,7 @@ async def test_until_it_is_swept_an_expired_session_keeps_its_object_and_its_mon
     assert await money(ledger) == (1000, 0, 0)
 
 
+@pytest.mark.fault(57)
 async def test_a_worker_that_slept_books_what_it_knows_until_it_is_swept(ledger, clock):
     claim = await admit(ledger, 1)
     clock.ms += 42 * LEASE_MS

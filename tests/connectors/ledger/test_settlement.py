@@ -95,6 +95,7 @@ async def test_a_failure_in_the_spool_fails_its_session_with_its_facts(ledger, c
     assert await money(ledger) == (0, 0, sent_ms)
 
 
+@pytest.mark.fault(63)
 async def test_without_a_trace_the_whole_reservation_is_at_risk_and_the_object_free(ledger, clock):
     claim = await admit(ledger, 1)
     await ledger.extend(claim.session_id, 500)

@@ -28,6 +28,7 @@ from velma_services import (
 pytestmark = pytest.mark.net
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_never_followed(status):
     visits = []
@@ -90,6 +91,7 @@ def test_the_hosts_of_the_seed_pages():
     assert client.host(AI_MUSIC) == "wss://platform.modulate.ai"
 
 
+@pytest.mark.fault(16)
 async def test_a_certificate_that_is_not_trusted(certificate, caplog):
     requests = []
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from connectors.velma import client as client_module
 from fault_proxy import FaultProxy, Toxics
 from moderation.errors import Phase, Scope, SessionError
 from moderation.formats import AudioFormat, StreamParameters
+from moderation.outcomes import Reason
 from moderation.pacing import Deadlines
+from moderation.refusals import Action, Tells, classify
 from moderation.session import ClientSession, State
 from velma_services import (
     AI_MUSIC,
@@ -28,9 +31,11 @@ from velma_services import (
     answers,
     canary_client_of,
     client_of,
+    closed_port,
     done,
     error,
     frames_of,
+    listening,
     pieces,
     service,
 )
@@ -186,6 +191,29 @@ async def test_a_network_that_breaks_leaves_one_typed_error(name, caplog):
     assert {fact: getattr(raised.value, fact) for fact in cut.says} == cut.says
     assert [place for place, text in surfaces(raised.value).items() if CANARY_HEAD in text] == []
     assert CANARY_HEAD not in caplog.text
+
+
+@asynccontextmanager
+async def nowhere(_: Any) -> AsyncIterator[str]:
+    """A host whose name nobody resolves (RFC 6761)."""
+    yield "wss://velma.invalid"
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        pytest.param(nowhere, "velma.invalid cannot be reached", marks=pytest.mark.fault(14), id="no such name"),
+        pytest.param(closed_port, "cannot be reached", marks=pytest.mark.fault(15), id="closed port"),
+        pytest.param(partial(listening, None), "did not answer in time", marks=pytest.mark.fault(15), id="silence"),
+    ],
+)
+async def test_a_service_that_cannot_be_reached_counts_against_the_network_and_no_object(place, says):
+    async with place(None) as host:
+        with pytest.raises(SessionError, match=says) as raised:
+            await client_of(host, deadlines=Deadlines(connect_s=1.0 if place is not nowhere else 20.0)).analyse(MUSIC, RAW, pieces(AUDIO))
+    cause = classify(raised.value)
+    assert (raised.value.phase, cause.scope, cause.action, cause.tells) == (Phase.CONNECTING, Scope.NETWORK, Action.RETRY, Tells.NETWORK)
+    assert cause.reason is Reason.DEFERRED_SERVICE
 
 
 @pytest.mark.fault(36)
