@@ -113,7 +113,7 @@ class _Scan:
         except (UnreachableError, AccessDeniedError) as error:
             if type(error) not in {UnreachableError, AccessDeniedError}:
                 raise
-            raise type(error)(f"{error}; then `soundcheck backfill --resume {self.run.run_id}` goes on where this run broke off") from error
+            raise type(error)(f"{error}; then `soundcheck scan --resume {self.run.run_id}` goes on where this run broke off") from error
         finally:
             self.watch.task = None
 
@@ -244,7 +244,8 @@ class _Scan:
     async def tell(self, report: Report) -> None:
         """Tell people how the run ended, where that is for them to know."""
         if report.state == COMPLETED:
-            await self.notifier.completed(report.exit_code, report.progress.newly_quarantined)
+            progress = report.progress
+            await self.notifier.completed(report.exit_code, progress.newly_quarantined, streamed=progress.sessions > 0)
         else:
             await self.notifier.ended(report.state, report.exit_code, report.message)
 
