@@ -36,6 +36,7 @@ from tasks.records import Run
 from tasks.refresh import try_to_keep_current
 from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
 from tasks.shards import Shard
+from tasks.spans import span
 
 ALARM_OBJECTS = 20
 """Of fewer objects no share says that something general is wrong (rules.md)."""
@@ -59,7 +60,7 @@ async def run_scan(
     scan = _Scan(wired, request, run, watch, execute, flow_run_id)
     if workers is not None:
         scan.fan_out = FanOut(wired, run, watch, workers, wired.settings.shards_in_flight)
-    with about(run=run.run_id):
+    with about(run=run.run_id), span("run"):
         return await _run(scan)
 
 

@@ -27,6 +27,7 @@ from tasks.outgoing import Outlet
 from tasks.progress import Outcome, Progress
 from tasks.publish import settle_expired
 from tasks.records import PlannedObject
+from tasks.spans import span
 from tasks.trial import Trial
 
 logger = logging.getLogger("soundcheck.stream")
@@ -124,7 +125,7 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
 
     But for those that other sessions claim, of this or earlier shards: they are asked for once more at its end, and wait in `claimed`.
     """
-    with about(shard=shard):
+    with about(shard=shard), span("shard"):
         outcomes = await _stream_each(streaming, [Candidate(shard, planned) for planned in objects])
         endpoints = {planned.endpoint.name for planned in objects}
         again = [candidate for endpoint in endpoints for candidate in streaming.claimed.pop(endpoint, [])]

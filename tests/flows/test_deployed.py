@@ -65,6 +65,84 @@ def ask(fleet: Deployed, query: str) -> list[tuple]:
         return lake.execute(query).fetchall()
 
 
+DEFAULTS = {
+    "scan": ("Completed", "Completed"),
+    "backfill": ("Configuration", "no source"),
+    "verify": ("Completed", "nothing is wrong"),
+    "reconcile": ("Completed", "="),
+    "compact": ("Completed", "nothing is left to compact"),
+    "decide": ("Completed", f"{OBJECTS} objects"),
+    "overdue": ("Completed", "in time"),
+}
+NEEDED = {"retry": "where", "stream-shard": "run_id"}
+"""Deployments whose runs somebody has to say something for, and what."""
+WRONG = [
+    ("scan", {"source": 7}, "source"),
+    ("scan", {"endpoints": ["voices"]}, "voices"),
+    ("backfill", {"portion": {"limit": -1}}, "-1"),
+    ("retry", {"where": "true", "portion": {"max_hours": "many"}}, "many"),
+    ("stream-shard", {"run_id": "20261121T101500Z-3fa2c1", "shard": "first"}, "first"),
+    ("verify", {"since": "yesterday"}, "yesterday"),
+    ("reconcile", {"results": 7}, "results"),
+    ("compact", {"before": 20261101}, "before"),
+    ("decide", {"policy": ["policy.toml"]}, "policy"),
+    ("overdue", {"every_hours": 0}, "0"),
+]
+"""Parameters that Prefect refuses, and what its answer names."""
+REFUSED = [
+    ("scan", {"source": "s3://your-bucket/your-prefix/"}, "your-bucket"),
+    ("scan", {"source": "s3://short-objects/", "cascade": "pct >"}, "cascade"),
+    ("backfill", {"resume": "20261121T101500Z-3fa2c1"}, "there is no run 20261121T101500Z-3fa2c1"),
+    ("retry", {"where": "colour = 'red'"}, "colour"),
+    ("stream-shard", {"run_id": "20261121T101500Z-3fa2c1", "shard": 1}, "there is no run 20261121T101500Z-3fa2c1"),
+    ("verify", {"results": "nowhere"}, "nowhere"),
+    ("reconcile", {"results": "nowhere"}, "nowhere"),
+    ("compact", {"results": "nowhere"}, "nowhere"),
+    ("decide", {"policy": "absent.toml"}, "absent.toml"),
+    ("overdue", {"org": "acme", "results": "ftp://nowhere"}, "ftp://nowhere"),
+]
+"""Parameters that only a run can find wrong, and what its state names."""
+
+
+def test_every_deployment_is_tried_here(made):
+    deployments = set(made[0].deployments())
+    assert deployments == {*DEFAULTS, *NEEDED} == {name for name, *_ in WRONG} == {name for name, *_ in REFUSED}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_deployment_runs_with_its_default_parameters(fleet, name):
+    state = fleet.ended(fleet.begun(name))
+    expected, words = DEFAULTS[name]
+    assert (state["name"], words in state["message"]) == (expected, True), state["message"]
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_a_deployment_must_be_told_is_asked_for(made, name):
+    answer = made[0].submit(name)
+    assert answer.is_client_error
+    assert NEEDED[name] in answer.text
+
+
+@pytest.mark.parametrize(("name", "parameters", "named"), WRONG)
+def test_a_wrong_parameter_is_refused_before_a_run_begins(made, name, parameters, named):
+    answer = made[0].submit(name, parameters)
+    assert answer.is_client_error, answer.text
+    assert named in answer.text
+
+
+def test_what_a_run_finds_wrong_is_said_by_its_state(fleet):
+    runs = [fleet.begun(name, parameters) for name, parameters, _ in REFUSED]
+    states = [fleet.ended(run) for run in runs]
+    assert [state["name"] for state in states] == ["Configuration"] * len(REFUSED), states
+    assert [named for (_, _, named), state in zip(REFUSED, states, strict=True) if named not in state["message"]] == [], states
+
+
+def test_a_retry_streams_what_it_releases(fleet):
+    state = fleet.ended(fleet.begun("retry", {"where": "reason = 'undecodable'"}))
+    assert state["type"] == "FAILED"
+    assert "nothing" in state["message"], state["message"]
+
+
 def test_a_flow_run_that_was_killed_goes_on_with_its_run_when_it_is_run_again(made, fleet):
     _, put, journal = made
     for number in range(24):
@@ -86,7 +164,7 @@ def test_a_flow_run_that_was_killed_goes_on_with_its_run_when_it_is_run_again(ma
 
 
 def done_in(journal: Path) -> int:
-    return journal.read_text().count('"event":"done"')
+    return journal.read_text().count('"event": "done"')
 
 
 def process_of(fleet: Deployed, run: str) -> int:
