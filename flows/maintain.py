@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.artifacts import acreate_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from pydantic import WithJsonSchema
 
 from flows.maintenance import Verification, compact_results, verify_results
 from flows.mirror import Mirror
@@ -24,10 +25,12 @@ from moderation.outcomes import ExitCode
 
 FOUND = "Found"
 """The state of a flow run that found something wrong."""
+Day = Annotated[date, WithJsonSchema({"type": "string", "format": "date", "pattern": r"^\d{4}-\d{2}-\d{2}$"})]
+"""A day of which Prefect's form knows how it is written: it does not look at formats, and would have a run find it wrong."""
 
 
 @flow(name="verify-results", persist_result=False, log_prints=False)
-async def verify_lake(results: str | None = None, since: date | None = None) -> State[Any]:
+async def verify_lake(results: str | None = None, since: Day | None = None) -> State[Any]:
     """Look through the published files; a run that finds something fails as `Found`.
 
     Args:
@@ -80,7 +83,7 @@ async def reconcile_lake(results: str | None = None) -> State[Any]:
 
 
 @flow(name="compact-results", persist_result=False, log_prints=False)
-async def compact_lake(results: str | None = None, before: date | None = None) -> State[Any]:
+async def compact_lake(results: str | None = None, before: Day | None = None) -> State[Any]:
     """Make few large files of what closed days have left.
 
     Args:

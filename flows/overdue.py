@@ -93,7 +93,8 @@ async def look_for_scans(settings: Settings, sources: Sequence[str], every: time
     found = _look(settings, ", ".join(sources) or None, every, now())
     async with open_ledger(settings) as ledger:
         if found.is_overdue:
-            notice = Notice(found.org, found.cause, found.newest and found.newest.run_id, found.sentence(), found.exit_code)
+            newest = None if found.newest is None else found.newest.run_id
+            notice = Notice(found.org, found.cause, newest, found.sentence(), found.exit_code)
             await tell_once(ledger, notices_of(settings), notice)
         else:
             await forget(ledger, found.org, [found.cause])
@@ -119,4 +120,4 @@ def _when(run: LastRun) -> str:
 
 
 def _as_json(run: LastRun | None) -> dict[str, str] | None:
-    return run and {"run_id": run.run_id, "started_at": run.started_at.isoformat(), "state": run.state}
+    return None if run is None else {"run_id": run.run_id, "started_at": run.started_at.isoformat(), "state": run.state}

@@ -42,6 +42,8 @@ def test_endpoints_are_chosen_from_those_there_are():
         ("scan-catalogue", {}, "source"),
         ("retry", {}, "where"),
         ("verify-results", {"since": 20261101}, "20261101"),
+        ("verify-results", {"since": "yesterday"}, "yesterday"),
+        ("compact-results", {"before": "2026-11"}, "2026-11"),
         ("overdue-scans", {"every_hours": 0}, "0"),
         ("stream-shard", {"run_id": "20261121T101500Z-3fa2c1", "shard": "first"}, "first"),
     ],

@@ -94,8 +94,13 @@ class Deployed:
         return self.do("make", "-o", "setup", f"BIN={BIN}", *targets)
 
     def ask(self, method: str, path: str, **body: Any) -> httpx.Response:
-        """Ask Prefect's API."""
-        return httpx.request(method, f"{self.api}/{path}", json=body or None, timeout=60, trust_env=False)
+        """Ask Prefect's API, again where its SQLite is busy, as its own clients do."""
+
+        def answer() -> httpx.Response | None:
+            found = httpx.request(method, f"{self.api}/{path}", json=body or None, timeout=60, trust_env=False)
+            return None if found.status_code == httpx.codes.SERVICE_UNAVAILABLE else found
+
+        return until(lambda: [found] if (found := answer()) is not None else [])[0]
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         """All of them by name."""
