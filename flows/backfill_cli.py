@@ -4,8 +4,7 @@ from typing import Annotated
 
 from flows.flags import AS_SET, Flag, Flat, Json, RunFlags
 from flows.request import WHOLE, FlowName, Portion, Request
-from flows.run_commands import run, show_plan
-from moderation.errors import ConfigurationError
+from flows.run_commands import go_on, run, show_plan
 
 
 def backfill(
@@ -62,14 +61,10 @@ def backfill(
     json
         Print one JSON object on standard output, and nothing else there.
     """
-    from flows.resuming import request_of  # noqa: PLC0415 - every command imports what it alone needs
-
-    settings = flags.settings(cascade)
     if resume is not None:
-        if source or where or force or dry_run or flags.endpoint or cascade is not None or portion != WHOLE:
-            raise ConfigurationError("--resume goes on with what that run was asked for: give nothing else of it")
-        return run(settings, request_of(settings, resume, anyway=anyway), direct=direct, json=json)
-    request = Request(source, portion, FlowName.BACKFILL, where, force)
+        anew = bool(source or where or force or dry_run or cascade is not None or portion != WHOLE)
+        return go_on(resume, flags, wanted_anew=anew, anyway=anyway, direct=direct, json=json)
+    settings, request = flags.settings(cascade), Request(source, portion, FlowName.BACKFILL, where, force)
     return show_plan(settings, request, json=json) if dry_run else run(settings, request, direct=direct, json=json)
 
 

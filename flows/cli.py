@@ -14,7 +14,7 @@ from flows.backfill_cli import backfill, retry
 from flows.decide_cli import decide
 from flows.flags import Flag, Json
 from flows.ledger_cli import ledger, pause, resume, status
-from flows.maintain_cli import compact, erase, reconcile, verify
+from flows.maintain_cli import compact, erase, overdue, reconcile, verify
 from flows.notices_cli import notices
 from flows.policy_cli import iam_policy
 from flows.quarantine_cli import quarantine
@@ -195,6 +195,7 @@ app.command(verify)
 app.command(compact)
 app.command(reconcile)
 app.command(erase)
+app.command(overdue)
 app.command(iam_policy)
 
 

@@ -1,19 +1,23 @@
 """Maintenance as Prefect flows, for schedules: what the commands of the same names do."""
 
 import asyncio
-from datetime import date
-from typing import Any
+from datetime import date, timedelta
+from typing import Annotated, Any
 
+from annotated_types import Gt
 from prefect import flow
 from prefect.artifacts import acreate_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from pydantic import WithJsonSchema
 
 from flows.maintenance import Verification, compact_results, verify_results
 from flows.mirror import Mirror
+from flows.overdue import look_for_scans
 from flows.reconciliation import ReconciliationReport, reconciled_results
 from flows.report import COMPLETED
-from flows.scan import state_of_error
+from flows.run_settings import organisation_of
+from flows.scan import several, state_of_error
 from flows.settings import load_settings
 from flows.wiring import now
 from moderation.errors import SoundcheckError
@@ -21,10 +25,12 @@ from moderation.outcomes import ExitCode
 
 FOUND = "Found"
 """The state of a flow run that found something wrong."""
+Day = Annotated[date, WithJsonSchema({"type": "string", "format": "date", "pattern": r"^\d{4}-\d{2}-\d{2}$"})]
+"""A day of which Prefect's form knows how it is written: it does not look at formats, and would have a run find it wrong."""
 
 
 @flow(name="verify-results", persist_result=False, log_prints=False)
-async def verify_lake(results: str | None = None, since: date | None = None) -> State[Any]:
+async def verify_lake(results: str | None = None, since: Day | None = None) -> State[Any]:
     """Look through the published files; a run that finds something fails as `Found`.
 
     Args:
@@ -77,7 +83,7 @@ async def reconcile_lake(results: str | None = None) -> State[Any]:
 
 
 @flow(name="compact-results", persist_result=False, log_prints=False)
-async def compact_lake(results: str | None = None, before: date | None = None) -> State[Any]:
+async def compact_lake(results: str | None = None, before: Day | None = None) -> State[Any]:
     """Make few large files of what closed days have left.
 
     Args:
@@ -89,3 +95,26 @@ async def compact_lake(results: str | None = None, before: date | None = None) -
     except SoundcheckError as error:
         return state_of_error(error)
     return _state_of(ExitCode.OK, done.sentence())
+
+
+@flow(name="overdue-scans", persist_result=False, log_prints=False)
+async def overdue_scans(
+    source: str | list[str] | None = None,
+    every_hours: Annotated[float, Gt(0)] = 24.0,
+    results: str | None = None,
+    org: str | None = None,
+) -> State[Any]:
+    """Look whether scans complete as often as they are to, and tell people once where one is overdue; the run then fails as `Found`.
+
+    Args:
+        source: The source of the scan, written as for it; one, or several. Left out, every scan of the organisation counts.
+        every_hours: The interval of the schedule, in hours. A scan is overdue when the next one is due and it has not completed.
+        results: A folder, or s3://bucket/prefix. Left out, it is the one of the worker's settings.
+        org: The organisation, where the worker's settings have several.
+    """
+    try:
+        settings = organisation_of(load_settings(results=results, org=org), needs_key=False)
+        done = await look_for_scans(settings, several(source or []), timedelta(hours=every_hours), now)
+    except SoundcheckError as error:
+        return state_of_error(error)
+    return _state_of(done.exit_code, done.sentence())

@@ -1,12 +1,13 @@
-"""The commands that keep the results in order: `soundcheck verify`, `compact`, `reconcile` and `erase`."""
+"""The commands that keep the results in order: `soundcheck verify`, `compact`, `reconcile` and `erase`; and `overdue`."""
 
 import asyncio
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
-from flows.flags import Flag, Json
+from flows.flags import THE_LAKE, Flag, Flat, Json, LakeFlags
 from moderation.outcomes import ExitCode
 
 
@@ -168,3 +169,43 @@ def erase(
     else:
         print_erasure(done, stdout)
     return ExitCode.OK
+
+
+def overdue(
+    *source: str,
+    every_hours: Annotated[float, Parameter(validator=Number(gt=0))] = 24.0,
+    lake: Annotated[LakeFlags, Flat] = THE_LAKE,
+    json: Json = False,
+) -> int:
+    """Look whether scans complete as often as they are to, and tell people once where one is overdue: for a schedule of its own.
+
+    A scan is overdue when the next one is due and it has not completed: whether it never began, hangs, was killed, or stopped. 0 where
+    scans are in time, else 1. Who is told, and how, is set as for runs (notify_url, notify_people).
+
+    Examples:
+
+        soundcheck overdue s3://music-uploads/ --results s3://moderation/velma
+
+        soundcheck overdue s3://music-uploads/live/ --every-hours 1 --json
+
+    Parameters
+    ----------
+    source
+        Those of the scan, written as for it. Without any every scan of the organisation counts.
+    every_hours
+        The interval of the schedule, in hours.
+    lake
+        Whose results.
+    json
+        Print one JSON object on standard output, and nothing else there.
+    """
+    from flows.console import say_json, shown, stdout  # noqa: PLC0415
+    from flows.overdue import look_for_scans  # noqa: PLC0415
+    from flows.wiring import now  # noqa: PLC0415
+
+    done = asyncio.run(look_for_scans(lake.settings(), source, timedelta(hours=every_hours), now))
+    if json:
+        say_json(done.as_json())
+    else:
+        stdout.print(shown(done.sentence()), soft_wrap=True)
+    return done.exit_code

@@ -9,6 +9,7 @@ from typing import Self
 from connectors.ledger import Ledger
 from connectors.letters import Letters
 from connectors.notices import Notice, Notices
+from flows.places import open_ledger
 from flows.report import state_name
 from flows.settings import Settings
 from moderation.admission import EVERY_ENDPOINT, Claim, Grant, Refusal
@@ -20,6 +21,8 @@ MANY_QUARANTINED = "ManyQuarantined"
 """The cause of a run that completes with 65."""
 CAUSES = (*(cause.value for cause in StopCause if cause is not StopCause.TERMINATED), MANY_QUARANTINED)
 """What ends a run and is to be told; who sends a signal knows."""
+OF_THE_SERVICE = frozenset({StopCause.ACCESS_DENIED, StopCause.CREDITS_EXHAUSTED, StopCause.SERVICE_UNREACHABLE})
+"""Causes that only a run with sessions shows to be over: one that has nothing to stream completes whatever the service says."""
 SUSPENDED = "credits or monthly hours are used up: the run waits until there are some again, and then goes on by itself"
 logger = logging.getLogger("soundcheck.notices")
 
@@ -38,7 +41,7 @@ def letters_of(settings: Settings) -> Letters:
 
 @asynccontextmanager
 async def failed_start_told(settings: Settings) -> AsyncIterator[None]:
-    """Tell an error that keeps a run from beginning: no ledger is open then that would know what was told before.
+    """Tell an error that keeps a run from beginning, once as others are where the ledger can be asked.
 
     Nobody is told where there is no address: whoever started it has the error itself.
     """
@@ -47,9 +50,33 @@ async def failed_start_told(settings: Settings) -> AsyncIterator[None]:
     except SoundcheckError as error:
         if (cause := state_name(error)) in CAUSES:
             own = settings.of(settings.org) if settings.org in settings.organisations else settings
-            if own.notify_url is not None:
-                await notices_of(own).send(Notice(own.org, cause, None, str(error), error.exit_code))
+            if not (notices := notices_of(own)).dry:
+                notice = Notice(own.org, cause, None, str(error), error.exit_code)
+                try:
+                    async with open_ledger(own) as ledger:
+                        await tell_once(ledger, notices, notice)
+                except SoundcheckError:
+                    await notices.send(notice)
         raise
+
+
+async def tell_once(ledger: Ledger, notices: Notices, notice: Notice) -> None:
+    """Tell people of a cause if they have not been told, on whichever host; what nobody takes is news when it comes again."""
+    try:
+        first = await ledger.first_notice(notice.org, notice.cause)
+    except SoundcheckError as error:  # told twice is better than never
+        logger.warning("the ledger does not say whether %s was told before: %s", notice.cause, error)
+        first = True
+    if first and not await notices.send(notice):
+        await forget(ledger, notice.org, [notice.cause])
+
+
+async def forget(ledger: Ledger, org: str, causes: Collection[str]) -> None:
+    """Let these be news when they come again."""
+    try:
+        await ledger.clear_notices(org, causes)
+    except SoundcheckError as error:
+        logger.warning("what was told before is not cleared, so the next stop may not be told: %s", error)
 
 
 class Notifier:
@@ -97,29 +124,16 @@ class Notifier:
         if cause in CAUSES:
             await self._tell(cause, message, exit_code)
 
-    async def completed(self, exit_code: ExitCode, quarantined: int) -> None:
-        """Tell of a run that completed with too much quarantined; any other cause is over, and news when it comes again."""
-        over = set(CAUSES)
+    async def completed(self, exit_code: ExitCode, quarantined: int, *, streamed: bool) -> None:
+        """Tell of a run that completed with too much quarantined; any other cause that it shows to be over is news when it comes again."""
+        over = set(CAUSES) if streamed else set(CAUSES) - OF_THE_SERVICE
         if exit_code is ExitCode.MANY_QUARANTINED:
             over.remove(MANY_QUARANTINED)
             message = (
                 f"{quarantined} objects were newly quarantined: something general is wrong, ask for quarantined_now with soundcheck sql"
             )
             await self._tell(MANY_QUARANTINED, message, exit_code)
-        await self._forget(over)
+        await forget(self._ledger, self._org, over)
 
     async def _tell(self, cause: str, message: str, exit_code: ExitCode | None = None) -> None:
-        try:
-            first = await self._ledger.first_notice(self._org, cause)
-        except SoundcheckError as error:  # told twice is better than never
-            logger.warning("the ledger does not say whether %s was told before: %s", cause, error)
-            first = True
-        if first and not await self._notices.send(Notice(self._org, cause, self._run_id, message, exit_code)):
-            await self._forget([cause])
-
-    async def _forget(self, causes: Collection[str]) -> None:
-        """Let these be news when they come again."""
-        try:
-            await self._ledger.clear_notices(self._org, causes)
-        except SoundcheckError as error:
-            logger.warning("what was told before is not cleared, so the next stop may not be told: %s", error)
+        await tell_once(self._ledger, self._notices, Notice(self._org, cause, self._run_id, message, exit_code))

@@ -2,17 +2,24 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from connectors.lake.query import connect
+from connectors.lake.store import open_store
 from connectors.s3 import S3Settings, s3_client
 from flows.places import results_of
+from flows.report import COMPLETED
 from flows.request import Begun, Request
 from flows.run_record import KEPT, SHAPING, fingerprint
 from flows.run_settings import organisation_of
 from flows.settings import Settings
-from flows.wiring import Wired
+from flows.wiring import Wired, now
 from moderation.errors import ConfigurationError
 from tasks.alive import LIFE, is_alive
+
+LOOK_S = 5.0
+"""How often it is looked whether a sign of life has faded."""
 
 
 def request_of(settings: Settings, run_id: str, *, anyway: bool = False) -> Request:
@@ -34,6 +41,30 @@ def request_of(settings: Settings, run_id: str, *, anyway: bool = False) -> Requ
     if exit_code == 0:
         raise ConfigurationError(f"run {run_id} came to its end: there is nothing left of it")
     return Request.from_json(told, Begun(run_id, started_at, fingerprint, tuple(settled["endpoints"]), settled["cascade"], anyway))
+
+
+async def request_of_rerun(
+    settings: Settings,
+    flow_run_id: str,
+    clock: Callable[[], datetime] = now,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Request | None:
+    """What a flow run that Prefect starts once more has begun and not completed, to go on with it; None where there is no such run.
+
+    Its process may have been killed a moment ago: the sign of life that it has left is given the time to fade.
+    """
+    own = organisation_of(settings, needs_key=False)
+    url = results_of(own)
+    s3 = s3_client(S3Settings()) if "://" in url else None
+    with connect(url, s3) as lake:
+        query = "SELECT max(run_id) FROM runs_latest WHERE prefect_flow_run_id = ? AND org = ? AND state <> ?"
+        found: tuple[str | None] | None = lake.execute(query, [flow_run_id, own.org, COMPLETED]).fetchone()
+    if found is None or found[0] is None:
+        return None
+    results, until = open_store(url, s3), clock() + LIFE
+    while clock() < until and await asyncio.to_thread(is_alive, results, found[0], clock()):
+        await sleep(LOOK_S)
+    return request_of(settings, found[0])
 
 
 async def check_begun(wired: Wired, request: Request) -> None:

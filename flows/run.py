@@ -36,6 +36,7 @@ from tasks.records import Run
 from tasks.refresh import try_to_keep_current
 from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
 from tasks.shards import Shard
+from tasks.spans import span
 
 ALARM_OBJECTS = 20
 """Of fewer objects no share says that something general is wrong (rules.md)."""
@@ -59,7 +60,7 @@ async def run_scan(
     scan = _Scan(wired, request, run, watch, execute, flow_run_id)
     if workers is not None:
         scan.fan_out = FanOut(wired, run, watch, workers, wired.settings.shards_in_flight)
-    with about(run=run.run_id):
+    with about(run=run.run_id), span("run"):
         return await _run(scan)
 
 
@@ -115,7 +116,7 @@ class _Scan:
         except (UnreachableError, AccessDeniedError) as error:
             if type(error) not in {UnreachableError, AccessDeniedError, CredentialsRefused}:
                 raise
-            raise type(error)(f"{error}; then `soundcheck backfill --resume {self.run.run_id}` goes on where this run broke off") from error
+            raise type(error)(f"{error}; then `soundcheck scan --resume {self.run.run_id}` goes on where this run broke off") from error
         finally:
             self.watch.task = None
 
@@ -246,7 +247,8 @@ class _Scan:
     async def tell(self, report: Report) -> None:
         """Tell people how the run ended, where that is for them to know."""
         if report.state == COMPLETED:
-            await self.notifier.completed(report.exit_code, report.progress.newly_quarantined)
+            progress = report.progress
+            await self.notifier.completed(report.exit_code, progress.newly_quarantined, streamed=progress.sessions > 0)
         else:
             await self.notifier.ended(report.state, report.exit_code, report.message)
 

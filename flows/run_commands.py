@@ -3,7 +3,9 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+from flows.flags import RunFlags
 from flows.request import Request
+from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode
 
 if TYPE_CHECKING:
@@ -37,6 +39,16 @@ def run(settings: "Settings", request: Request, *, direct: bool, json: bool) -> 
     else:
         print_summary(report)
     return report.exit_code
+
+
+def go_on(run_id: str, flags: RunFlags, *, wanted_anew: bool, anyway: bool, direct: bool, json: bool) -> int:
+    """Go on with an earlier run; wanted_anew is whether something was given, too, that it was asked for once and for all."""
+    from flows.resuming import request_of  # noqa: PLC0415
+
+    if wanted_anew or flags.endpoint:
+        raise ConfigurationError("--resume goes on with what that run was asked for: give nothing else of it")
+    settings = flags.settings()
+    return run(settings, request_of(settings, run_id, anyway=anyway), direct=direct, json=json)
 
 
 def show_plan(settings: "Settings", request: Request, *, json: bool) -> int:

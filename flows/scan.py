@@ -20,6 +20,7 @@ from flows.mirror import Mirror
 from flows.report import COMPLETED, Report, state_name
 from flows.report_artifact import markdown_of
 from flows.request import WHOLE, Portion, Request
+from flows.resuming import request_of_rerun
 from flows.run import run_scan
 from flows.run_settings import run_settings
 from flows.setting_types import EndpointName, FanOutTo
@@ -74,11 +75,15 @@ def several(source: str | list[str]) -> tuple[str, ...]:
 
 
 async def run_request(flags: Mapping[str, Any], wanted: Callable[[Settings], Request]) -> State[dict[str, Any]]:
-    """Run what is wanted within a flow run: the request and the settings of whoever watches it, else those of the flow's parameters."""
+    """Run what is wanted within a flow run: the request and the settings of whoever watches it, else those of the flow's parameters.
+
+    A flow run that Prefect starts once more goes on with what it had begun, whatever its parameters ask for.
+    """
     watch = WATCH.get() or Watch()
     try:
         settings = watch.settings or load_settings(**flags)
-        request = watch.request or wanted(settings)
+        begun = await request_of_rerun(settings, flow_run.id) if flow_run.run_count > 1 else None
+        request = watch.request or begun or wanted(settings)
         grace_seconds = run_settings(settings, request.sources).grace_seconds
         logging_here: AbstractContextManager[None] = nullcontext()
         if watch.settings is None:  # nobody else has opened a log: a worker runs this

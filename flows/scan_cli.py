@@ -4,7 +4,7 @@ from typing import Annotated
 
 from flows.flags import AS_SET, Flag, Flat, Json, RunFlags
 from flows.request import WHOLE, Portion, Request
-from flows.run_commands import run, show_plan
+from flows.run_commands import go_on, run, show_plan
 
 
 def scan(
@@ -12,6 +12,8 @@ def scan(
     portion: Annotated[Portion, Flat] = WHOLE,
     flags: Annotated[RunFlags, Flat] = AS_SET,
     cascade: str | None = None,
+    resume: str | None = None,
+    anyway: Flag = False,
     dry_run: Flag = False,
     direct: Flag = False,
     json: Json = False,
@@ -37,6 +39,8 @@ def scan(
 
         soundcheck scan keys:disputed.csv --bucket music-uploads
 
+        soundcheck scan --resume 20261121T101500Z-3fa2c1
+
     Parameters
     ----------
     source
@@ -48,6 +52,11 @@ def scan(
         Who pays, where results go, and what is asked how.
     cascade
         What a music result must say for the AI-music endpoint to be asked, as SQL over the columns of music_summaries; "" asks always.
+    resume
+        The run_id of a run of any kind that did not come to its end, instead of a source: its error names it, and so does the view
+        runs_latest. A listing goes on behind its last page, a plan with exactly its rest.
+    anyway
+        Resume though settings that shape a plan have changed since, or though the run seems to be running still.
     dry_run
         Only say what a scan would stream, as `soundcheck plan` does.
     direct
@@ -55,6 +64,9 @@ def scan(
     json
         Print one JSON object on standard output, and nothing else there.
     """
+    if resume is not None:
+        anew = bool(source or dry_run or cascade is not None or portion != WHOLE)
+        return go_on(resume, flags, wanted_anew=anew, anyway=anyway, direct=direct, json=json)
     settings, request = flags.settings(cascade), Request(source, portion)
     if dry_run:
         return show_plan(settings, request, json=json)

@@ -141,6 +141,8 @@ class Settings(BaseSettings):
     """Of soundcheck.log in the state folder, and of Prefect's log beside it."""
     log_format: LogFormat = LogFormat.TEXT
     """Of soundcheck.log, and of what runs on workers of Prefect write to standard error."""
+    traces: bool = False
+    """Whether runs send spans of runs, shards and sessions to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names."""
     metrics_port: Annotated[int, Field(ge=1, le=65_000)] | None = None
     """Where runs say their figures to Prometheus while they run; processes beside each other take this port and those behind it."""
     metrics_host: str = "127.0.0.1"

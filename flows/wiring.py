@@ -38,6 +38,7 @@ from moderation.policy_file import PolicyText
 from moderation.selection import Selection
 from tasks.decide import read_policy
 from tasks.publish import Publisher
+from tasks.spans import traced
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -155,6 +156,7 @@ async def _wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
     results = open_store(results_url, s3)
     results.check_writable()
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(traced(wanted=own.traces))
         audio, source, key_list = await _catalogue(stack, s3, request)
         yield Wired(
             settings=own,

@@ -28,6 +28,7 @@ from tasks.outgoing import Outlet
 from tasks.progress import Outcome, Progress
 from tasks.publish import settle_expired
 from tasks.records import PlannedObject
+from tasks.spans import span
 from tasks.trial import Trial
 
 logger = logging.getLogger("soundcheck.stream")
@@ -143,7 +144,7 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
     But for those that other sessions claim, of this or earlier shards: they are asked for once more at its end, and wait in `claimed`.
     What may kill this process comes last.
     """
-    with about(shard=shard):
+    with about(shard=shard), span("shard"):
         trusted = [Candidate(shard, planned) for planned in objects if not streaming.suspects_it(planned)]
         suspects = [Candidate(shard, planned) for planned in objects if streaming.suspects_it(planned)]
         outcomes = await _stream_each(streaming, trusted, streaming.places)

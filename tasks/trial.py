@@ -28,6 +28,7 @@ from tasks.own_causes import LEASE_LOST, OWN_ERRORS, LedgerFailed, Poisonous, ow
 from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, segment_rows, summary_row
 from tasks.reservation import Reservation
 from tasks.room import keep
+from tasks.spans import span
 
 if TYPE_CHECKING:
     from tasks.stream import Streaming
@@ -116,17 +117,18 @@ class Trial:
     async def _session(self, grant: Grant, pieces: AsyncGenerator[bytes, None]) -> SessionResult:
         assert self.planned.parameters is not None, "they are known where there is audio"
         self.streaming.progress.of(self.planned.endpoint.name).sessions += 1
-        return await self.streaming.client.analyse(
-            self.planned.endpoint,
-            self.planned.parameters,
-            self._audio(pieces),
-            expected_ms=self.planned.expected_ms,
-            chunk_bytes=self.chunk_bytes,
-            session_id=self.session_id,
-            cautious=grant.kind is SessionKind.PROBE,
-            on_session=self._note_session,
-            on_result=self._tell,
-        )
+        with span("session", endpoint=self.planned.endpoint.name, attempt=self.number):
+            return await self.streaming.client.analyse(
+                self.planned.endpoint,
+                self.planned.parameters,
+                self._audio(pieces),
+                expected_ms=self.planned.expected_ms,
+                chunk_bytes=self.chunk_bytes,
+                session_id=self.session_id,
+                cautious=grant.kind is SessionKind.PROBE,
+                on_session=self._note_session,
+                on_result=self._tell,
+            )
 
     def _tell(self) -> None:
         """Let the ledger know of the first result while the session goes on: the next one may start for it."""

@@ -46,7 +46,7 @@ def workers():
 def test_no_schedule_starts_anything_by_itself():
     deployments = yaml.safe_load((FOLDER / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     schedules = {each["name"]: each["schedules"] for each in deployments if "schedules" in each}
-    assert {name: [schedule["active"] for schedule in given] for name, given in schedules.items()} == {"scan": [False]}
+    assert {name: [schedule["active"] for schedule in given] for name, given in schedules.items()} == {"scan": [False], "overdue": [False]}
 
 
 def test_every_path_that_the_image_copies_exists():

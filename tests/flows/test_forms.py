@@ -7,13 +7,13 @@ from prefect.utilities.schema_tools.validation import is_valid, validate
 
 from flows.backfill import backfill_catalogue, retry_quarantined
 from flows.decisions import decide_lake
-from flows.maintain import compact_lake, reconcile_lake, verify_lake
+from flows.maintain import compact_lake, overdue_scans, reconcile_lake, verify_lake
 from flows.scan import scan_catalogue
 from flows.stream_shard import stream_shard
 from moderation.endpoints import ENDPOINTS
 
 RUNS = (scan_catalogue, backfill_catalogue, retry_quarantined, stream_shard)
-FLOWS = {flow.name: flow for flow in (*RUNS, verify_lake, reconcile_lake, compact_lake, decide_lake)}
+FLOWS = {flow.name: flow for flow in (*RUNS, verify_lake, reconcile_lake, compact_lake, overdue_scans, decide_lake)}
 
 
 def form(flow: Flow) -> dict:
@@ -42,6 +42,9 @@ def test_endpoints_are_chosen_from_those_there_are():
         ("scan-catalogue", {}, "source"),
         ("retry", {}, "where"),
         ("verify-results", {"since": 20261101}, "20261101"),
+        ("verify-results", {"since": "yesterday"}, "yesterday"),
+        ("compact-results", {"before": "2026-11"}, "2026-11"),
+        ("overdue-scans", {"every_hours": 0}, "0"),
         ("stream-shard", {"run_id": "20261121T101500Z-3fa2c1", "shard": "first"}, "first"),
     ],
 )

@@ -1,5 +1,6 @@
 """The IAM policy allows what scans, verify and compact do, and nothing that they do not."""
 
+import asyncio
 import json
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from flows.wiring import now
 from moderation.errors import AccessDeniedError, ResultsNotWritable
 from moderation.outcomes import ExitCode
 from s3_guard import Guard, matches
+from tasks.decide import STARTER
 
 RESULTS = "s3://moderation/velma"
 MIB = 1024 * 1024
@@ -74,6 +76,47 @@ async def test_what_it_allows_is_enough_and_all_of_it_is_used(world, make_wav, g
     assert [action for action, _ in guard.denied] == ["s3:DeleteObject"]
     allowed = {action for each in policy([S3Uri("catalogue")], S3Uri("moderation"))["Statement"] for action in each["Action"]}
     assert allowed - guard.used == {"s3:AbortMultipartUpload"}, "ends an upload that breaks off, as the next test shows"
+
+
+@pytest.mark.torture
+async def test_what_else_reads_and_writes_results_needs_no_more_than_scans(world, make_wav, guarded, capsys, tmp_path, monkeypatch):
+    for number in range(3):
+        world.put(f"2026/{number}.wav", make_wav(1.0, 200.0 + number))
+    world.put("2026/bad.flac", b"fLaC" + bytes(range(256)) * 8)
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "RESULTS": RESULTS,
+        "STATE_DIR": str(tmp_path / "state"),
+        "POLICY": str(STARTER),
+        "API_KEY": world.settings.api_key.get_secret_value(),
+        "VELMA_URL": world.velma.url,
+        "ENDPOINTS": '["music"]',
+        "SPOOL": "results",
+    }.items():
+        monkeypatch.setenv(f"SOUNDCHECK_{name}", value)
+    guard = guarded(printed(capsys, "--catalogue", "s3://catalogue/2026/", "--results", RESULTS))
+
+    async def ends_with(code, *words):
+        found = await asyncio.to_thread(run, [*words, "--json"])
+        told = capsys.readouterr()
+        assert (found, guard.denied) == (code, []), (words, told.out, told.err)
+        return json.loads(told.out)
+
+    scan = ("scan", "s3://catalogue/2026/", "--direct")
+    assert (await ends_with(ExitCode.QUARANTINED, *scan))["decisions"]
+    await ends_with(ExitCode.OK, "decide")
+    await ends_with(ExitCode.OK, "reconcile")
+    await ends_with(ExitCode.OK, "report")
+    await ends_with(ExitCode.OK, "overdue", "s3://catalogue/2026/")
+    await ends_with(ExitCode.OK, "review", "export", str(tmp_path / "queue.csv"))
+    await ends_with(ExitCode.OK, "compact", "--before", f"{now() + timedelta(days=1):%Y-%m-%d}")
+    erased = await ends_with(ExitCode.OK, "erase", "s3://catalogue/2026/1.wav", "--reason", "request 4711")
+    assert erased["lakes"][0]["datasets"]["music_summaries"] == 1
+    await ends_with(ExitCode.OK, "reconcile")
+    await ends_with(ExitCode.OK, "verify")
+    await ends_with(ExitCode.OK, "ledger", "rebuild", "--replace")
+    await ends_with(ExitCode.OK, "quarantine", "release", "--all", "--reason", "to be tried again")
+    await ends_with(ExitCode.QUARANTINED, *scan)
 
 
 def without(statement, action):

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -14,6 +13,7 @@ from pydantic import SecretStr
 from connectors.ledger import Ledger
 from connectors.notices import Notice, Notices
 from flows.notifying import MANY_QUARANTINED, Notifier
+from hooks import TOKEN, webhook
 from ledger_facts import claim_of
 from moderation.admission import CapShare, CapUnit, Denial, Grant, Refusal
 from moderation.breaker import BreakerRules, OpenedBy
@@ -22,39 +22,7 @@ from moderation.identity import event_id
 from moderation.outcomes import ExitCode, StopCause
 
 KEY = "canary-5f0e9d1c7b"
-TOKEN = "T0KEN-of-the-webhook"
 NOTICE = Notice("acme", "CreditsExhausted", "run-1", "credits are used up: add some", 75)
-
-
-class Hook:
-    """A webhook that keeps what it is told."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.told: list[dict[str, object]] = []
-
-    @property
-    def causes(self) -> list[object]:
-        return [notice["cause"] for notice in self.told]
-
-
-@asynccontextmanager
-async def webhook(answer: Callable[[], web.Response] = web.Response) -> AsyncIterator[Hook]:
-    async def hear(request: web.Request) -> web.Response:
-        assert request.content_type == "application/json"
-        hook.told.append(await request.json())
-        return answer()
-
-    application = web.Application()
-    application.router.add_post(f"/{TOKEN}", hear)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        hook = Hook(f"http://127.0.0.1:{runner.addresses[0][1]}/{TOKEN}?secret={TOKEN}")
-        yield hook
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture
@@ -165,10 +133,10 @@ async def test_a_cause_is_told_once_until_a_run_completes(ledger):
             await notifier.ended("CreditsExhausted", ExitCode.EXHAUSTED, "credits are used up")
         await notifier.ended("AccessDenied", ExitCode.ACCESS_DENIED, "the key is wrong")
         assert hook.causes == ["CreditsExhausted", "AccessDenied"]
-        await Notifier(ledger, Notices(hook.url), "others", "run-2", 0.8).completed(ExitCode.OK, 0)
+        await Notifier(ledger, Notices(hook.url), "others", "run-2", 0.8).completed(ExitCode.OK, 0, streamed=True)
         await notifier.ended("CreditsExhausted", ExitCode.EXHAUSTED, "credits are used up")
         assert len(hook.told) == 2, "another organisation's run is no news of this one"
-        await notifier.completed(ExitCode.QUARANTINED, 1)
+        await notifier.completed(ExitCode.QUARANTINED, 1, streamed=True)
         await notifier.ended("CreditsExhausted", ExitCode.EXHAUSTED, "credits are used up")
     assert hook.causes == ["CreditsExhausted", "AccessDenied", "CreditsExhausted"]
 
@@ -178,7 +146,7 @@ async def test_a_run_with_much_quarantined_is_told_and_ends_other_causes(ledger)
         notifier = Notifier(ledger, Notices(hook.url), "acme", "run-1", 0.8)
         await notifier.ended("AccessDenied", ExitCode.ACCESS_DENIED, "the key is wrong")
         for _ in range(2):
-            await notifier.completed(ExitCode.MANY_QUARANTINED, 7)
+            await notifier.completed(ExitCode.MANY_QUARANTINED, 7, streamed=True)
         await notifier.ended("AccessDenied", ExitCode.ACCESS_DENIED, "the key is wrong")
     assert hook.causes == ["AccessDenied", MANY_QUARANTINED, "AccessDenied"]
     assert (hook.told[1]["exit_code"], str(hook.told[1]["message"])[:2]) == (65, "7 ")
@@ -198,7 +166,7 @@ async def test_a_cap_is_warned_of_once_a_month_whichever_run_reaches_it(ledger):
             async with notifier.until_told():
                 for shares in ({}, {"music": 0.79}, {"music": 0.8}, {"music": 0.95}):
                     notifier.granted(claim_of(1), grant(shares))
-            await notifier.completed(ExitCode.OK, 0)
+            await notifier.completed(ExitCode.OK, 0, streamed=True)
         notifier = Notifier(ledger, Notices(hook.url), "acme", "run-3", 0.8)
         async with notifier.until_told():
             notifier.granted(claim_of(1, month="2026-12"), grant({"music": 1.0}))
@@ -295,6 +263,28 @@ async def test_what_keeps_a_run_from_beginning_is_told_too(world, make_wav, miss
     assert hook.causes == [cause]
     assert hook.told[0]["run_id"] is None
     assert "before a run began" in hook.told[0]["text"]
+
+
+async def test_what_keeps_runs_from_beginning_is_told_once(world):
+    async with webhook() as hook:
+        for _ in range(3):
+            with pytest.raises(SoundcheckError):
+                await world.scan(notify_url=SecretStr(hook.url), api_key=None)
+    assert hook.causes == [StopCause.ACCESS_DENIED]
+
+
+async def test_an_organisation_whose_every_run_stops_is_told_once_even_where_some_have_nothing_to_stream(world, make_wav):
+    for key in ("done/one.wav", "new/two.wav", "more/three.wav"):
+        world.put(key, make_wav(1.0, 200.0 + len(key)))
+    async with webhook() as hook:
+        changes = {"endpoints": ["music"], "breaker": BreakerRules(pause_factor=0), "notify_url": SecretStr(hook.url)}
+        await world.scan("done/", **changes)
+        world.velma.organisation.api_keys = frozenset({"another"})
+        for _ in range(2):
+            both = await asyncio.gather(world.scan("new/", **changes), world.scan("more/", **changes))
+            assert [report.exit_code for report in both] == [ExitCode.ACCESS_DENIED] * 2
+            assert (await world.scan("done/", **changes)).exit_code is ExitCode.OK
+    assert hook.causes == [StopCause.ACCESS_DENIED]
 
 
 async def test_results_that_cannot_be_written_are_told_though_no_record_is(world, make_wav):

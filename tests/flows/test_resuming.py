@@ -168,7 +168,7 @@ async def test_a_listing_that_breaks_off_names_the_command_that_goes_on_behind_i
         return list_page(client, bucket, **{"MaxKeys": 1, **request})
 
     monkeypatch.setattr("connectors.catalogue.listing.list_page", page_of_one)
-    with pytest.raises(UnreachableError, match=r"S3 did not answer: try again; then `soundcheck backfill --resume \S+` goes on") as caught:
+    with pytest.raises(UnreachableError, match=r"S3 did not answer: try again; then `soundcheck scan --resume \S+` goes on") as caught:
         await world.scan(endpoints=["music"])
     [(run_id, said)] = world.ask("SELECT run_id, stop_cause FROM runs_latest")
     assert run_id in str(caught.value)
