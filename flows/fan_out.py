@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,6 +21,10 @@ from tasks.shards import Shard
 
 LOOK_S = 2.0
 """How often the reports are read and Prefect is asked."""
+DRAINING_LOOK_S = 0.5
+"""The same once the run is stopped."""
+LAST_WORD_S = 5.0
+"""How long workers are waited for behind the grace period: theirs began later, and then they publish."""
 TRIES = 5
 """How often a shard is submitted before its workers are at fault, and not their hosts."""
 SILENCE_S = 300.0
@@ -93,7 +98,12 @@ class FanOut:
         self._runs = runs
         self._at_once = at_once
         self._flights: list[_Flight] = []
+        self._waits_until = math.inf
         self.lost = 0
+
+    def drop_all(self) -> None:
+        """Wait no longer than a moment for workers, whose own grace period is over by then. The run must have been stopped before."""
+        self._waits_until = min(self._waits_until, asyncio.get_running_loop().time() + LAST_WORD_S)
 
     async def stream(self, shards: Sequence[Shard], wanted: Wanted) -> None:
         """Stream shards: the first ones one after the other, then all others.
@@ -105,7 +115,7 @@ class FanOut:
                 await self._fly([first], wanted)
             await self._fly([shard for shard in shards if not shard.first], wanted)
         except BaseException:  # nobody streams on for a run that has failed
-            await self._told(self._runs.end([flight.submitted for flight in self._flights], lost=False))
+            await self._end(self._flights)
             raise
 
     async def _fly(self, shards: Sequence[Shard], wanted: Wanted) -> None:
@@ -114,8 +124,9 @@ class FanOut:
         while waiting or self._flights:
             if self._watch.stop:
                 waiting.clear()
-                if not draining:
-                    draining = await self._told(self._runs.end([flight.submitted for flight in self._flights], lost=False))
+                draining = draining or await self._end(self._flights)
+                if asyncio.get_running_loop().time() > self._waits_until:
+                    self._give_up()
             while waiting and len(self._flights) < self._at_once:
                 shard, number = waiting[-1]
                 if not await self._submit(shard, number):
@@ -128,26 +139,35 @@ class FanOut:
                 await self._pause()
 
     async def _submit(self, shard: Shard, number: int) -> bool:
-        """Whether it could be."""
-        submitted = ""
-
-        async def submit() -> None:
-            nonlocal submitted
+        """Whether it could be: while Prefect is away, workers go on, and their reports are read."""
+        try:
             submitted = await self._runs.submit(self._run.run_id, shard.number, number)
+        except UnreachableError as error:
+            logger.warning("%s", error)
+            return False
+        self._flights.append(_Flight(shard, number, submitted))
+        return True
 
-        if await self._told(submit()):
-            self._flights.append(_Flight(shard, number, submitted))
-        return bool(submitted)
+    async def _end(self, flights: Sequence[_Flight], *, lost: bool = False) -> bool:
+        """Whether these could be told to end."""
+        try:
+            await self._runs.end([flight.submitted for flight in flights], lost=lost)
+        except UnreachableError as error:
+            logger.warning("%s", error)
+            return False
+        return True
+
+    async def _ask(self) -> Mapping[str, Seen]:
+        """What Prefect knows of all that is submitted; nothing while it is away."""
+        try:
+            return await self._runs.look([flight.submitted for flight in self._flights])
+        except UnreachableError as error:
+            logger.warning("%s", error)
+            return {}
 
     async def _look(self, wanted: Wanted) -> list[tuple[Shard, int]]:
         """Count what is reported, and let go of what is over; the shards to be submitted again."""
-        found: Mapping[str, Seen] = {}
-
-        async def ask() -> None:
-            nonlocal found
-            found = await self._runs.look([flight.submitted for flight in self._flights])
-
-        await self._told(ask())
+        found = await self._ask()
         again: list[tuple[Shard, int]] = []
         for flight in list(self._flights):
             flight.seen = found.get(flight.submitted, flight.seen)
@@ -190,9 +210,8 @@ class FanOut:
             return []  # it had not begun
         self.lost += 1
         logger.warning("shard %d (%s): its worker is lost: %s", flight.shard.number, flight.submitted, flight.seen.message)
-        self._watch.progress.of(flight.shard.endpoint).live -= flight.counts.live
-        self._watch.progress.of(flight.shard.endpoint).claimed -= flight.counts.claimed
-        await self._told(self._runs.end([flight.submitted], lost=True))
+        self._forget_live(flight)
+        await self._end([flight], lost=True)
         return [] if self._watch.stop else self._again(flight)
 
     def _says_nothing(self, flight: _Flight, report: ShardReport | None) -> bool:
@@ -208,14 +227,17 @@ class FanOut:
             )
         return [(flight.shard, flight.number + 1)]
 
-    async def _told(self, telling: Awaitable[None]) -> bool:
-        """Whether Prefect has answered: while it is away, the workers go on, and their reports are read."""
-        try:
-            await telling
-        except UnreachableError as error:
-            logger.warning("%s", error)
-            return False
-        return True
+    def _give_up(self) -> None:
+        """Leave the shards that still have not reported: their workers end by themselves, and what they bring is published all the same."""
+        logger.warning("%d shards have not reported their end: it is not waited for", len(self._flights))
+        for flight in self._flights:
+            self._forget_live(flight)
+        self._flights.clear()
+
+    def _forget_live(self, flight: _Flight) -> None:
+        counted = self._watch.progress.of(flight.shard.endpoint)
+        counted.live -= flight.counts.live
+        counted.claimed -= flight.counts.claimed
 
     def _say(self) -> None:
         waits = sum(flight.seen.state in {ShardState.WAITING, ShardState.TAKEN} for flight in self._flights)
@@ -224,7 +246,7 @@ class FanOut:
     async def _pause(self) -> None:
         """Until the next look; a stop is looked after at once."""
         if self._watch.stop:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(DRAINING_LOOK_S)
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._watch.stop.requested.wait(), LOOK_S)

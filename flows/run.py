@@ -220,10 +220,11 @@ class _Scan:
 
     async def _stream(self, shards: Sequence[Shard]) -> None:
         if self.fan_out is not None:
+            self.watch.streams = self.fan_out
             await self.fan_out.stream(shards, self.rest.has)
             return
         streaming = streaming_of(self.wired, self.request, self.run, self.watch, self.notifier)
-        self.watch.admission = streaming.admission
+        self.watch.streams = streaming.admission
         await stream_shards(streaming, self.wired, shards, self.rest.has, self.execute)
 
     def verdict(self) -> tuple[str, ExitCode]:

@@ -33,6 +33,8 @@ from moderation.outcomes import ExitCode, StopCause
 from tasks.progress import Progress
 
 ARTIFACT_SECONDS = 5.0
+STATE_SECONDS = 1.0
+"""How often a run asks Prefect whether it is called off, where no runner tells it."""
 RUNNER_GRACE_SECONDS = 20.0
 """The longest grace period under a worker or runner of Prefect: 30 s after SIGTERM they kill, and results are to be published by then."""
 CALLED_OFF = frozenset({StateType.CANCELLING, StateType.CANCELLED, StateType.CRASHED, StateType.PAUSED})
@@ -136,7 +138,7 @@ async def drained_when_called_off(mirror: Mirror, drain: Drain, run_id: UUID) ->
         if state is not None and state.type in CALLED_OFF:
             drain.begin(f"Prefect ({state.name})")
 
-    async with _again_and_again(lambda: mirror.tell(look())):
+    async with _again_and_again(STATE_SECONDS, lambda: mirror.tell(look())):
         yield
 
 
@@ -154,20 +156,20 @@ async def _shown(mirror: Mirror, progress: Progress) -> AsyncIterator[None]:
             await aupdate_progress_artifact(artifact, share, description=line)
 
     try:
-        async with _again_and_again(lambda: mirror.tell(show())):
+        async with _again_and_again(ARTIFACT_SECONDS, lambda: mirror.tell(show())):
             yield
     finally:
         await mirror.tell(show())
 
 
 @asynccontextmanager
-async def _again_and_again(step: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-    """Do something every few seconds while the block runs."""
+async def _again_and_again(pause_s: float, step: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Do something, with pauses, while the block runs."""
 
     async def keep() -> None:
         while True:
             await step()
-            await asyncio.sleep(ARTIFACT_SECONDS)
+            await asyncio.sleep(pause_s)
 
     keeping = asyncio.create_task(keep())
     try:
