@@ -3,66 +3,33 @@
 import asyncio
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Protocol
 
 from flows.streaming import Wanted
+from flows.submitted import UNSEEN, Seen, ShardRuns, ShardState
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.errors import UnreachableError
 from moderation.outcomes import Reason, StopCause
+from tasks.progress import Outcome
 from tasks.records import Run
 from tasks.shard_reports import Counts, ShardReport, forget_reports, read_report
-from tasks.shards import Shard
+from tasks.shards import Shard, load_shard
 
 LOOK_S = 2.0
 """How often the reports are read and Prefect is asked."""
 DRAINING_LOOK_S = 0.5
 """The same once the run is stopped."""
-LAST_WORD_S = 5.0
+LAST_WORD_S = 8.0
 """How long workers are waited for behind the grace period: theirs began later, and then they publish."""
 TRIES = 5
 """How often a shard is submitted before its workers are at fault, and not their hosts."""
 SILENCE_S = 300.0
 """How long a worker may have a shard without a first report: a pod may wait for a node so long, a dead worker says nothing for ever."""
 logger = logging.getLogger("soundcheck.shards")
-
-
-class ShardState(StrEnum):
-    """Where a submitted shard is, by whoever runs it."""
-
-    WAITING = "waiting"
-    """No worker has it yet."""
-    TAKEN = "taken"
-    """A worker has it, and has not begun."""
-    RUNNING = "running"
-    OVER = "over"
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What is known of a submitted shard: where it is, what it said, and the stop that it ended with, if it did."""
-
-    state: ShardState
-    message: str = ""
-    stop: StopCause | None = None
-
-
-class ShardRuns(Protocol):
-    """Who runs shards: in a deployment of Prefect, or in a test."""
-
-    async def submit(self, run_id: str, shard: int, number: int) -> str:
-        """Submit a shard for the number-th time and return an id. Repeatable: the same numbers are the same submission."""
-
-    async def look(self, ids: Collection[str]) -> Mapping[str, Seen]:
-        """What is known of these; without those of which nothing is."""
-
-    async def end(self, ids: Collection[str], *, lost: bool) -> None:
-        """Let these end: drain them, or write them off where their worker is lost."""
 
 
 @dataclass(slots=True)
@@ -72,7 +39,7 @@ class _Flight:
     shard: Shard
     number: int
     submitted: str
-    seen: Seen = Seen(ShardState.WAITING)
+    seen: Seen = UNSEEN
     counts: Counts = field(default_factory=Counts)
     taken_at: datetime | None = None
 
@@ -123,10 +90,9 @@ class FanOut:
         draining = False
         while waiting or self._flights:
             if self._watch.stop:
-                waiting.clear()
                 draining = draining or await self._end(self._flights)
-                if asyncio.get_running_loop().time() > self._waits_until:
-                    self._give_up()
+                await self._leave((shard for shard, _ in waiting), wanted)
+                waiting.clear()
             while waiting and len(self._flights) < self._at_once:
                 shard, number = waiting[-1]
                 if not await self._submit(shard, number):
@@ -134,6 +100,8 @@ class FanOut:
                 waiting.pop()
             if self._flights:
                 waiting += await self._look(wanted)
+                if asyncio.get_running_loop().time() > self._waits_until:
+                    await self._give_up(wanted)
             self._say()
             if waiting or self._flights:
                 await self._pause()
@@ -189,7 +157,7 @@ class FanOut:
                 self._watch.stop.request(flight.seen.stop, Reason.NOT_REACHED, flight.seen.message)
             elif flight.seen.state is ShardState.OVER or self._says_nothing(flight, report):
                 self._flights.remove(flight)
-                again += await self._lose(flight)
+                again += await self._lose(flight, wanted)
         return again
 
     def _count(self, flight: _Flight, report: ShardReport | None) -> None:
@@ -204,15 +172,19 @@ class FanOut:
         if report.told is not None:
             self._watch.stop.request(report.told.cause, report.told.reason, report.told.message)
 
-    async def _lose(self, flight: _Flight) -> list[tuple[Shard, int]]:
+    async def _lose(self, flight: _Flight, wanted: Wanted) -> list[tuple[Shard, int]]:
         """Write a worker off, with what it had live. Its sessions end with their leases, and what it had spooled is published."""
-        if self._watch.stop and flight.seen.state is ShardState.OVER:
-            return []  # it had not begun
+        if self._watch.stop and flight.seen.state is ShardState.OVER:  # it had not begun
+            await self._leave([flight.shard], wanted)
+            return []
         self.lost += 1
         logger.warning("shard %d (%s): its worker is lost: %s", flight.shard.number, flight.submitted, flight.seen.message)
         self._forget_live(flight)
         await self._end([flight], lost=True)
-        return [] if self._watch.stop else self._again(flight)
+        if self._watch.stop:
+            await self._leave([flight.shard], wanted)
+            return []
+        return self._again(flight)
 
     def _says_nothing(self, flight: _Flight, report: ShardReport | None) -> bool:
         now = self._wired.now()
@@ -227,12 +199,22 @@ class FanOut:
             )
         return [(flight.shard, flight.number + 1)]
 
-    def _give_up(self) -> None:
+    async def _give_up(self, wanted: Wanted) -> None:
         """Leave the shards that still have not reported: their workers end by themselves, and what they bring is published all the same."""
         logger.warning("%d shards have not reported their end: it is not waited for", len(self._flights))
         for flight in self._flights:
             self._forget_live(flight)
+        await self._leave([flight.shard for flight in self._flights], wanted)
         self._flights.clear()
+
+    async def _leave(self, shards: Iterable[Shard], wanted: Wanted) -> None:
+        """Count what a stopped run leaves as pending."""
+        stop = self._watch.stop
+        for shard in shards:
+            for planned in await asyncio.to_thread(load_shard, self._wired.results, self._run.run_id, shard.number):
+                item, endpoint = planned.item, planned.endpoint.name
+                if wanted(endpoint, item.object_id):
+                    self._watch.progress.add(Outcome(item.object_id, item.key, endpoint, stop.reason, stop.message))
 
     def _forget_live(self, flight: _Flight) -> None:
         counted = self._watch.progress.of(flight.shard.endpoint)

@@ -1,16 +1,19 @@
 """The scan as a Prefect flow: the same steps as `flows.run`, each shown as a task, and the stop's name as the flow run's state."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
+from anyio import CancelScope, current_effective_deadline
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact, acreate_progress_artifact, aupdate_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
@@ -76,7 +79,31 @@ def several(source: str | list[str]) -> tuple[str, ...]:
 
 
 async def run_request(flags: Mapping[str, Any], wanted: Callable[[Settings], Request]) -> State[dict[str, Any]]:
-    """Run what is wanted within a flow run: the request and the settings of whoever watches it, else those of the flow's parameters."""
+    """Run what is wanted within a flow run: the request and the settings of whoever watches it, else those of the flow's parameters.
+
+    Prefect cancels a flow whose slot of its deployment it could not renew: an outage of its server would end a run in the middle of what is
+    paid for. The ledger keeps the limits, so the run goes on.
+    """
+    with CancelScope(shield=True):
+        state = await _run_request(flags, wanted)
+    if current_effective_deadline() == -math.inf:
+        with CancelScope(shield=True):
+            await _leave(state)
+    return state
+
+
+async def _leave(state: State[Any]) -> None:
+    """Put the final state where Prefect's engine finds it: it has cancelled this flow, and would call it crashed."""
+    context = FlowRunContext.get()
+    own = context.flow_run if context is not None else None
+    assert own is not None, "a flow has a run in its context"
+    async with Mirror.open() as mirror, get_client() as client:
+        left = await mirror.tell(client.set_flow_run_state(own.id, state, force=True))
+    if left is not None:
+        own.state = left.state
+
+
+async def _run_request(flags: Mapping[str, Any], wanted: Callable[[Settings], Request]) -> State[dict[str, Any]]:
     watch = WATCH.get() or Watch()
     try:
         settings = watch.settings or load_settings(**flags)
