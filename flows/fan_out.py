@@ -17,7 +17,7 @@ from moderation.outcomes import Reason, StopCause
 from tasks.progress import Outcome
 from tasks.records import Run
 from tasks.shard_reports import Counts, ShardReport, forget_reports, read_report
-from tasks.shards import Shard, load_shard
+from tasks.shards import Shard, named_in
 
 LOOK_S = 2.0
 """How often the reports are read and Prefect is asked."""
@@ -209,12 +209,12 @@ class FanOut:
 
     async def _leave(self, shards: Iterable[Shard], wanted: Wanted) -> None:
         """Count what a stopped run leaves as pending."""
-        stop = self._watch.stop
-        for shard in shards:
-            for planned in await asyncio.to_thread(load_shard, self._wired.results, self._run.run_id, shard.number):
-                item, endpoint = planned.item, planned.endpoint.name
-                if wanted(endpoint, item.object_id):
-                    self._watch.progress.add(Outcome(item.object_id, item.key, endpoint, stop.reason, stop.message))
+        stop, numbers = self._watch.stop, [shard.number for shard in shards]
+        if not numbers:
+            return
+        for endpoint, object_id, key in await asyncio.to_thread(named_in, self._wired.results, self._run.run_id, numbers):
+            if wanted(endpoint, object_id):
+                self._watch.progress.add(Outcome(object_id, key, endpoint, stop.reason, stop.message))
 
     def _forget_live(self, flight: _Flight) -> None:
         counted = self._watch.progress.of(flight.shard.endpoint)

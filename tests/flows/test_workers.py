@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 from datetime import UTC, datetime
 
@@ -133,6 +134,27 @@ async def test_a_server_that_is_killed_ten_times_in_mid_run_changes_nothing_but_
             again = await made.submit("scan-catalogue/scan", source=str(catalogue))
             assert await made.final_state(again) == ("COMPLETED", "Completed")
         assert len(world.seen.events("connect")) == RESTARTED_OBJECTS
+
+
+async def test_a_deployed_scan_goes_on_when_prefect_gives_its_place_away(put, tmp_path, database, prefect, unused_tcp_port_factory):
+    """Its lease is gone when it is to be renewed, which is 225 s after the start; then it is back, so that the place becomes free again."""
+    catalogue, leases, away = put(8, 280.0), prefect.folder / "home" / "concurrency_leases", tmp_path / "away"
+    async with scanning(tmp_path, speed=1.0) as world:
+        settings = settings_of(world, database, 20, fan_out="process")
+        with fleet(tmp_path, prefect, settings) as made:
+            worker = made.worker(SCANS, unused_tcp_port_factory())
+            scan = await made.submit("scan-catalogue/scan", source=str(catalogue))
+            await seen(world, "connect", 8)
+            leases.rename(away)
+            async with asyncio.timeout(PATIENCE_S):
+                while "Terminating execution" not in made.said(worker):
+                    await asyncio.sleep(1)
+            shutil.rmtree(leases, ignore_errors=True)
+            away.rename(leases)
+            assert world.velma.journal.counts["done"] < 8
+            assert await made.final_state(scan) == ("COMPLETED", "Completed")
+        assert len(world.seen.events("connect")) == 8
+        assert published_once(world, 8)
 
 
 class Stopping:
