@@ -14,6 +14,7 @@ import random
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -51,6 +52,8 @@ class Use:
     command_s: float
     peak: int
     share: float
+    steady: float
+    """The same between the first moment with all slots taken and the last connection: without the way there, and the end."""
     busy: float
     """Of the slots' time, how much a connection had: what is missing of share and not of this, sessions take besides their audio."""
     load: float
@@ -100,7 +103,10 @@ def _use(world: Scanning, workers: int, command_s: float) -> Use:
     closed = {line["session"]: datetime.fromisoformat(line["at"]) for line in closes}
     wall_s = (max(closed.values()) - min(opened.values())).total_seconds()
     held_s = sum((closed[session] - opened[session]).total_seconds() for session in opened)
-    audio_s = sum(line["summary"]["duration_ms"] for line in done) / 1000
+    audio = {line["session"]: line["summary"]["duration_ms"] / 1000 for line in done}
+    audio_s = sum(audio.values())
+    full = min((datetime.fromisoformat(line["at"]) for line in connects if line["live"] == LIMIT), default=min(opened.values()))
+    window = full, max(opened.values())
     ((processes,),) = world.ask("SELECT count(DISTINCT worker) FROM attempts")
     return Use(
         workers=workers,
@@ -111,9 +117,21 @@ def _use(world: Scanning, workers: int, command_s: float) -> Use:
         command_s=round(command_s, 1),
         peak=max(line["live"] for line in connects),
         share=round(audio_s / (LIMIT * SPEED * wall_s), 3),
+        steady=round(_steady(opened, closed, audio, *window), 3),
         busy=round(held_s / (LIMIT * wall_s), 3),
         load=round(os.getloadavg()[1], 1),
     )
+
+
+def _steady(
+    opened: Mapping[int, datetime], closed: Mapping[int, datetime], audio: Mapping[int, float], begin: datetime, end: datetime
+) -> float:
+    """What was streamed between two instants, of what the limit allows; the audio of a session is spread evenly over its time."""
+    streamed_s = 0.0
+    for session, audio_s in audio.items():
+        within = (min(closed[session], end) - max(opened[session], begin)) / (closed[session] - opened[session])
+        streamed_s += audio_s * max(0.0, within)
+    return streamed_s / (LIMIT * SPEED * (end - begin).total_seconds())
 
 
 def free_port() -> int:
@@ -141,7 +159,7 @@ def show(report: dict[str, Any]) -> None:
     versions = ", ".join(f"{package} {number}" for package, number in report["versions"].items())
     console.print(f"{report['machine']}; Python {report['python']}, {versions}", highlight=False)
     table = Table(title=f"Limit {LIMIT}, {SPEED:.0f} times real time, raw audio of 8 kHz", title_justify="left")
-    for title in ("workers", "objects", "audio-h", "wall s", "of the limit", "slots held", "peak", "command s", "load"):
+    for title in ("workers", "objects", "audio-h", "wall s", "of the limit", "at the limit", "slots held", "peak", "command s", "load"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in report["uses"]:
         figures = (
@@ -151,7 +169,9 @@ def show(report: dict[str, Any]) -> None:
             f"{row['wall_s']:,.0f}",
             f"{row['share']:.1%}",
         )
-        table.add_row(*figures, f"{row['busy']:.1%}", f"{row['peak']}", f"{row['command_s']:,.0f}", f"{row['load']}")
+        table.add_row(
+            *figures, f"{row['steady']:.1%}", f"{row['busy']:.1%}", f"{row['peak']}", f"{row['command_s']:,.0f}", f"{row['load']}"
+        )
     reached = all(row["share"] >= TARGET for row in report["uses"])
     console.print(table, f"at least {TARGET:.0%} is asked for, which is {'' if reached else 'NOT '}reached", highlight=False)
 
