@@ -2,62 +2,34 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Protocol
 
 from flows.streaming import Wanted
+from flows.submitted import UNSEEN, Seen, ShardRuns, ShardState
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.errors import UnreachableError
 from moderation.outcomes import Reason, StopCause
+from tasks.progress import Outcome
 from tasks.records import Run
 from tasks.shard_reports import Counts, ShardReport, forget_reports, read_report
-from tasks.shards import Shard
+from tasks.shards import Shard, named_in
 
 LOOK_S = 2.0
 """How often the reports are read and Prefect is asked."""
+DRAINING_LOOK_S = 0.5
+"""The same once the run is stopped."""
+LAST_WORD_S = 8.0
+"""How long workers are waited for behind the grace period: theirs began later, and then they publish."""
 TRIES = 5
 """How often a shard is submitted before its workers are at fault, and not their hosts."""
 SILENCE_S = 300.0
 """How long a worker may have a shard without a first report: a pod may wait for a node so long, a dead worker says nothing for ever."""
 logger = logging.getLogger("soundcheck.shards")
-
-
-class ShardState(StrEnum):
-    """Where a submitted shard is, by whoever runs it."""
-
-    WAITING = "waiting"
-    """No worker has it yet."""
-    TAKEN = "taken"
-    """A worker has it, and has not begun."""
-    RUNNING = "running"
-    OVER = "over"
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What is known of a submitted shard: where it is, what it said, and the stop that it ended with, if it did."""
-
-    state: ShardState
-    message: str = ""
-    stop: StopCause | None = None
-
-
-class ShardRuns(Protocol):
-    """Who runs shards: in a deployment of Prefect, or in a test."""
-
-    async def submit(self, run_id: str, shard: int, number: int) -> str:
-        """Submit a shard for the number-th time and return an id. Repeatable: the same numbers are the same submission."""
-
-    async def look(self, ids: Collection[str]) -> Mapping[str, Seen]:
-        """What is known of these; without those of which nothing is."""
-
-    async def end(self, ids: Collection[str], *, lost: bool) -> None:
-        """Let these end: drain them, or write them off where their worker is lost."""
 
 
 @dataclass(slots=True)
@@ -67,7 +39,7 @@ class _Flight:
     shard: Shard
     number: int
     submitted: str
-    seen: Seen = Seen(ShardState.WAITING)
+    seen: Seen = UNSEEN
     counts: Counts = field(default_factory=Counts)
     taken_at: datetime | None = None
 
@@ -93,7 +65,12 @@ class FanOut:
         self._runs = runs
         self._at_once = at_once
         self._flights: list[_Flight] = []
+        self._waits_until = math.inf
         self.lost = 0
+
+    def drop_all(self) -> None:
+        """Wait no longer than a moment for workers, whose own grace period is over by then. The run must have been stopped before."""
+        self._waits_until = min(self._waits_until, asyncio.get_running_loop().time() + LAST_WORD_S)
 
     async def stream(self, shards: Sequence[Shard], wanted: Wanted) -> None:
         """Stream shards: the first ones one after the other, then all others.
@@ -105,7 +82,7 @@ class FanOut:
                 await self._fly([first], wanted)
             await self._fly([shard for shard in shards if not shard.first], wanted)
         except BaseException:  # nobody streams on for a run that has failed
-            await self._told(self._runs.end([flight.submitted for flight in self._flights], lost=False))
+            await self._end(self._flights)
             raise
 
     async def _fly(self, shards: Sequence[Shard], wanted: Wanted) -> None:
@@ -113,9 +90,9 @@ class FanOut:
         draining = False
         while waiting or self._flights:
             if self._watch.stop:
+                draining = draining or await self._end(self._flights)
+                await self._leave((shard for shard, _ in waiting), wanted)
                 waiting.clear()
-                if not draining:
-                    draining = await self._told(self._runs.end([flight.submitted for flight in self._flights], lost=False))
             while waiting and len(self._flights) < self._at_once:
                 shard, number = waiting[-1]
                 if not await self._submit(shard, number):
@@ -123,31 +100,42 @@ class FanOut:
                 waiting.pop()
             if self._flights:
                 waiting += await self._look(wanted)
+                if asyncio.get_running_loop().time() > self._waits_until:
+                    await self._give_up(wanted)
             self._say()
             if waiting or self._flights:
                 await self._pause()
 
     async def _submit(self, shard: Shard, number: int) -> bool:
-        """Whether it could be."""
-        submitted = ""
-
-        async def submit() -> None:
-            nonlocal submitted
+        """Whether it could be: while Prefect is away, workers go on, and their reports are read."""
+        try:
             submitted = await self._runs.submit(self._run.run_id, shard.number, number)
+        except UnreachableError as error:
+            logger.warning("%s", error)
+            return False
+        self._flights.append(_Flight(shard, number, submitted))
+        return True
 
-        if await self._told(submit()):
-            self._flights.append(_Flight(shard, number, submitted))
-        return bool(submitted)
+    async def _end(self, flights: Sequence[_Flight], *, lost: bool = False) -> bool:
+        """Whether these could be told to end."""
+        try:
+            await self._runs.end([flight.submitted for flight in flights], lost=lost)
+        except UnreachableError as error:
+            logger.warning("%s", error)
+            return False
+        return True
+
+    async def _ask(self) -> Mapping[str, Seen]:
+        """What Prefect knows of all that is submitted; nothing while it is away."""
+        try:
+            return await self._runs.look([flight.submitted for flight in self._flights])
+        except UnreachableError as error:
+            logger.warning("%s", error)
+            return {}
 
     async def _look(self, wanted: Wanted) -> list[tuple[Shard, int]]:
         """Count what is reported, and let go of what is over; the shards to be submitted again."""
-        found: Mapping[str, Seen] = {}
-
-        async def ask() -> None:
-            nonlocal found
-            found = await self._runs.look([flight.submitted for flight in self._flights])
-
-        await self._told(ask())
+        found = await self._ask()
         again: list[tuple[Shard, int]] = []
         for flight in list(self._flights):
             flight.seen = found.get(flight.submitted, flight.seen)
@@ -169,7 +157,7 @@ class FanOut:
                 self._watch.stop.request(flight.seen.stop, Reason.NOT_REACHED, flight.seen.message)
             elif flight.seen.state is ShardState.OVER or self._says_nothing(flight, report):
                 self._flights.remove(flight)
-                again += await self._lose(flight)
+                again += await self._lose(flight, wanted)
         return again
 
     def _count(self, flight: _Flight, report: ShardReport | None) -> None:
@@ -184,16 +172,19 @@ class FanOut:
         if report.told is not None:
             self._watch.stop.request(report.told.cause, report.told.reason, report.told.message)
 
-    async def _lose(self, flight: _Flight) -> list[tuple[Shard, int]]:
+    async def _lose(self, flight: _Flight, wanted: Wanted) -> list[tuple[Shard, int]]:
         """Write a worker off, with what it had live. Its sessions end with their leases, and what it had spooled is published."""
-        if self._watch.stop and flight.seen.state is ShardState.OVER:
-            return []  # it had not begun
+        if self._watch.stop and flight.seen.state is ShardState.OVER:  # it had not begun
+            await self._leave([flight.shard], wanted)
+            return []
         self.lost += 1
         logger.warning("shard %d (%s): its worker is lost: %s", flight.shard.number, flight.submitted, flight.seen.message)
-        self._watch.progress.of(flight.shard.endpoint).live -= flight.counts.live
-        self._watch.progress.of(flight.shard.endpoint).claimed -= flight.counts.claimed
-        await self._told(self._runs.end([flight.submitted], lost=True))
-        return [] if self._watch.stop else self._again(flight)
+        self._forget_live(flight)
+        await self._end([flight], lost=True)
+        if self._watch.stop:
+            await self._leave([flight.shard], wanted)
+            return []
+        return self._again(flight)
 
     def _says_nothing(self, flight: _Flight, report: ShardReport | None) -> bool:
         now = self._wired.now()
@@ -208,14 +199,27 @@ class FanOut:
             )
         return [(flight.shard, flight.number + 1)]
 
-    async def _told(self, telling: Awaitable[None]) -> bool:
-        """Whether Prefect has answered: while it is away, the workers go on, and their reports are read."""
-        try:
-            await telling
-        except UnreachableError as error:
-            logger.warning("%s", error)
-            return False
-        return True
+    async def _give_up(self, wanted: Wanted) -> None:
+        """Leave the shards that still have not reported: their workers end by themselves, and what they bring is published all the same."""
+        logger.warning("%d shards have not reported their end: it is not waited for", len(self._flights))
+        for flight in self._flights:
+            self._forget_live(flight)
+        await self._leave([flight.shard for flight in self._flights], wanted)
+        self._flights.clear()
+
+    async def _leave(self, shards: Iterable[Shard], wanted: Wanted) -> None:
+        """Count what a stopped run leaves as pending."""
+        stop, numbers = self._watch.stop, [shard.number for shard in shards]
+        if not numbers:
+            return
+        for endpoint, object_id, key in await asyncio.to_thread(named_in, self._wired.results, self._run.run_id, numbers):
+            if wanted(endpoint, object_id):
+                self._watch.progress.add(Outcome(object_id, key, endpoint, stop.reason, stop.message))
+
+    def _forget_live(self, flight: _Flight) -> None:
+        counted = self._watch.progress.of(flight.shard.endpoint)
+        counted.live -= flight.counts.live
+        counted.claimed -= flight.counts.claimed
 
     def _say(self) -> None:
         waits = sum(flight.seen.state in {ShardState.WAITING, ShardState.TAKEN} for flight in self._flights)
@@ -224,7 +228,7 @@ class FanOut:
     async def _pause(self) -> None:
         """Until the next look; a stop is looked after at once."""
         if self._watch.stop:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(DRAINING_LOOK_S)
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._watch.stop.requested.wait(), LOOK_S)

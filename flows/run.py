@@ -8,7 +8,7 @@ from functools import partial
 from connectors.lake.packages import write_rows
 from connectors.lake.query import spent_by
 from flows.choosing import letting_go, plan_rules, release_retried, source_of
-from flows.fan_out import FanOut, ShardRuns
+from flows.fan_out import FanOut
 from flows.report import COMPLETED, INCOMPLETE, RUNNING, Report, state_name
 from flows.reporting import leave_report
 from flows.request import Request
@@ -17,6 +17,7 @@ from flows.run_record import Ended, alike, run_row
 from flows.setting_types import hours_ms, micros
 from flows.sources import listed_whole
 from flows.streaming import Executor, directly, notifier_of, stream_shards, streaming_of
+from flows.submitted import ShardRuns
 from flows.telling import tell_decisions
 from flows.watch import Watch
 from flows.wiring import Wired
@@ -223,10 +224,11 @@ class _Scan:
 
     async def _stream(self, shards: Sequence[Shard]) -> None:
         if self.fan_out is not None:
+            self.watch.streams = self.fan_out
             await self.fan_out.stream(shards, self.rest.has)
             return
         streaming = streaming_of(self.wired, self.request, self.run, self.watch, self.notifier)
-        self.watch.admission = streaming.admission
+        self.watch.streams = streaming.admission
         await stream_shards(streaming, self.wired, shards, self.rest.has, self.execute)
 
     def verdict(self) -> tuple[str, ExitCode]:

@@ -1,16 +1,19 @@
 """The scan as a Prefect flow: the same steps as `flows.run`, each shown as a task, and the stop's name as the flow run's state."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
+from anyio import CancelScope, current_effective_deadline
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact, acreate_progress_artifact, aupdate_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
@@ -34,6 +37,8 @@ from moderation.outcomes import ExitCode, StopCause
 from tasks.progress import Progress
 
 ARTIFACT_SECONDS = 5.0
+STATE_SECONDS = 1.0
+"""How often a run asks Prefect whether it is called off, where no runner tells it."""
 RUNNER_GRACE_SECONDS = 20.0
 """The longest grace period under a worker or runner of Prefect: 30 s after SIGTERM they kill, and results are to be published by then."""
 CALLED_OFF = frozenset({StateType.CANCELLING, StateType.CANCELLED, StateType.CRASHED, StateType.PAUSED})
@@ -78,7 +83,29 @@ async def run_request(flags: Mapping[str, Any], wanted: Callable[[Settings], Req
     """Run what is wanted within a flow run: the request and the settings of whoever watches it, else those of the flow's parameters.
 
     A flow run that Prefect starts once more goes on with what it had begun, whatever its parameters ask for.
+    Prefect cancels a flow whose slot of its deployment it could not renew: an outage of its server would end a run in the middle of what is
+    paid for. The ledger keeps the limits, so the run goes on.
     """
+    with CancelScope(shield=True):
+        state = await _run_request(flags, wanted)
+    if current_effective_deadline() == -math.inf:
+        with CancelScope(shield=True):
+            await _leave(state)
+    return state
+
+
+async def _leave(state: State[Any]) -> None:
+    """Put the final state where Prefect's engine finds it: it has cancelled this flow, and would call it crashed."""
+    context = FlowRunContext.get()
+    own = context.flow_run if context is not None else None
+    assert own is not None, "a flow has a run in its context"
+    async with Mirror.open() as mirror, get_client() as client:
+        left = await mirror.tell(client.set_flow_run_state(own.id, state, force=True))
+    if left is not None:
+        own.state = left.state
+
+
+async def _run_request(flags: Mapping[str, Any], wanted: Callable[[Settings], Request]) -> State[dict[str, Any]]:
     watch = WATCH.get() or Watch()
     try:
         settings = watch.settings or load_settings(**flags)
@@ -141,7 +168,7 @@ async def drained_when_called_off(mirror: Mirror, drain: Drain, run_id: UUID) ->
         if state is not None and state.type in CALLED_OFF:
             drain.begin(f"Prefect ({state.name})")
 
-    async with _again_and_again(lambda: mirror.tell(look())):
+    async with _again_and_again(STATE_SECONDS, lambda: mirror.tell(look())):
         yield
 
 
@@ -159,20 +186,20 @@ async def _shown(mirror: Mirror, progress: Progress) -> AsyncIterator[None]:
             await aupdate_progress_artifact(artifact, share, description=line)
 
     try:
-        async with _again_and_again(lambda: mirror.tell(show())):
+        async with _again_and_again(ARTIFACT_SECONDS, lambda: mirror.tell(show())):
             yield
     finally:
         await mirror.tell(show())
 
 
 @asynccontextmanager
-async def _again_and_again(step: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-    """Do something every few seconds while the block runs."""
+async def _again_and_again(pause_s: float, step: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Do something, with pauses, while the block runs."""
 
     async def keep() -> None:
         while True:
             await step()
-            await asyncio.sleep(ARTIFACT_SECONDS)
+            await asyncio.sleep(pause_s)
 
     keeping = asyncio.create_task(keep())
     try:

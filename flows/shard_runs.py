@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelling, Crashed
 
-from flows.fan_out import Seen, ShardState
+from flows.submitted import Seen, ShardState
 from moderation.errors import ConfigurationError, UnreachableError
 from moderation.outcomes import StopCause
 
@@ -66,8 +66,10 @@ class DeployedShardRuns:
     async def end(self, ids: Collection[str], *, lost: bool) -> None:
         """Cancel flow runs, which drains them; a lost one has crashed. Raises UnreachableError."""
         async with _answering() as client:
-            for each in ids:
-                await client.set_flow_run_state(UUID(each), _LOST if lost else _STOPPED, force=lost)
+            told = (client.set_flow_run_state(UUID(each), _LOST if lost else _STOPPED, force=lost) for each in ids)
+            answers = await asyncio.gather(*told, return_exceptions=True)
+            for failed in (answer for answer in answers if isinstance(answer, BaseException)):
+                raise failed
 
 
 def _seen(run: FlowRun) -> Seen:

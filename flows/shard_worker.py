@@ -55,7 +55,7 @@ async def run_shard(wired: Wired, request: Request, watch: Watch, number: int, f
 async def _stream(wired: Wired, request: Request, run: Run, watch: Watch, shard: Shard, held: set[str]) -> list[Outcome]:
     notifier = notifier_of(wired, run)
     streaming = streaming_of(wired, request, run, watch, notifier)
-    watch.admission = streaming.admission
+    watch.streams = streaming.admission
     async with notifier.until_told():
         try:
             return await stream_shards(streaming, wired, [shard], lambda _, object_id: object_id not in held, directly)

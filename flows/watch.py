@@ -2,15 +2,23 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from flows.report import Report
 from flows.request import Request
 from flows.settings import Settings
 from moderation.errors import SoundcheckError
 from moderation.outcomes import Reason, StopCause
-from tasks.admission import Admission, Stop
+from tasks.admission import Stop
 from tasks.progress import Progress
 from tasks.report import RunReport
+
+
+class Streams(Protocol):
+    """Whatever streams for a run: the sessions of this process, or workers."""
+
+    def drop_all(self) -> None:
+        """End what streams now, or wait for it no longer. The run must have been stopped before."""
 
 
 @dataclass(slots=True)
@@ -27,7 +35,7 @@ class Watch:
     figures: RunReport | None = None
     """What its page for people shows, where it has left one."""
     error: SoundcheckError | None = None
-    admission: Admission | None = None
+    streams: Streams | None = None
     task: "asyncio.Task[object] | None" = None
     """The one that lists, plans and streams, while it does."""
     broken_off: bool = False
@@ -39,8 +47,8 @@ class Watch:
 
     def drop(self) -> None:
         """End what streams now; before anything does, end the listing or planning."""
-        if self.admission is not None:
-            self.admission.drop_all()
+        if self.streams is not None:
+            self.streams.drop_all()
         elif self.task is not None:
             self.broken_off = True
             self.task.cancel()

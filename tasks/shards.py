@@ -1,6 +1,6 @@
 """The shards of a plan: cut from its estimates, and loaded again by whoever streams them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -61,13 +61,23 @@ def _parts(rows: pl.DataFrame, rules: ShardRules) -> Iterator[list[int]]:
 
 def load_shard(results: ResultStore, run_id: str, shard: int) -> list[PlannedObject]:
     """The objects of one shard, from the plan and the manifest in the lake: whoever streams it needs no more than these two numbers."""
-    is_wanted = pl.col("shard") == shard
+    rows = _rows_of(results, run_id, [shard]).sort("estimate_ms", "position", descending=[True, False])
+    return [_planned(row) for row in rows.iter_rows(named=True)]
+
+
+def named_in(results: ResultStore, run_id: str, shards: Sequence[int]) -> list[tuple[str, str, str]]:
+    """The (endpoint, object_id, key) of what some shards hold: for a million objects there is no time for more."""
+    return _rows_of(results, run_id, shards).select("endpoint", "object_id", "key").rows()
+
+
+def _rows_of(results: ResultStore, run_id: str, shards: Sequence[int]) -> pl.DataFrame:
+    is_wanted = pl.col("shard").is_in(shards)
     with _LOADING:
         rows = _streamed(results, run_id).filter(is_wanted)  # type: ignore[arg-type] # a store is known by identity
         if rows.is_empty():  # the second stage of a cascade has been planned since
             _streamed.cache_clear()
             rows = _streamed(results, run_id).filter(is_wanted)  # type: ignore[arg-type]
-    return [_planned(row) for row in rows.sort("estimate_ms", "position", descending=[True, False]).iter_rows(named=True)]
+    return rows
 
 
 _LOADING = Lock()

@@ -24,6 +24,7 @@ SOURCE = "s3://catalogue/"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     monkeypatch.setattr(fan_out, "LOOK_S", 0.05)
+    monkeypatch.setattr(fan_out, "DRAINING_LOOK_S", 0.05)
 
 
 def settings_of(world, **changes):
@@ -100,8 +101,8 @@ async def test_a_worker_that_takes_a_shard_and_is_never_heard_of_is_not_waited_f
 
 @pytest.mark.torture
 async def test_a_shard_that_is_lost_again_and_again_ends_the_run_and_says_where_to_look(world, make_wav):
-    put_raw(world, make_wav, 2, 1.0)
-    settings = settings_of(world)
+    put_raw(world, make_wav, 2, 4.0)
+    settings = settings_of(world, pace=1.0)
     with pytest.raises(UnreachableError, match=r"shard 0 of run .* was lost by 5 workers .*look into their logs"):
         await scan_on(ShardsHere(settings, doomed={0: 5}), settings)
     assert world.ask("SELECT state, exit_code FROM runs_latest") == [("ServiceUnreachable", ExitCode.UNREACHABLE)]
@@ -139,6 +140,26 @@ async def test_a_stop_on_one_worker_stops_the_run_and_the_others_drain(world, ma
     assert await live_sessions(world) == []
     rest = await world.scan(endpoints=["music"])
     assert (rest.counts()["done"], rest.progress.sessions) == (9, 9 - done)
+
+
+async def test_a_worker_that_does_not_end_is_not_waited_for_behind_the_grace_period(world, make_wav, monkeypatch):
+    monkeypatch.setattr(fan_out, "LAST_WORD_S", 0.1)
+    put_raw(world, make_wav, 2, 1.0)
+    settings = settings_of(world)
+    watch = Watch()
+    workers = ShardsHere(settings, unheard={0})
+    scan = asyncio.create_task(scan_on(workers, settings, watch))
+    async with asyncio.timeout(60):
+        while not workers.submitted:
+            await asyncio.sleep(0.01)
+    drain = Drain(watch, 0.1)
+    drain.begin("a signal")
+    async with asyncio.timeout(60):
+        report = await scan
+    drain.over()
+    assert (report.state, report.exit_code) == ("Terminated", ExitCode.DRAINED)
+    assert report.counts()["endpoints"]["music"]["reasons"]["not_reached"] == 2
+    assert workers.submitted == [(0, 1)]
 
 
 @pytest.mark.torture

@@ -108,7 +108,7 @@ async def test_a_run_that_is_cancelled_in_prefect_drains(prefect_server, world, 
     from prefect import get_client  # noqa: PLC0415
     from prefect.states import Cancelling  # noqa: PLC0415
 
-    monkeypatch.setattr("flows.scan.ARTIFACT_SECONDS", 0.2)
+    monkeypatch.setattr("flows.scan.STATE_SECONDS", 0.2)
     put_raw(world, make_wav, 6, 3.0)
     scan = asyncio.create_task(scan_in_prefect(world, pace=3.0))
     await seen(world, "first_audio", 2)

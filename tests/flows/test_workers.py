@@ -1,153 +1,241 @@
-"""A run over several workers of a real Prefect server, with one PostgreSQL: who takes shards, and what becomes of it when one is killed."""
+"""Runs over workers of a real Prefect server, with one PostgreSQL: who takes shards, and what becomes of them when somebody ends."""
 
 import asyncio
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from datetime import UTC, datetime
 
-import aiohttp
 import pytest
 
-from connectors.local_s3 import LocalS3
+from connectors.ledger import Ledger
+from fleet import PATIENCE_S, SCANS, SHARDS, SOUNDCHECK, fleet, kill, server
 from postgresql import cluster
-from scanning import BUCKET, KEY, bucket, scanning
+from scanning import BYTES_PER_SECOND, KEY, scanning
 
-ROOT = Path(__file__).parents[2]
-PREFECT = [sys.executable, "-m", "prefect"]
-SOUNDCHECK = [sys.executable, "-c", "from flows.cli import main; main()"]
-PATIENCE_S = 900
+OBJECTS = 3000
+RESTARTED_OBJECTS = 320
+STOPPED_OBJECTS = 48
+RESTARTS = 10
+GRACE_S = 5.0
+SOON_S = 2.0
+"""Behind the grace period, by when no session is live any more; as many times longer as processes wait for a core."""
 
 pytestmark = [pytest.mark.torture, pytest.mark.prefect, pytest.mark.slow]
 
 
-@pytest.fixture
-def put(monkeypatch):
-    with LocalS3() as server:
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
-        with bucket() as put:
-            yield put
-
-
-@pytest.fixture
-def ledger_url():
+@pytest.fixture(scope="module")
+def database():
     try:
         with cluster() as running:
-            yield running.url()
+            yield running
     except LookupError as absent:
         pytest.skip(str(absent))
 
 
-class Fleet:
-    """A Prefect server with our deployments, and workers for them."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder = folder
-        self.environment = environment
-        self.processes: list[asyncio.subprocess.Process] = []
-
-    async def start(self, *command: str) -> asyncio.subprocess.Process:
-        with (self.folder / f"{len(self.processes)}.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdout=log, stderr=subprocess.STDOUT, env=self.environment, cwd=ROOT, start_new_session=True
-            )
-        self.processes.append(process)
-        return process
-
-    async def worker(self, pool: str, *, limit: int = 1) -> asyncio.subprocess.Process:
-        return await self.start(*PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit))
-
-    async def run(self, *command: str) -> None:
-        process = await self.start(*command)
-        assert await process.wait() == 0, (self.folder / f"{len(self.processes) - 1}.log").read_text()
+@pytest.fixture(scope="module")
+def prefect(database, tmp_path_factory, unused_tcp_port_factory):
+    with server(tmp_path_factory.mktemp("prefect"), unused_tcp_port_factory(), database) as running:
+        yield running
 
 
-def kill(process: asyncio.subprocess.Process) -> None:
-    """Kill a worker and what it has started, as the end of its host would."""
-    os.killpg(process.pid, signal.SIGKILL)
+@pytest.fixture
+def put(tmp_path):
+    """Puts so many objects of so many seconds into a new folder, and names it."""
+
+    def put(count, seconds):
+        folder = tmp_path / "catalogue"
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"{number:04}.ulaw").write_bytes(b"\xff" * round(seconds * BYTES_PER_SECOND))
+        return folder
+
+    return put
 
 
-@asynccontextmanager
-async def fleet(folder: Path, port: int, settings: dict[str, str]) -> AsyncIterator[Fleet]:
-    prefect = {
-        "PREFECT_HOME": str(folder / "home"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
+def settings_of(world, database, objects_a_shard, **changes):
+    settings = {
+        "api_key": KEY,
+        "results": str(world.settings.results),
+        "velma_url": world.velma.url,
+        "endpoints": '["music"]',
+        "raw_rules": json.dumps([rule.model_dump(mode="json") for rule in world.settings.raw_rules]),
+        "connections": "8",
+        "fan_out": "workers",
+        "shards": json.dumps({"max_objects": objects_a_shard}),
+        "shards_in_flight": "4",
+        "ledger_url": database.url(),
+        "lease_seconds": "10",
+        "report": "false",
     }
-    made = Fleet(folder, os.environ | prefect | {f"SOUNDCHECK_{name.upper()}": value for name, value in settings.items()})
-    try:
-        await made.start(*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui")
-        async with asyncio.timeout(180):
-            while not await answers(f"{prefect['PREFECT_API_URL']}/health"):
-                await asyncio.sleep(0.5)
-        for pool in ("soundcheck", "soundcheck-shards"):
-            await made.run(*PREFECT, "work-pool", "create", pool, "--type", "process")
-        await made.run(*PREFECT, "--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all")
-        yield made
-    finally:
-        for process in made.processes:
-            if process.returncode is None:
-                kill(process)
-            await process.wait()
+    return settings | changes
 
 
-async def answers(url: str) -> bool:
-    try:
-        async with aiohttp.request("GET", url) as answer:
-            return answer.status == 200
-    except aiohttp.ClientError:
-        return False
+async def seen(world, event, times):
+    """Wait until the server has seen so many."""
+    async with asyncio.timeout(PATIENCE_S):
+        while world.velma.journal.counts[event] < times:
+            await asyncio.sleep(0.02)
+
+
+async def live_sessions(ledger_url):
+    """What streams, as the ledger has it."""
+    async with Ledger.open(ledger_url) as ledger:
+        return await ledger.streaming("default")
+
+
+def published_once(world, count):
+    return world.ask("SELECT count(*), count(DISTINCT object_id) FROM music_summaries") == [(count, count)]
 
 
 @pytest.mark.parametrize("killed", [False, True])
-async def test_every_worker_takes_shards_and_each_object_goes_out_once(put, tmp_path, ledger_url, unused_tcp_port, killed):
+async def test_every_worker_takes_shards_and_each_object_goes_out_once(put, tmp_path, database, prefect, unused_tcp_port_factory, killed):
     """With one endpoint, 3,000 objects of a second and a half, 250 a shard."""
-    for number in range(3000):
-        put(f"{number:04}.ulaw", 1.5)
-    folders = {name: tmp_path / name for name in ("world", "fleet")}
-    for folder in folders.values():
-        folder.mkdir()
-    async with scanning(folders["world"], connections=8) as world:
-        settings = {
-            "api_key": KEY,
-            "results": str(world.settings.results),
-            "velma_url": world.velma.url,
-            "endpoints": '["music"]',
-            "raw_rules": json.dumps([rule.model_dump(mode="json") for rule in world.settings.raw_rules]),
-            "connections": "8",
-            "fan_out": "workers",
-            "shards": '{"max_objects": 250}',
-            "shards_in_flight": "4",
-            "ledger_url": ledger_url,
-            "lease_seconds": "10",
-        }
-        async with fleet(folders["fleet"], unused_tcp_port, settings) as made:
-            workers = [await made.worker("soundcheck-shards") for _ in range(3)]
-            out = tmp_path / "out.json"
-            with out.open("wb") as stdout:
-                command = [*SOUNDCHECK, "scan", f"s3://{BUCKET}/", "--json"]
-                scan = await asyncio.create_subprocess_exec(
-                    *command, stdout=stdout, stderr=subprocess.DEVNULL, env=made.environment, cwd=ROOT
-                )
+    async with scanning(tmp_path) as world:
+        with fleet(tmp_path, prefect, settings_of(world, database, 250)) as made:
+            workers = [made.worker(SHARDS, unused_tcp_port_factory()) for _ in range(3)]
+            scan = made.scan(put(OBJECTS, 1.5))
             if killed:
-                await world.until_done(700)
+                await seen(world, "done", 700)
                 kill(workers[0])
-                await made.worker("soundcheck-shards")
-            async with asyncio.timeout(PATIENCE_S):
-                assert await scan.wait() == 0, out.read_text()
-        report = json.loads(out.read_text())
-        assert (report["done"], report["pending"], report["quarantined"]) == (3000, 0, 0)
-        assert world.ask("SELECT count(*), count(DISTINCT object_id) FROM music_summaries") == [(3000, 3000)]
+                made.worker(SHARDS, unused_tcp_port_factory())
+            assert await made.code(scan) == 0, made.said(scan)
+        assert world.ask("SELECT state, done, pending, quarantined FROM runs_latest") == [("Completed", OBJECTS, 0, 0)]
+        assert published_once(world, OBJECTS)
         took = world.ask("SELECT worker, count(*) FROM attempts WHERE outcome = 'done' GROUP BY worker")
-        assert sum(count for _, count in took) == 3000
+        assert sum(count for _, count in took) == OBJECTS
         assert len(took) >= 3
         connected = world.seen.events("connect")
         assert max(line["live"] for line in connected) <= 8
-        assert len(connected) == 3000 if not killed else len(connected) <= 3000 + 8
-        assert world.ask("SELECT done, pending FROM runs_latest") == [(3000, 0)]
+        assert OBJECTS <= len(connected) <= OBJECTS + 8 * killed
+
+
+async def test_a_server_that_is_killed_ten_times_in_mid_run_changes_nothing_but_the_time(
+    put, tmp_path, database, prefect, unused_tcp_port_factory
+):
+    """Scan and shards are runs of deployments; the next scan is admitted, so the slot of the deployment has not leaked either."""
+    catalogue = put(RESTARTED_OBJECTS, 20.0)
+    async with scanning(tmp_path, speed=1.0) as world:
+        settings = settings_of(world, database, 20)
+        with fleet(tmp_path, prefect, settings) as made:
+            for pool in (SCANS, SHARDS, SHARDS):
+                made.worker(pool, unused_tcp_port_factory(), limit=2)
+            scan = await made.submit("scan-catalogue/scan", source=str(catalogue))
+            for _ in range(RESTARTS):
+                await seen(world, "done", world.velma.journal.counts["done"] + 5)
+                await asyncio.to_thread(prefect.kill)
+                await asyncio.to_thread(prefect.serve)
+            assert world.velma.journal.counts["done"] < RESTARTED_OBJECTS, "the restarts were in mid-run"
+            assert await made.final_state(scan) == ("COMPLETED", "Completed")
+            assert world.ask("SELECT state, done, pending FROM runs_latest") == [("Completed", RESTARTED_OBJECTS, 0)]
+            assert published_once(world, RESTARTED_OBJECTS)
+            assert await live_sessions(settings["ledger_url"]) == []
+            again = await made.submit("scan-catalogue/scan", source=str(catalogue))
+            assert await made.final_state(again) == ("COMPLETED", "Completed")
+        assert len(world.seen.events("connect")) == RESTARTED_OBJECTS
+
+
+async def test_a_deployed_scan_goes_on_when_prefect_gives_its_place_away(put, tmp_path, database, prefect, unused_tcp_port_factory):
+    """Its lease is gone when it is to be renewed, which is 225 s after the start; then it is back, so that the place becomes free again."""
+    catalogue, leases, away = put(8, 280.0), prefect.folder / "home" / "concurrency_leases", tmp_path / "away"
+    async with scanning(tmp_path, speed=1.0) as world:
+        settings = settings_of(world, database, 20, fan_out="process")
+        with fleet(tmp_path, prefect, settings) as made:
+            worker = made.worker(SCANS, unused_tcp_port_factory())
+            scan = await made.submit("scan-catalogue/scan", source=str(catalogue))
+            await seen(world, "connect", 8)
+            leases.rename(away)
+            async with asyncio.timeout(PATIENCE_S):
+                while "Terminating execution" not in made.said(worker):
+                    await asyncio.sleep(1)
+            shutil.rmtree(leases, ignore_errors=True)
+            away.rename(leases)
+            assert world.velma.journal.counts["done"] < 8
+            assert await made.final_state(scan) == ("COMPLETED", "Completed")
+        assert len(world.seen.events("connect")) == 8
+        assert published_once(world, 8)
+
+
+class Stopping:
+    """A run of 48 objects of 12 s, of which some are done and some stream when it is told to end: 5 s later what streams is ended."""
+
+    def __init__(self, world, made, catalogue):
+        self.world = world
+        self.made = made
+        self.catalogue = catalogue
+        self.told_at = None
+
+    async def until_under_way(self):
+        await seen(self.world, "done", 3)
+        await seen(self.world, "connect", 15)
+
+    def tell(self, process):
+        self.told_at = datetime.now(UTC)
+        process.send_signal(signal.SIGTERM)
+
+    async def cancel(self, flow_run):
+        self.told_at = datetime.now(UTC)
+        await self.made.cancel(flow_run)
+
+    def cut_off(self):
+        """How many sessions the grace period has ended, after a check that it had."""
+        ((last, count),) = self.world.ask("SELECT max(finished_at), count(*) FROM attempts WHERE outcome = 'cancelled'")
+        assert count > 0
+        wait = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        assert (last - self.told_at).total_seconds() <= GRACE_S + SOON_S * wait
+        return count
+
+    async def check_resume(self):
+        """It does the rest, and nothing else."""
+        ((run, state, code, done, pending),) = self.world.ask("SELECT run_id, state, exit_code, done, pending FROM runs_latest")
+        assert (state, code, done + pending) == ("Terminated", 143, STOPPED_OBJECTS)
+        assert published_once(self.world, done)
+        connected = len(self.world.seen.events("connect"))
+        resumed = self.made.start(*SOUNDCHECK, "backfill", "--resume", run)
+        assert await self.made.code(resumed) == 0, self.made.said(resumed)
+        assert len(self.world.seen.events("connect")) - connected == pending
+        assert published_once(self.world, STOPPED_OBJECTS)
+
+
+@pytest.fixture
+async def stopping(put, tmp_path, database, prefect):
+    async with scanning(tmp_path, speed=1.0) as world:
+        settings = settings_of(world, database, 6, grace_seconds=str(GRACE_S))
+        with fleet(tmp_path, prefect, settings) as made:
+            yield Stopping(world, made, put(STOPPED_OBJECTS, 12.0))
+        assert await live_sessions(settings["ledger_url"]) == []
+
+
+async def test_a_command_that_is_told_to_end_drains_its_workers_and_exits_with_143(stopping, unused_tcp_port_factory):
+    stopping.made.worker(SHARDS, unused_tcp_port_factory(), limit=4)
+    scan = stopping.made.scan(stopping.catalogue)
+    await stopping.until_under_way()
+    stopping.tell(scan)
+    assert await stopping.made.code(scan) == 143, stopping.made.said(scan)
+    stopping.cut_off()
+    await stopping.check_resume()
+
+
+async def test_a_deployed_scan_that_is_cancelled_in_prefect_drains_its_workers(stopping, unused_tcp_port_factory):
+    stopping.made.worker(SCANS, unused_tcp_port_factory())
+    stopping.made.worker(SHARDS, unused_tcp_port_factory(), limit=4)
+    scan = await stopping.made.submit("scan-catalogue/scan", source=str(stopping.catalogue))
+    await stopping.until_under_way()
+    await stopping.cancel(scan)
+    assert (await stopping.made.final_state(scan))[0] == "CANCELLED"
+    stopping.cut_off()
+    await stopping.check_resume()
+
+
+async def test_a_worker_that_is_told_to_end_drains_and_others_do_the_rest(stopping, unused_tcp_port_factory):
+    world, made = stopping.world, stopping.made
+    workers = [made.worker(SHARDS, unused_tcp_port_factory(), limit=2) for _ in range(2)]
+    scan = made.scan(stopping.catalogue)
+    await stopping.until_under_way()
+    stopping.tell(workers[0])
+    await made.code(workers[0])
+    assert await made.code(scan) == 0, made.said(scan)
+    assert len(world.seen.events("connect")) == STOPPED_OBJECTS + stopping.cut_off()
+    assert world.ask("SELECT state, done, pending FROM runs_latest") == [("Completed", STOPPED_OBJECTS, 0)]
+    assert published_once(world, STOPPED_OBJECTS)

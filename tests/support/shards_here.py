@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
-from flows.fan_out import Seen, ShardState
 from flows.request import Request
 from flows.resuming import request_of
 from flows.settings import Settings
 from flows.shard_worker import run_shard
+from flows.submitted import Seen, ShardState
 from flows.watch import Watch
 from flows.wiring import wired
 from moderation.errors import SoundcheckError
