@@ -22,7 +22,7 @@ from flows.telling import tell_decisions
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
-from moderation.errors import AccessDeniedError, CredentialsRefused, SoundcheckError, UnreachableError, first_of_group
+from moderation.errors import SoundcheckError, first_of_group
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode, Reason, StopCause
 from moderation.policy_file import PolicyText
@@ -114,10 +114,10 @@ class _Scan:
                 raise
             self.watch.task.uncancel()
             return 0
-        except (UnreachableError, AccessDeniedError) as error:
-            if type(error) not in {UnreachableError, AccessDeniedError, CredentialsRefused}:
-                raise
-            raise type(error)(f"{error}; then `soundcheck scan --resume {self.run.run_id}` goes on where this run broke off") from error
+        except SoundcheckError as error:
+            if error.is_resumable:
+                error.args = (f"{error}; then `soundcheck scan --resume {self.run.run_id}` goes on where this run broke off",)
+            raise
         finally:
             self.watch.task = None
 

@@ -72,6 +72,8 @@ class SoundcheckError(Exception):
 
     scope: Scope = Scope.CONFIG
     exit_code: ExitCode = ExitCode.CONFIGURATION
+    is_resumable: bool = False
+    """Whether a run that it ends can go on where it broke off, once somebody has removed the cause."""
 
 
 class BadParameters(SoundcheckError):
@@ -115,6 +117,7 @@ class AccessDeniedError(ConfigurationError):
 
     scope = Scope.KEY
     exit_code = ExitCode.ACCESS_DENIED
+    is_resumable = True
 
 
 class CredentialsRefused(AccessDeniedError):
@@ -126,6 +129,7 @@ class UnreachableError(SoundcheckError):
 
     scope = Scope.NETWORK
     exit_code = ExitCode.UNREACHABLE
+    is_resumable = True
 
 
 class ResultsNotWritable(SoundcheckError):

@@ -35,6 +35,8 @@ _PRIMARY_CODE = 0xFF
 class LedgerDamaged(UnreachableError):
     """The ledger's file is no database any more, or not all of it."""
 
+    is_resumable = False
+
 
 def host_boot_ms() -> int:
     """Milliseconds since the host booted, sleep included: no clock setting moves it, and all processes of the host see the same.
