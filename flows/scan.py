@@ -158,7 +158,7 @@ def _workers(parts: Wired) -> DeployedShardRuns | None:
 
 @asynccontextmanager
 async def drained_when_called_off(mirror: Mirror, drain: Drain, run_id: UUID) -> AsyncIterator[None]:
-    """While the block runs, drain it when its flow run is called off in Prefect: the grace period begins then, however late it is heard of."""
+    """While the block runs, drain it when its flow run is called off in Prefect. The grace period begins then, not when it is heard."""
 
     async def look() -> None:
         async with get_client() as client:
