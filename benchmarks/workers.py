@@ -34,7 +34,8 @@ from scanning import BYTES_PER_SECOND, KEY, Scanning, scanning
 LIMIT = 16
 SPEED = 5.0
 LENGTHS_S = (30.0, 210.0)
-OBJECTS_A_SHARD = 20
+OBJECTS_A_SHARD = 100
+"""Some three minutes of all slots: a worker's shards end together, and it takes ten seconds and more to begin the next ones."""
 SHARDS_A_WORKER = 2
 TARGET = 0.9
 """Of limit x speed x wall."""

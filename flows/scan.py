@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -160,13 +161,13 @@ def _workers(parts: Wired) -> DeployedShardRuns | None:
 
 @asynccontextmanager
 async def drained_when_called_off(mirror: Mirror, drain: Drain, run_id: UUID) -> AsyncIterator[None]:
-    """While the block runs, drain it when its flow run is called off in Prefect."""
+    """While the block runs, drain it when its flow run is called off in Prefect. The grace period begins then, not when it is heard."""
 
     async def look() -> None:
         async with get_client() as client:
             state = (await client.read_flow_run(run_id)).state
         if state is not None and state.type in CALLED_OFF:
-            drain.begin(f"Prefect ({state.name})")
+            drain.begin(f"Prefect ({state.name})", (datetime.now(UTC) - state.timestamp).total_seconds())
 
     async with _again_and_again(STATE_SECONDS, lambda: mirror.tell(look())):
         yield

@@ -26,13 +26,18 @@ class Drain:
         self._timer: asyncio.TimerHandle | None = None
         self._signalled_at: float | None = None
 
-    def begin(self, wanted_by: str) -> None:
-        """Start nothing more, and end every session after the grace period. Repeatable."""
-        if self._timer is not None:
+    def begin(self, wanted_by: str, ago_s: float = 0.0) -> None:
+        """Start nothing more, and end every session after the grace period, some seconds of which may be over. The earliest end holds."""
+        loop = asyncio.get_running_loop()
+        left_s = self._grace_seconds - min(max(ago_s, 0.0), self._grace_seconds)
+        if self._timer is None:
+            self._watch.terminate(wanted_by)
+            stderr.print(f"stopping: running sessions have {left_s:.0f} s to finish (again to end them now)", highlight=False)
+        elif self._timer.when() <= loop.time() + left_s:
             return
-        self._watch.terminate(wanted_by)
-        stderr.print(f"stopping: running sessions have {self._grace_seconds:.0f} s to finish (again to end them now)", highlight=False)
-        self._timer = asyncio.get_running_loop().call_later(self._grace_seconds, self._watch.drop)
+        else:
+            self._timer.cancel()
+        self._timer = loop.call_later(left_s, self._watch.drop)
 
     def signalled(self) -> None:
         """Take a signal: the first one drains, another ends every session now."""

@@ -130,6 +130,18 @@ class TestDrain:
         drain.over()
         assert (watch.terminated, watch.dropped) == (1, 0)
 
+    async def test_the_grace_period_begins_when_the_end_was_wanted_and_not_when_that_was_heard(self):
+        watch = Counting()
+        drain = Drain(watch, 60)
+        drain.signalled()
+        drain.begin("Prefect (Cancelling)", ago_s=59.95)
+        drain.begin("Prefect (Cancelling)", ago_s=-5.0)
+        async with asyncio.timeout(30):
+            while not watch.dropped:
+                await asyncio.sleep(0.01)
+        drain.over()
+        assert (watch.terminated, watch.dropped) == (1, 1)
+
     async def test_nothing_is_dropped_once_it_is_over(self):
         watch = Counting()
         drain = Drain(watch, 0.01)

@@ -187,21 +187,23 @@ class Stopping:
         return count
 
     async def check_resume(self):
-        """It does the rest, and nothing else."""
+        """It does the rest, and nothing else. What a slow machine's workers reported too late is done all the same."""
+        await seen(self.world, "close", len(self.world.seen.events("connect")))
+        streamed = len(self.world.seen.events("done"))
         ((run, state, code, done, pending),) = self.world.ask("SELECT run_id, state, exit_code, done, pending FROM runs_latest")
         assert (state, code, done + pending) == ("Terminated", 143, STOPPED_OBJECTS)
-        assert published_once(self.world, done)
+        assert 0 < done <= streamed < STOPPED_OBJECTS
         connected = len(self.world.seen.events("connect"))
         resumed = self.made.start(*SOUNDCHECK, "backfill", "--resume", run)
         assert await self.made.code(resumed) == 0, self.made.said(resumed)
-        assert len(self.world.seen.events("connect")) - connected == pending
+        assert len(self.world.seen.events("connect")) - connected == STOPPED_OBJECTS - streamed
         assert published_once(self.world, STOPPED_OBJECTS)
 
 
 @pytest.fixture
 async def stopping(put, tmp_path, database, prefect):
     async with scanning(tmp_path, speed=1.0) as world:
-        settings = settings_of(world, database, 6, grace_seconds=str(GRACE_S))
+        settings = settings_of(world, database, 6, grace_seconds=str(GRACE_S), lease_seconds="60")
         with fleet(tmp_path, prefect, settings) as made:
             yield Stopping(world, made, put(STOPPED_OBJECTS, 12.0))
         assert await live_sessions(settings["ledger_url"]) == []
