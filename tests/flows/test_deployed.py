@@ -91,7 +91,7 @@ WRONG = [
 """Parameters that Prefect refuses, and what its answer names."""
 REFUSED = [
     ("scan", {"source": "s3://your-bucket/your-prefix/"}, "your-bucket"),
-    ("scan", {"source": "s3://short-objects/", "cascade": "pct >"}, "cascade"),
+    ("backfill", {"source": "s3://short-objects/", "cascade": "pct >"}, "pct >"),
     ("backfill", {"resume": "20261121T101500Z-3fa2c1"}, "there is no run 20261121T101500Z-3fa2c1"),
     ("retry", {"where": "colour = 'red'"}, "colour"),
     ("stream-shard", {"run_id": "20261121T101500Z-3fa2c1", "shard": 1}, "there is no run 20261121T101500Z-3fa2c1"),
@@ -137,10 +137,10 @@ def test_what_a_run_finds_wrong_is_said_by_its_state(fleet):
     assert [named for (_, _, named), state in zip(REFUSED, states, strict=True) if named not in state["message"]] == [], states
 
 
-def test_a_retry_streams_what_it_releases(fleet):
+def test_a_retry_for_which_nothing_is_held_says_so(fleet):
     state = fleet.ended(fleet.begun("retry", {"where": "reason = 'undecodable'"}))
     assert state["type"] == "FAILED"
-    assert "nothing" in state["message"], state["message"]
+    assert "nothing satisfies" in state["message"]
 
 
 def test_a_flow_run_that_was_killed_goes_on_with_its_run_when_it_is_run_again(made, fleet):
