@@ -60,7 +60,7 @@ class Wired:
     key_list: Callable[[str], Source]
     selection: Selection
     results: ResultStore
-    open_lake: Callable[[], DuckDBPyConnection]
+    open_lake: Callable[..., DuckDBPyConnection]
     lake: str
     ledger: Ledger
     spool: Spool
@@ -93,7 +93,7 @@ class WiredToPlan:
     key_list: Callable[[str], Source]
     selection: Selection
     results: ResultStore
-    open_lake: Callable[[], DuckDBPyConnection]
+    open_lake: Callable[..., DuckDBPyConnection]
     ledger: Ledger
     entropy: Callable[[int], bytes] = secrets.token_bytes
     now: Callable[[], datetime] = now
