@@ -85,7 +85,7 @@ class Difference:
 def read_policy(file: Path) -> PolicyText:
     """The policy in a file. Raises PolicyError that names line and reason, also for what its conditions cannot ask."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # editors on Windows put a mark in front
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise PolicyError(f"the policy {file} cannot be read: {why}") from error
@@ -99,7 +99,9 @@ def find_policy(results: ResultStore, policy_hash: str) -> PolicyText:
     text = results.get(policy_name(policy_hash)) if policy_hash.isalnum() and policy_hash.isascii() else None
     if text is None:
         raise PolicyError(f"{policy_hash} is neither a policy file nor the hash of a policy that has decided in {results.url}")
-    return parse_policy(text.decode(), f"policy {policy_hash}")
+    told = parse_policy(text.decode(), f"policy {policy_hash}")
+    Judging(told, "").check()  # there is more in the results than what is registered
+    return told
 
 
 def decide(results: ResultStore, open_lake: Callable[[], DuckDBPyConnection], run: Run, told: PolicyText, now: datetime) -> Decided:

@@ -2,7 +2,8 @@
 
 A merged file appears whole, under a name that follows from its members', and says in its footer which packages they are. Whatever breaks
 off, the next compaction goes on from what lies there: originals of packages that are in a merged file go once that one is verified, the
-others are merged. Answers of people, a file each where they were given in the page, are merged alike, once they are told. Attempts and quarantine stay as they are: they are small, and the names of their files say which packages there were.
+others are merged. Answers of people, a file each where they were given in the page, are merged alike once they are told. Attempts and
+quarantine stay as they are: they are small, and the names of their files say which packages there were.
 """
 
 from collections import Counter

@@ -451,3 +451,16 @@ async def test_dead_letters_are_a_line_in_status_and_commands_show_and_send_them
         assert json.loads(capsys.readouterr().out)["sent"] == 1
         assert len(receiver.events) == 1
     assert undelivered(settings) == []
+
+
+async def test_what_was_erased_is_in_no_letter_and_what_else_a_letter_has_stays(deciding):
+    deciding.decide()
+    fill(deciding.store, result("c", music_pct=90.0), name="p0002")
+    deciding.decide(2)
+    async with receiving(404, 404) as receiver:
+        await deciding.tell(receiver)
+        deciding.letters.forget({identity_of("a"), identity_of("c")})
+        [left] = deciding.letters.undelivered()
+        assert ([row["key"] for row in json.loads(left.body)["decisions"]], identity_of("a") in left.body) == (["b"], False)
+        assert await ways(receiver.url, deciding.letters).resend([left]) == []
+    assert [row["key"] for row in receiver.events[left.event_id]["decisions"]] == ["b"]

@@ -359,6 +359,9 @@ async def test_what_is_no_answer_is_refused(visit):
     form = await visit.form(PLAIN[0])
     for wrong in ({}, {"answer": "maybe"}, {"answer": "allow", "note": "x" * 3000}):
         assert (await visit.post(PLAIN[0], form | wrong)).status == 400
+    for charset in ("nonsense", "utf-16"):
+        kind = {"Content-Type": f"application/x-www-form-urlencoded; charset={charset}"}
+        assert (await visit.post(PLAIN[0], form | {"answer": "allow"}, **kind)).status == 403
     assert visit.answers() == []
 
 
