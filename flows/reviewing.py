@@ -101,7 +101,7 @@ def rule_precision(settings: Settings) -> pl.DataFrame:
     """How often people agree with each rule, month by month: see `tasks.review.precision`."""
     _, open_lake = opened(settings)
     with open_lake() as lake:
-        return precision(lake)
+        return precision(lake, settings.org)
 
 
 def print_precision(rows: pl.DataFrame, console: Console) -> None:

@@ -147,10 +147,10 @@ def record_answers(results: ResultStore, run: Run, checked: Checked) -> str | No
     return file
 
 
-def precision(lake: DuckDBPyConnection) -> pl.DataFrame:
-    """How often people agree with each rule, month by month, the newest first: the view rule_precision."""
-    query = "FROM rule_precision ORDER BY month DESC, rule_id, expected"
-    return frame_of(lake.sql(query).to_arrow_table())
+def precision(lake: DuckDBPyConnection, org: str) -> pl.DataFrame:
+    """How often people agree with each rule of an organisation, month by month, the newest first: the view rule_precision."""
+    query = "FROM rule_precision WHERE org = ? ORDER BY month DESC, rule_id, expected"
+    return frame_of(lake.sql(query, params=[org]).to_arrow_table())
 
 
 def _given(number: int, row: Mapping[str, Any], reviewer: str, now: datetime) -> Given:

@@ -23,6 +23,7 @@ NOT_JUDGED = ("decided_at", "run_id")
 _EVIDENCE = "evidence_latest"
 _OF_OBJECT = ("object_key_id", "org", "bucket", "key", "version_id", "etag")
 _JUDGED_FACTS = ("session_id", "covered_ms", "evidence", "quality_flags", "quarantine_reason")
+_VOLATILE = "its condition has a function such as random(): it would decide otherwise each time, and tell that each time"
 _FIRED = "rule_number"
 """The number of the rule that fired; null where none did."""
 JUDGING_SECONDS = 3600.0
@@ -108,6 +109,9 @@ class Judging:
                 holds.append(Predicate(self._evidence, condition).expression(lake))
             except QueryError as error:
                 raise self._of_rule(number, error) from error
+            if self._changes_by_itself(lake, condition):
+                path = ("rules", number, "when")
+                raise self.told.error(f"rule {self.told.policy.rules[number].id!r}: {_VOLATILE}", path)
         try:
             with at_most(lake, CHECK_SECONDS):
                 lake.view(self._evidence).select(*(each.alias(f"rule_{number}") for number, each in enumerate(holds))).fetchall()
@@ -117,6 +121,16 @@ class Judging:
         for number, each in enumerate(holds[1:], 1):
             case = case.when(each, duckdb.ConstantExpression(number))
         return case
+
+    def _changes_by_itself(self, lake: duckdb.DuckDBPyConnection, condition: str) -> bool:
+        """Whether an expression, as it was found to be, has a function such as random(): DuckDB says so where it is to try one."""
+        try:
+            lake.view(self._evidence).select(duckdb.SQLExpression(f"TRY(({condition}\n))"))
+        except duckdb.BinderException as error:
+            return "volatile function" in str(error)
+        except duckdb.Error:
+            return False
+        return False
 
     def _of_rule(self, number: int, error: QueryError) -> PolicyError:
         return self.told.error(f"rule {self.told.policy.rules[number].id!r}: {error}", ("rules", number, "when"))

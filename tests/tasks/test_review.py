@@ -269,7 +269,11 @@ def test_precision_counts_the_last_answer_on_each_object_by_rule_and_month(resul
     ]
     write_rows(results, "review_answers", "20261101T080000Z-abcdef", NOW.date(), "a0001", rows)
     with connect(results.url) as lake:
-        found = precision(lake).select("month", "rule_id", "expected", "agreed", "disagreed", "agreement").rows()
+        [decided] = lake.sql("SELECT * EXCLUDE scan_date FROM decisions LIMIT 1").to_arrow_table().to_pylist()
+    decisions = [decided | {"object_id": str(number)} for number in range(1, 8)]
+    write_rows(results, "decisions", "20261101T080000Z-abcdef", NOW.date(), "d0001", decisions)
+    with connect(results.url) as lake:
+        found = precision(lake, "default").select("month", "rule_id", "expected", "agreed", "disagreed", "agreement").rows()
     assert [(f"{month:%Y-%m}", *figures) for month, *figures in found] == [
         ("2026-11", "loud", "block", 0, 1, 0.0),
         ("2026-11", "rest", "allow", 2, 1, pytest.approx(2 / 3)),
@@ -328,3 +332,14 @@ def test_a_merged_file_of_answers_whose_originals_were_not_deleted_yet_counts_on
     assert (ask(results, "FROM rule_precision"), ask(results, "FROM decisions_now ORDER BY ALL")) == before
     assert len(compacted(results)) == 1
     assert ask(results, "SELECT count(*) FROM review_answers") == [(3,)]
+
+
+def test_rules_of_two_organisations_in_the_same_results_are_two(results):
+    """Their policies may have rules of the same id."""
+    fill(results, result("x", music_pct=95.0) | {"org": "other"}, name="p0002")
+    decide(results, partial(connect, results.url), Run("20261121T070001Z-000000", "other", NOW), POLICY, NOW - timedelta(hours=1))
+    take(results, row("c", "block"))
+    take(results, row("x", "allow"), org="other", number=1)
+    with connect(results.url) as lake:
+        found = {org: precision(lake, org).select("rule_id", "agreed", "disagreed").rows() for org in ("default", "other")}
+    assert found == {"default": [("loud", 1, 0)], "other": [("loud", 0, 1)]}

@@ -290,3 +290,16 @@ def test_conditions_that_take_too_long_over_the_results_come_to_an_end(lake, mon
     fill(lake, result("a"))
     with connect(lake.url) as connection, pytest.raises(PolicyError, match="have not come to an end within"):
         Judging(policy(f"allow: {ENDLESS_OVER_ROWS}"), "default").judge(connection)
+
+
+@pytest.mark.parametrize("condition", ["random() < 0.5", "music_pct > 50 or random() < 0.5 -- a sample", "uuid()::VARCHAR > object_id"])
+def test_a_condition_that_would_decide_otherwise_each_time_is_refused(condition):
+    with pytest.raises(PolicyError, match=r"^test.toml, line 6: rule 'r0': .*random"):
+        Judging(policy(f"review: {condition}"), "default").check()
+
+
+@pytest.mark.parametrize(
+    "condition", ["last_modified > now() - INTERVAL 7 DAY", "object_id IN (SELECT object_id FROM segments)", "true -- all"]
+)
+def test_a_condition_that_decides_alike_on_the_same_day_is_none_of_those(condition):
+    Judging(policy(f"review: {condition}"), "default").check()
