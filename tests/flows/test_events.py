@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from connectors.ledger import Ledger
 from connectors.letters import Letters
 from connectors.notices import NOT_TRIED, Notice, Notices
 from connectors.people import Person
+from crashing import Calls, Crash
 from flows.cli import run as command
 from flows.dead_letters import send_again, undelivered
 from flows.deciding import decide_results, tell
@@ -287,6 +289,7 @@ class Deciding:
     """Processes that decide about one lake, each of which may die before it tells anybody."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.store = FolderStore(folder / "results")
         self.open_lake = partial(connect, self.store.url)
         self.policy = folder / "policy.toml"
@@ -464,3 +467,31 @@ async def test_what_was_erased_is_in_no_letter_and_what_else_a_letter_has_stays(
         assert ([row["key"] for row in json.loads(left.body)["decisions"]], identity_of("a") in left.body) == (["b"], False)
         assert await ways(receiver.url, deciding.letters).resend([left]) == []
     assert [row["key"] for row in receiver.events[left.event_id]["decisions"]] == ["b"]
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_wherever_a_process_dies_each_change_is_told_once_by_its_id_and_stored_once(tmp_path, after):
+    """It decides and tells with a store whose nth call kills it; then another does."""
+    whole, at, died = Deciding(tmp_path / "whole"), 0, True
+    fill(whole.store, result("a", music_pct=90.0), result("b", music_pct=30.0))
+    while died:
+        at, one = at + 1, Deciding(tmp_path / f"{at + 1}")
+        shutil.copytree(whole.store.url, one.store.url, dirs_exist_ok=True)
+        calls, sound = Calls(at, after), one.store
+        one.store = calls.of("store", sound)
+        async with receiving() as receiver:
+            try:
+                one.decide(1)
+                await one.tell(receiver)
+                died = False
+            except Crash:
+                one.store = sound
+                one.decide(2)
+                await one.tell(receiver, AT + ABANDONED + timedelta(minutes=1))
+            told = [(row["key"], row["before"], row["after"]) for each in receiver.events.values() for row in each["decisions"]]
+        with one.open_lake() as lake:
+            assert lake.execute("SELECT count(*) FROM decisions").fetchall() == [(2,)]
+        assert sorted(told) == [("a", None, "block"), ("b", None, "allow")], calls.made
+        assert list(notes(sound)) == []
+    assert at > 8
