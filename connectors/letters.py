@@ -4,7 +4,7 @@ What a process leaves behind when it dies, and what nobody took, stays until it 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -63,6 +63,29 @@ class Letters:
         """Every letter that has not arrived, the oldest first: dead ones, and what a process left that did not end well."""
         return sorted(self._read(), key=lambda letter: (letter.written_at, letter.file_name))
 
+    def forget(self, object_ids: Collection[str]) -> None:
+        """Take objects out of all letters: what was erased is told to nobody. A letter about nothing else goes."""
+        for file in self._files():
+            try:
+                body = file.read_text(encoding="utf-8", errors="replace")
+            except FileNotFoundError:
+                continue  # it has arrived meanwhile
+            if any(object_id in body for object_id in object_ids):
+                self._write_without(file, object_ids)
+
+    def _write_without(self, file: Path, object_ids: Collection[str]) -> None:
+        try:
+            letter = msgspec.json.decode(file.read_bytes(), type=Letter)
+            event = msgspec.json.decode(letter.body)
+            rows = [row for row in event["decisions"] if row["object_id"] not in object_ids]
+        except (msgspec.MsgspecError, LookupError, TypeError):
+            rows = []  # nobody could read it
+        if not rows:
+            file.unlink(missing_ok=True)
+            return
+        with replacing(file) as out:
+            out.write(msgspec.json.encode(msgspec.structs.replace(letter, body=msgspec.json.encode(event | {"decisions": rows}).decode())))
+
     def _files_of(self, letter: Letter) -> tuple[Path, Path]:
         return self._folder / letter.file_name, self._folder / _DEAD / letter.file_name
 
@@ -75,12 +98,16 @@ class Letters:
 
     def _read(self) -> Iterator[Letter]:
         known: dict[str, Letter] = {}
-        for folder in (self._folder, self._folder / _DEAD):
-            for file in sorted(folder.glob("[0-9a-f]*.json")):
-                try:
-                    known[file.name] = msgspec.json.decode(file.read_bytes(), type=Letter)
-                except FileNotFoundError:
-                    continue  # it has arrived meanwhile
-                except (OSError, msgspec.MsgspecError) as error:
-                    logger.warning("%s is no letter, or cannot be read: %s", file, error)
+        for file in self._files():
+            try:
+                known[file.name] = msgspec.json.decode(file.read_bytes(), type=Letter)
+            except FileNotFoundError:
+                continue  # it has arrived meanwhile
+            except (OSError, msgspec.MsgspecError) as error:
+                logger.warning("%s is no letter, or cannot be read: %s", file, error)
         yield from known.values()
+
+    def _files(self) -> Iterator[Path]:
+        """Those on their way, then the dead ones."""
+        for folder in (self._folder, self._folder / _DEAD):
+            yield from sorted(folder.glob("[0-9a-f]*.json"))

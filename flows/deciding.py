@@ -19,7 +19,7 @@ from flows.console import shown, stderr
 from flows.notifying import notices_of
 from flows.places import results_of
 from flows.settings import Settings
-from flows.telling import tell_decisions
+from flows.telling import tell_changes
 from flows.wiring import policy_of
 from moderation.errors import ConfigurationError
 from moderation.identity import run_id
@@ -100,11 +100,12 @@ def decide_results(settings: Settings, now: Callable[[], datetime]) -> Decisions
 
 
 async def tell(settings: Settings, decided: Decisions) -> None:
-    """Tell those whom the settings name what has changed; where they name nobody, say here what would be told."""
+    """Tell those whom the settings name what has changed, also what others have left untold; where they name nobody, say what would be."""
     notices = notices_of(settings)
     if decided.done.turned_total and notices.dry:
         _say(f"{decided.done.turned_total:,} changed decisions would be told, but nobody is set to be (notify_url, notify_people)")
-    await tell_decisions(notices, decided.done, decided.run, decided.run.started_at)
+    store, open_lake = opened(settings)
+    await tell_changes(notices, store, open_lake, settings.org, decided.run.started_at)
 
 
 def compare(settings: Settings, before: str) -> Comparison:
@@ -140,7 +141,7 @@ def print_comparison(done: Comparison, console: Console) -> None:
     console.print(shown(done.sentence()), soft_wrap=True)
 
 
-def opened(settings: Settings) -> tuple[ResultStore, Callable[[], DuckDBPyConnection]]:
+def opened(settings: Settings) -> tuple[ResultStore, Callable[..., DuckDBPyConnection]]:
     """The results of the settings, and what opens the lake over them. Raises ConfigurationError where there are none."""
     url = results_of(settings)
     s3 = s3_client(S3Settings()) if "://" in url else None

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from connectors.lake.receipts import Scope, receipt_name
 from connectors.s3 import S3Uri
+from flows.notifying import letters_of
 from flows.person import who
 from flows.places import open_ledger
 from flows.rebuild import lakes_of, spools_of
@@ -66,7 +67,10 @@ async def erase(
     wish = _wish(what, bucket, reason)
     async with open_ledger(settings) as ledger:
         erasure = Erasure(lakes_of(settings), ledger, spools_of(settings), wish, now(), Teller("files looked at"))
-        return ErasureReport(tuple(await erasure.run(dry=dry)), dry)
+        done = ErasureReport(tuple(await erasure.run(dry=dry)), dry)
+    if not dry:
+        letters_of(settings).forget({version for each in done.lakes for version in each.receipt.object_ids})
+    return done
 
 
 def print_erasure(done: ErasureReport, console: Console) -> None:

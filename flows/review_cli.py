@@ -92,7 +92,7 @@ def import_sheet(file: Path, *, reviewer: str | None = None, lake: Annotated[Lak
 
 
 @review.command(name="precision")
-def show_precision(*, results: str | None = None, json: Json = False) -> int:
+def show_precision(*, lake: Annotated[LakeFlags, Flat] = THE_LAKE, json: Json = False) -> int:
     """Show how often people agree with each rule, month by month (UTC), by the last answer on each object that decides.
 
     Expected is what makes the rule right: block where it sends to review or blocks, allow where it allows (hold_out is the sample of that).
@@ -103,16 +103,15 @@ def show_precision(*, results: str | None = None, json: Json = False) -> int:
 
     Parameters
     ----------
-    results
-        A folder, or s3://bucket/prefix.
+    lake
+        Whose results.
     json
         Print one JSON object on standard output, and nothing else there.
     """
     from flows.console import say_json, stdout  # noqa: PLC0415
     from flows.reviewing import print_precision, rule_precision  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
 
-    rows = rule_precision(load_settings(results=results))
+    rows = rule_precision(lake.settings())
     if json:
         months = [row | {"month": row["month"].isoformat()} for row in rows.to_dicts()]
         say_json({"rules": months, "exit_code": int(ExitCode.OK)})

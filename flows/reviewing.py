@@ -11,16 +11,18 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from connectors.lake.untold import Untold
 from flows.console import shown
 from flows.deciding import opened
 from flows.notifying import notices_of
 from flows.person import who
 from flows.settings import Settings
-from flows.telling import tell_answers
+from flows.telling import tell_changes
 from moderation.identity import run_id
 from moderation.outcomes import ExitCode
+from tasks.changes import read_changes
 from tasks.records import Run
-from tasks.review import TO_REVIEW, check_answers, given_answers, overturned, precision, queue, record_answers, standing
+from tasks.review import TO_REVIEW, check_answers, given_answers, precision, queue, record_answers
 from tasks.review_sheets import read_sheet, write_sheet
 
 
@@ -43,19 +45,22 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was taken of a sheet that came back; file is in the results, None where nothing in the sheet was new."""
+    """What was taken of a sheet that came back; file is in the results, None where nothing in the sheet was new.
+
+    changed counts objects whose decision the answers, taken at that instant, have made another.
+    """
 
     org: str
     new: int
     repeated: int
     file: str | None
-    run: Run
-    overturned: pl.DataFrame
+    changed: int
+    at: datetime
 
     def as_json(self) -> dict[str, Any]:
         """The same as one JSON object."""
         return {"org": self.org, "new": self.new, "repeated": self.repeated, "file": self.file} | {
-            "changed_decisions": self.overturned.height,
+            "changed_decisions": self.changed,
             "exit_code": int(ExitCode.OK),
         }
 
@@ -80,26 +85,23 @@ def take_in(settings: Settings, file: Path, reviewer: str | None, now: Callable[
     answers = given_answers(read_sheet(file), reviewer or who(), at)
     with open_lake() as lake:
         checked = check_answers(lake, settings.org, answers, at)
-        answered = [row["object_id"] for row in checked.rows]
-        before = standing(lake, answered)
     run = Run(run_id(at, secrets.token_bytes(3)), settings.org, at)
     written = record_answers(store, run, checked)
-    with open_lake() as lake:
-        turned = overturned(before, standing(lake, answered))
-    return Imported(settings.org, len(checked.rows), checked.repeated, written, run, turned)
+    changed = 0 if written is None else read_changes(store, open_lake, Untold(written, run.org, run.run_id, at)).total
+    return Imported(settings.org, len(checked.rows), checked.repeated, written, changed, at)
 
 
 async def tell_imported(settings: Settings, done: Imported) -> None:
     """Tell those whom the settings name what the answers have changed."""
-    if done.file is not None:
-        await tell_answers(notices_of(settings), done.overturned, done.file, done.run)
+    store, open_lake = opened(settings)
+    await tell_changes(notices_of(settings), store, open_lake, settings.org, done.at)
 
 
 def rule_precision(settings: Settings) -> pl.DataFrame:
     """How often people agree with each rule, month by month: see `tasks.review.precision`."""
     _, open_lake = opened(settings)
     with open_lake() as lake:
-        return precision(lake)
+        return precision(lake, settings.org)
 
 
 def print_precision(rows: pl.DataFrame, console: Console) -> None:

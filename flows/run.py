@@ -18,7 +18,7 @@ from flows.setting_types import hours_ms, micros
 from flows.sources import listed_whole
 from flows.streaming import Executor, directly, notifier_of, stream_shards, streaming_of
 from flows.submitted import ShardRuns
-from flows.telling import tell_decisions
+from flows.telling import tell_changes
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.admission import EVERY_ENDPOINT
@@ -155,7 +155,7 @@ class _Scan:
         wired = self.wired
         done = await asyncio.to_thread(decide, wired.results, wired.open_lake, self.run, policy, wired.now())
         self.watch.progress.decisions.update(done.by_decision)
-        await tell_decisions(wired.notices, done, self.run, wired.now())
+        await tell_changes(wired.notices, wired.results, wired.open_lake, self.run.org, wired.now())
 
     def _spent(self) -> tuple[int, int]:
         with self.wired.open_lake() as lake:

@@ -69,7 +69,7 @@ class Wired:
     key_list: Callable[[str], Source]
     selection: Selection
     results: ResultStore
-    open_lake: Callable[[], DuckDBPyConnection]
+    open_lake: Callable[..., DuckDBPyConnection]
     lake: str
     ledger: Ledger
     spool: Spool
@@ -102,7 +102,7 @@ class WiredToPlan:
     key_list: Callable[[str], Source]
     selection: Selection
     results: ResultStore
-    open_lake: Callable[[], DuckDBPyConnection]
+    open_lake: Callable[..., DuckDBPyConnection]
     ledger: Ledger
     now: WallClock
     entropy: Callable[[int], bytes] = secrets.token_bytes

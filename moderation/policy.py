@@ -17,6 +17,8 @@ NO_RULE = "no_rule"
 _WORD = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _PERCENT = 100.0
+_LARGEST = 1_000_000_000
+"""Of what a policy counts or ranks by: anything beyond is a slip, and might not fit where it is stored."""
 
 
 class Decision(StrEnum):
@@ -94,6 +96,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             raise ValueError("reason is empty: whoever meets the decision reads it")
         if not self.min_evidence >= 0:
             raise ValueError("min_evidence is negative: it is seconds of audio")
+        if self.min_evidence > _LARGEST:
+            raise ValueError(f"min_evidence is too large: it is seconds of audio, {_LARGEST:,} at most")
+        if abs(self.priority) > _LARGEST:
+            raise ValueError(f"priority is out of range: it is -{_LARGEST:,} to {_LARGEST:,}")
         if self.evidence is not None and self.evidence not in sounds():
             raise ValueError(f"evidence is one of {', '.join(sounds())}, not {self.evidence!r}")
         if self.hold_out is not None and self.decide is not Decision.ALLOW:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
-from connectors.lake.compaction import COMPACTED, compact, days_before
+from connectors.lake.compaction import ANSWERS, COMPACTED, compact, days_before
 from connectors.lake.store import ResultStore
 from tasks.refresh import keep_current
 
@@ -29,8 +29,9 @@ def compact_days(store: ResultStore, before: date, tell: Callable[[int, int], No
     days = days_before(store, before)
     done: Counter[str] = Counter()
     for number, files in enumerate(days):
-        for place, dataset in enumerate(COMPACTED, 1):
+        every = (*COMPACTED, ANSWERS)
+        for place, dataset in enumerate(every, 1):
             done += compact(store, files, dataset)
-            tell(number * len(COMPACTED) + place, len(days) * len(COMPACTED))
+            tell(number * len(every) + place, len(days) * len(every))
     keep_current(store)
     return Compacted(len(days), done["merged"], done["made"], done["deleted"])

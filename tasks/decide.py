@@ -14,15 +14,17 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 from duckdb import Error as DuckDBError
 
-from connectors.lake.decisions import changed_rows, changes, counts, flips, make_changed, turned
+from connectors.lake.decisions import changed_rows, changes, counts, flips, make_changed
 from connectors.lake.judging import Judging
 from connectors.lake.names import policy_name
 from connectors.lake.packages import partition_name, rows_sink
 from connectors.lake.query import one_line
 from connectors.lake.schemas import datasets
 from connectors.lake.store import ResultStore
+from connectors.lake.untold import Untold, note
 from moderation.errors import ConfigurationError
 from moderation.identity import object_key_id
+from moderation.policy import Policy
 from moderation.policy_file import PolicyError, PolicyText, parse_policy
 from tasks.frames import frame_of
 from tasks.records import Run
@@ -30,8 +32,6 @@ from tasks.records import Run
 DATASET = "decisions"
 STARTER = Path(__file__).with_name("starter_policy.toml")
 """A policy to begin with."""
-TURNED = 10_000
-"""Changed decisions that are told one by one: of more there is the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,7 @@ class Decided:
     """What a policy has made of an organisation's objects.
 
     counts has decision, rule_id, held_back and objects of all of them; changes has before, after and objects of what was not decided like
-    this already, before being null for what had no decision. file is the one that has those, None where there is none. turned has
-    the first TURNED of those whose decision itself is new or another, as `connectors.lake.decisions.turned` does.
+    this already, before being null for what had no decision. file is the one that has those, None where there is none.
     """
 
     policy: str
@@ -48,7 +47,6 @@ class Decided:
     counts: pl.DataFrame
     changes: pl.DataFrame
     file: str | None
-    turned: pl.DataFrame
 
     @property
     def turned_total(self) -> int:
@@ -87,7 +85,7 @@ class Difference:
 def read_policy(file: Path) -> PolicyText:
     """The policy in a file. Raises PolicyError that names line and reason, also for what its conditions cannot ask."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # editors on Windows put a mark in front
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise PolicyError(f"the policy {file} cannot be read: {why}") from error
@@ -101,7 +99,9 @@ def find_policy(results: ResultStore, policy_hash: str) -> PolicyText:
     text = results.get(policy_name(policy_hash)) if policy_hash.isalnum() and policy_hash.isascii() else None
     if text is None:
         raise PolicyError(f"{policy_hash} is neither a policy file nor the hash of a policy that has decided in {results.url}")
-    return parse_policy(text.decode(), f"policy {policy_hash}")
+    told = parse_policy(text.decode(), f"policy {policy_hash}")
+    Judging(told, "").check()  # there is more in the results than what is registered
+    return told
 
 
 def decide(results: ResultStore, open_lake: Callable[[], DuckDBPyConnection], run: Run, told: PolicyText, now: datetime) -> Decided:
@@ -116,9 +116,8 @@ def decide(results: ResultStore, open_lake: Callable[[], DuckDBPyConnection], ru
         rows = Judging(told, run.org).judge(lake)
         changed = make_changed(lake, rows)
         summed = frame_of(changes(lake, changed))
-        file = _write(results, run, lake, changed, now) if summed.height else None
-        told_of = frame_of(turned(lake, changed, TURNED))
-        return Decided(policy.name, policy.policy_hash, frame_of(counts(lake, rows)), summed, file, told_of)
+        file = _write(results, run, lake, changed, policy, now) if summed.height else None
+        return Decided(policy.name, policy.policy_hash, frame_of(counts(lake, rows)), summed, file)
 
 
 def difference(open_lake: Callable[[], DuckDBPyConnection], org: str, before: PolicyText, after: PolicyText) -> Difference:
@@ -146,12 +145,14 @@ def part_name(results: ResultStore, dataset: str, run: Run, letter: str) -> str:
     return f"{letter}{number:04d}"
 
 
-def _write(results: ResultStore, run: Run, lake: DuckDBPyConnection, changed: str, now: datetime) -> str:
+def _write(results: ResultStore, run: Run, lake: DuckDBPyConnection, changed: str, policy: Policy, now: datetime) -> str:
     part = part_name(results, DATASET, run, "d")
+    file = partition_name(datasets()[DATASET], run.scan_date, f"{run.run_id}-{part}")
+    note(results, Untold(file, run.org, run.run_id, now, policy.name, policy.policy_hash))
     with rows_sink(results, DATASET, run.run_id, run.scan_date, part) as sink:
         for table in changed_rows(lake, changed, run.run_id, now):
             sink.write(_with_places(table))
-    return partition_name(datasets()[DATASET], run.scan_date, f"{run.run_id}-{part}")
+    return file
 
 
 def _with_places(table: pa.Table) -> pa.Table:

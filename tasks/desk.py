@@ -20,7 +20,7 @@ from moderation.hosts import is_local
 from moderation.policy import Answer, Decision
 from moderation.timeline import Timeline
 from tasks.records import Run
-from tasks.review import check_answers, given_answers, overturned, queue, record_answers, standing
+from tasks.review import check_answers, given_answers, queue, record_answers
 from tasks.timelines import Subject, timelines
 
 _ANSWERED = ("decisions", "review_answers")
@@ -82,15 +82,6 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """An answer on record: its file, the run in whose name it is, and what it has overturned as `tasks.review.overturned` has it."""
-
-    file: str
-    run: Run
-    overturned: pl.DataFrame
-
-
-@dataclass(frozen=True, slots=True)
 class Place:
     """Where an object lies among what is looked through: its number from 1 (None where it does not pass), of how many, its neighbours."""
 
@@ -149,22 +140,18 @@ class Desk:
             said = {endpoint: told for endpoint, query in _SAID.items() for told in lake.execute(query, [sessions]).fetchall()}
         return Evidence(drawn, {endpoint: label for endpoint, (label, _) in said.items()}, any(is_local(host) for _, host in said.values()))
 
-    def answer(self, run: Run, object_id: str, said: Mapping[str, str], reviewer: str, now: datetime) -> Answered | None:
-        """Put on record what a person says of an object: `answer` and `note`. None where it was said already, and adds nothing.
+    def answer(self, run: Run, object_id: str, said: Mapping[str, str], reviewer: str, now: datetime) -> str | None:
+        """Put on record what a person says of an object, `answer` and `note`: the file. None where it was said already, and adds nothing.
 
         Raises AnswersRefused for what is no answer, or about what cannot be answered.
         """
         [given] = given_answers([(1, {"object_id": object_id, "answer": said["answer"], "note": said["note"]})], reviewer, now)
         with self._reading(_ANSWERED) as lake:
             checked = check_answers(lake, self._org, [given], now)
-            before = standing(lake, [object_id])
         file = record_answers(self._store, run, checked)
         if given.answer is not Answer.UNSURE:
             self._answered(object_id, {"decision": given.answer.value, "answer": given.answer.value, "note": given.note}, reviewer, now)
-        if file is None:
-            return None
-        with self._reading(_ANSWERED) as lake:
-            return Answered(file, run, overturned(before, standing(lake, [object_id])))
+        return file
 
     def _answered(self, object_id: str, said: Mapping[str, str | None], reviewer: str, now: datetime) -> None:
         own = pl.col("object_id") == object_id

@@ -15,6 +15,7 @@ from connectors.lake.packages import partition_name, write_rows
 from connectors.lake.predicates import Predicate
 from connectors.lake.schemas import datasets
 from connectors.lake.store import ResultStore
+from connectors.lake.untold import Untold, note
 from moderation.policy import Answer
 from tasks.decide import part_name
 from tasks.frames import frame_of
@@ -140,30 +141,16 @@ def record_answers(results: ResultStore, run: Run, checked: Checked) -> str | No
     if not checked.rows:
         return None
     part = part_name(results, DATASET, run, "a")
+    file = partition_name(datasets()[DATASET], run.scan_date, f"{run.run_id}-{part}")
+    note(results, Untold(file, run.org, run.run_id, run.started_at))
     write_rows(results, DATASET, run.run_id, run.scan_date, part, checked.rows)
-    return partition_name(datasets()[DATASET], run.scan_date, f"{run.run_id}-{part}")
+    return file
 
 
-def standing(lake: DuckDBPyConnection, object_ids: Iterable[str]) -> pl.DataFrame:
-    """What counts for these objects, answers of people included: where each lies, its decision, its rule, and who said so."""
-    lake.register("asked_objects", pl.DataFrame({"object_id": list(object_ids)}, {"object_id": pl.String()}).to_arrow())
-    query = """
-        SELECT object_id, bucket, key, version_id, etag, decision, rule_id, reviewer, note
-        FROM decisions_now SEMI JOIN asked_objects USING (object_id) ORDER BY object_id
-    """
-    return frame_of(lake.sql(query).to_arrow_table())
-
-
-def overturned(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
-    """The objects of two standings whose decision has become another: (object_id, ..., before, after)."""
-    pairs = after.rename({"decision": "after"}).join(before.select("object_id", before="decision"), on="object_id")
-    return pairs.filter(pl.col("before") != pl.col("after"))
-
-
-def precision(lake: DuckDBPyConnection) -> pl.DataFrame:
-    """How often people agree with each rule, month by month, the newest first: the view rule_precision."""
-    query = "FROM rule_precision ORDER BY month DESC, rule_id, expected"
-    return frame_of(lake.sql(query).to_arrow_table())
+def precision(lake: DuckDBPyConnection, org: str) -> pl.DataFrame:
+    """How often people agree with each rule of an organisation, month by month, the newest first: the view rule_precision."""
+    query = "FROM rule_precision WHERE org = ? ORDER BY month DESC, rule_id, expected"
+    return frame_of(lake.sql(query, params=[org]).to_arrow_table())
 
 
 def _given(number: int, row: Mapping[str, Any], reviewer: str, now: datetime) -> Given:

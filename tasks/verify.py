@@ -22,6 +22,7 @@ from connectors.lake.schemas import ENDPOINT_DATASETS
 from connectors.lake.session_facts import Kind, facts_of, kind_of
 from connectors.lake.soundness import examine
 from connectors.lake.store import ResultStore
+from connectors.lake.untold import is_note
 from connectors.lake.value_rules import misfits
 from tasks.session_counts import NO_FACTS, disagreements
 
@@ -81,7 +82,7 @@ def _sorted_out(store: ResultStore, found: Verified) -> tuple[Mapping[date, dict
         elif (entry := spooled_by(name)) is not None:
             if entry is Spooled.DAMAGED:
                 found.add(name, Problem.LOST, "it could not be read back")
-        elif not (is_own_of_run(name) or is_report(name) or is_receipt(name) or is_policy(name)):
+        elif not (is_own_of_run(name) or is_report(name) or is_receipt(name) or is_policy(name) or is_note(name)):
             strangers.append(name)
     return days, strangers
 

@@ -2,7 +2,8 @@
 
 A merged file appears whole, under a name that follows from its members', and says in its footer which packages they are. Whatever breaks
 off, the next compaction goes on from what lies there: originals of packages that are in a merged file go once that one is verified, the
-others are merged. Attempts and quarantine stay as they are: they are small, and the names of their files say which packages there were.
+others are merged. Answers of people, a file each where they were given in the page, are merged alike once they are told. Attempts and
+quarantine stay as they are: they are small, and the names of their files say which packages there were.
 """
 
 from collections import Counter
@@ -18,12 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from connectors.lake.columns import ColumnType, Dataset
-from connectors.lake.merging import merged_rows
+from connectors.lake.merging import Key, merged_rows
 from connectors.lake.names import merged_name, place_of
 from connectors.lake.parquet import ParquetSink
-from connectors.lake.schemas import ENDPOINT_DATASETS, METADATA_MEMBERS, PARTITION, SEGMENTS
+from connectors.lake.schemas import ENDPOINT_DATASETS, METADATA_MEMBERS, PARTITION, SEGMENTS, datasets
 from connectors.lake.soundness import READER_ERRORS, examine
 from connectors.lake.store import ResultStore
+from connectors.lake.untold import note_name, notes
 from moderation.errors import ConfigurationError
 from moderation.outcomes import ExitCode
 
@@ -32,7 +34,11 @@ MERGED_BYTES = 1_000_000_000
 MERGED_FILES = 250
 """The most originals of a merged file: all of them are open at once, with a batch of rows each in memory."""
 COMPACTED = (*(kind.items for kind in ENDPOINT_DATASETS.values()), SEGMENTS, *(kind.summaries for kind in ENDPOINT_DATASETS.values()))
-"""The datasets that are compacted, in the order in which they are."""
+"""The datasets of packages that are compacted, in the order in which they are."""
+ANSWERS = datasets()["review_answers"]
+"""Compacted after them: each file counts as a package of its own."""
+_ANSWER = ("object_id", "reviewer", "answered_at")
+"""What tells an answer from others, as its session tells what a package has. Two imports at once may have written the same one twice."""
 
 
 class NotCompacted(ConfigurationError):
@@ -65,7 +71,8 @@ def days_before(store: ResultStore, before: date) -> list[DayFiles]:
     """What there is of the packages of each day before one."""
     originals: dict[date, dict[str, dict[str, str]]] = {}
     merged: dict[date, dict[str, dict[str, frozenset[str]]]] = {}
-    for dataset in ("attempts", *(each.name for each in COMPACTED)):
+    untold = set(notes(store))
+    for dataset in ("attempts", *(each.name for each in (*COMPACTED, ANSWERS))):
         for name in store.list(f"{dataset}/"):
             place = place_of(name)
             if place is None or place.day >= before:
@@ -74,6 +81,8 @@ def days_before(store: ResultStore, before: date) -> list[DayFiles]:
                 merged.setdefault(place.day, {}).setdefault(dataset, {})[name] = _members(store, name)
             elif place.package:
                 originals.setdefault(place.day, {}).setdefault(dataset, {})[place.package] = name
+            elif place.dataset is ANSWERS and note_name(name) not in untold:
+                originals.setdefault(place.day, {}).setdefault(dataset, {})[name.rpartition("/")[2].removesuffix(".parquet")] = name
     return [DayFiles(day, originals.get(day, {}), merged.get(day, {})) for day in sorted({*originals, *merged})]
 
 
@@ -100,7 +109,7 @@ def compact(store: ResultStore, files: DayFiles, dataset: Dataset) -> Counter[st
     for name, packages in files.merged.get(dataset.name, {}).items():
         if left := {package: originals.pop(package) for package in sorted(packages & originals.keys())}:
             done["deleted"] += _replace(store, name, _examined(store, left.values()))
-    ready = {package: name for package, name in originals.items() if files.is_published(package)}
+    ready = {package: name for package, name in originals.items() if dataset is ANSWERS or files.is_published(package)}
     for members in _sets(store, ready):
         sound = _examined(store, members.values())
         name = _merge(store, dataset, files.day, members)
@@ -140,19 +149,19 @@ def _merge(store: ResultStore, dataset: Dataset, day: date, members: Mapping[str
     return name
 
 
-def _replace(store: ResultStore, name: str, originals: Mapping[str, Counter[str]]) -> int:
-    """Delete originals, by the rows of their sessions, once all of these are in a merged file that is sound."""
+def _replace(store: ResultStore, name: str, originals: Mapping[str, Counter[Key]]) -> int:
+    """Delete originals, by the rows of their sessions or answers, once all of these are in a merged file that is sound."""
     there = _examined(store, [name])[name]
     for original, own in originals.items():
-        if wrong := [session for session, rows in own.items() if there.get(session) != rows]:
-            raise NotCompacted(f"{name} has other rows of session {min(wrong)} than {original}: see soundcheck verify")
+        if wrong := [key for key, rows in own.items() if there[key] < rows or (there[key] > rows and len(key) == 1)]:
+            raise NotCompacted(f"{name} has other rows of {' '.join(map(str, min(wrong)))} than {original}: see soundcheck verify")
     for original in originals:
         store.delete(original)
     return len(originals)
 
 
-def _examined(store: ResultStore, names: Iterable[str]) -> dict[str, Counter[str]]:
-    """How many rows of each session some files have. Raises NotCompacted where one is not sound."""
+def _examined(store: ResultStore, names: Iterable[str]) -> dict[str, Counter[Key]]:
+    """How many rows of each session, or answer, some files have. Raises NotCompacted where one is not sound."""
     sessions = {}
     for name in names:
         with ExitStack() as stack:
@@ -160,16 +169,19 @@ def _examined(store: ResultStore, names: Iterable[str]) -> dict[str, Counter[str
     return sessions
 
 
-def _sessions(file: BinaryIO, name: str) -> Counter[str]:
+def _sessions(file: BinaryIO, name: str) -> Counter[Key]:
     place = place_of(name)
     assert place is not None, "it was listed by its place"
-    rows: Counter[str] = Counter()
+    rows: Counter[Key] = Counter()
 
     def look(table: pa.Table) -> None:
+        if place.dataset is ANSWERS:
+            rows.update(zip(*(table[column].to_pylist() for column in _ANSWER), strict=True))
+            return
         counted: Any = table["session_id"].value_counts()
         sessions, counts = counted.flatten()
         for session, count in zip(sessions.to_pylist(), counts.to_pylist(), strict=True):
-            rows[session] += count
+            rows[(session,)] += count
 
     if problems := examine(file, place, look).problems:
         raise NotCompacted(f"{name} is damaged ({problems[0][1]}): see soundcheck verify")

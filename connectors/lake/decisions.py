@@ -61,16 +61,6 @@ def changes(lake: duckdb.DuckDBPyConnection, changed: str) -> pa.Table:
     return _table(lake, query)
 
 
-def turned(lake: duckdb.DuckDBPyConnection, changed: str, limit: int) -> pa.Table:
-    """The first of those that are decided otherwise now, or for the first time, the highest priority first."""
-    query = f"""
-        SELECT object_id, bucket, key, version_id, etag, before, decision AS after, rule_id, held_back, reason, priority,
-            evidence_start_ms, evidence_end_ms
-        FROM {changed} WHERE decision IS DISTINCT FROM before ORDER BY priority DESC, object_id LIMIT {limit}
-    """  # noqa: S608 - as above
-    return _table(lake, query)
-
-
 def counts(lake: duckdb.DuckDBPyConnection, rows: str) -> pa.Table:
     """All decisions: (decision, rule_id, held_back, objects), the most first."""
     query = f"""

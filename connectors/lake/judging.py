@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from connectors.lake.evidence import figure_names
-from connectors.lake.predicates import Predicate
+from connectors.lake.predicates import CHECK_SECONDS, Predicate, at_most
 from connectors.lake.query import QueryError, connect_to_nothing, one_line
 from connectors.lake.schemas import ENDPOINT_DATASETS
 from connectors.lake.tables import quoted
@@ -23,8 +23,11 @@ NOT_JUDGED = ("decided_at", "run_id")
 _EVIDENCE = "evidence_latest"
 _OF_OBJECT = ("object_key_id", "org", "bucket", "key", "version_id", "etag")
 _JUDGED_FACTS = ("session_id", "covered_ms", "evidence", "quality_flags", "quarantine_reason")
+_VOLATILE = "its condition has a function such as random(): it would decide otherwise each time, and tell that each time"
 _FIRED = "rule_number"
 """The number of the rule that fired; null where none did."""
+JUDGING_SECONDS = 3600.0
+"""How long all conditions may take over all objects: a million took 20 s of CPU. Who waits for it at a scan's end is no person."""
 _HASH_DIGITS = 8
 """Hex digits of an object_id, itself a hash, that choose the sample: the same objects whatever the policy."""
 
@@ -48,8 +51,11 @@ class Judging:
         lake.register(f"{self.name}_rules", _rules(self.told.policy))
         number = self._fired(lake, [rule.when for rule in self.told.policy.rules]).alias(_FIRED)
         try:
-            lake.view(self._subjects).select(*map(duckdb.ColumnExpression, _judged_columns()), number).create(f"{self.name}_fired")
-            lake.execute(f"CREATE TABLE {self.name} AS {_decided(self.name, self.told.policy)}")
+            with at_most(lake, JUDGING_SECONDS):
+                lake.view(self._subjects).select(*map(duckdb.ColumnExpression, _judged_columns()), number).create(f"{self.name}_fired")
+                lake.execute(f"CREATE TABLE {self.name} AS {_decided(self.name, self.told.policy)}")
+        except duckdb.InterruptException as error:
+            raise PolicyError(f"{self.told.origin}: its conditions have not come to an end within {JUDGING_SECONDS:.0f} s") from error
         except duckdb.Error as error:
             raise self._blamed(lake, error, self._subjects) from error
         lake.execute(f"DROP TABLE {self.name}_fired")
@@ -57,9 +63,11 @@ class Judging:
 
     def _blamed(self, lake: duckdb.DuckDBPyConnection, error: duckdb.Error, rows: str) -> PolicyError:
         """What rows have shown to be wrong: the rule whose condition breaks off over them, where it is one's."""
+        seconds = CHECK_SECONDS if rows == self._evidence else JUDGING_SECONDS
         for number, rule in enumerate(self.told.policy.rules):
             try:
-                Predicate(rows, rule.when).object_ids(lake)
+                with at_most(lake, seconds):
+                    Predicate(rows, rule.when).object_ids(lake)
             except QueryError as its_own:
                 return self._of_rule(number, its_own)
         return PolicyError(f"{self.told.origin}: the results cannot be asked: {one_line(error)}")
@@ -101,14 +109,28 @@ class Judging:
                 holds.append(Predicate(self._evidence, condition).expression(lake))
             except QueryError as error:
                 raise self._of_rule(number, error) from error
+            if self._changes_by_itself(lake, condition):
+                path = ("rules", number, "when")
+                raise self.told.error(f"rule {self.told.policy.rules[number].id!r}: {_VOLATILE}", path)
         try:
-            lake.view(self._evidence).select(*(each.alias(f"rule_{number}") for number, each in enumerate(holds))).fetchall()
+            with at_most(lake, CHECK_SECONDS):
+                lake.view(self._evidence).select(*(each.alias(f"rule_{number}") for number, each in enumerate(holds))).fetchall()
         except duckdb.Error as error:
             raise self._blamed(lake, error, self._evidence) from error
         case = duckdb.CaseExpression(holds[0], duckdb.ConstantExpression(0))
         for number, each in enumerate(holds[1:], 1):
             case = case.when(each, duckdb.ConstantExpression(number))
         return case
+
+    def _changes_by_itself(self, lake: duckdb.DuckDBPyConnection, condition: str) -> bool:
+        """Whether an expression, as it was found to be, has a function such as random(): DuckDB says so where it is to try one."""
+        try:
+            lake.view(self._evidence).select(duckdb.SQLExpression(f"TRY(({condition}\n))"))
+        except duckdb.BinderException as error:
+            return "volatile function" in str(error)
+        except duckdb.Error:
+            return False
+        return False
 
     def _of_rule(self, number: int, error: QueryError) -> PolicyError:
         return self.told.error(f"rule {self.told.policy.rules[number].id!r}: {error}", ("rules", number, "when"))

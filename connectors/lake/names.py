@@ -92,7 +92,7 @@ def _place_of_rows(name: str) -> Place | None:
         return None if kind is None else Place(kind, run_id, "", day)
     kind, part = every.get(said["dataset"]), said.get("part", "")
     if "digest" in said:
-        return Place(kind, "", "", day, said["digest"]) if kind in publishing_order() else None
+        return Place(kind, "", "", day, said["digest"]) if kind in (*publishing_order(), every["review_answers"]) else None
     if kind in publishing_order() and _PACKAGE.fullmatch(part):
         return Place(kind, run_id, f"{run_id}-{part}", day)
     of_run = _RUN_PARTS.get(kind.name) if kind else None

@@ -4,8 +4,10 @@ A predicate is parsed as an expression, never put into a statement: it can neith
 the lake in a subquery, and nothing outside the lake.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Timer
 
 import duckdb
 import pyarrow as pa
@@ -14,6 +16,20 @@ from connectors.lake.query import QueryError, connect_to_nothing, one_line
 
 HOLDS = "holds"
 """The column of `judge` that has the answer."""
+CHECK_SECONDS = 20.0
+"""How long a condition may take where there is nothing to ask: it takes none of them, unless it never ends."""
+
+
+@contextmanager
+def at_most(lake: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    """Let what is asked in the block take so long: then it is an InterruptException. A recursive query may have no end."""
+    timer = Timer(seconds, lake.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +41,7 @@ class Predicate:
 
     def check(self) -> None:
         """Find out what is wrong with it before there is any result to ask, or before anything is paid for."""
-        with connect_to_nothing() as lake:
+        with connect_to_nothing() as lake, at_most(lake, CHECK_SECONDS):
             self.judge(lake, [])
 
     def judge(self, lake: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> pa.Table:
@@ -76,5 +92,7 @@ class Predicate:
         return duckdb.SQLExpression(self.condition)
 
     def _refused(self, error: duckdb.Error, columns: Sequence[str] = ()) -> QueryError:
+        if isinstance(error, duckdb.InterruptException):
+            return QueryError(f"the predicate {self.condition!r} cannot be used: it takes too long, or has no end")
         hint = f". The columns of {self.view} are {', '.join(columns)}" if isinstance(error, duckdb.BinderException) and columns else ""
         return QueryError(f"the predicate {self.condition!r} cannot be used: {one_line(error)}{hint}")

@@ -205,28 +205,35 @@ SELECT decided.object_id, decided.object_key_id, decided.org, decided.bucket, de
 FROM decisions_latest AS decided
 LEFT JOIN answers_latest AS answered ON answered.object_id = decided.object_id;
 
--- How often people agree with each rule, by the UTC month of their answers: the share of what it sends to review or blocks that they block, or of what it allows that they allow. What was held back counts only where it was a sample of what is allowed.
--- Example: SELECT month, rule_id, agreed, disagreed, agreement FROM rule_precision ORDER BY month DESC, rule_id
+-- How often people agree with each rule of an organisation, by the UTC month of their answers: the share of what it sends to review or blocks that they block, or of what it allows that they allow. What was held back counts only where it was a sample of what is allowed.
+-- Example: SELECT month, org, rule_id, agreed, disagreed, agreement FROM rule_precision ORDER BY month DESC, org, rule_id
 CREATE VIEW rule_precision AS
 WITH told AS (
     SELECT
         $answer_day AS day,
+        org,
         rule_id,
         answer,
         CASE WHEN decision_before = 'allow' OR held_back = 'hold_out' THEN 'allow' ELSE 'block' END AS expected
     FROM (
-        SELECT *, row_number() OVER (PARTITION BY object_id, rule_id ORDER BY answered_at DESC, reviewer, answer DESC) AS recency
-        FROM review_answers
+        SELECT
+            answers.*, decided.org,
+            row_number() OVER (
+                PARTITION BY answers.object_id, decided.org, answers.rule_id ORDER BY answers.answered_at DESC, answers.reviewer, answers.answer DESC
+            ) AS recency
+        FROM review_answers AS answers
+        JOIN (SELECT DISTINCT object_id, org FROM decisions) AS decided ON decided.object_id = answers.object_id
         WHERE answer <> 'unsure' AND (held_back IS NULL OR held_back = 'hold_out')
     ) AS ranked
     WHERE recency = 1
 )
 SELECT
     CAST(date_trunc('month', day) AS DATE) AS month,
+    org,
     rule_id,
     expected,
     count(CASE WHEN answer = expected THEN 1 END) AS agreed,
     count(CASE WHEN answer <> expected THEN 1 END) AS disagreed,
     CAST(count(CASE WHEN answer = expected THEN 1 END) AS DOUBLE) / count(*) AS agreement
 FROM told
-GROUP BY CAST(date_trunc('month', day) AS DATE), rule_id, expected;
+GROUP BY CAST(date_trunc('month', day) AS DATE), org, rule_id, expected;

@@ -134,7 +134,11 @@ async def _is_our_form(request: web.Request, csrf: str) -> bool:
         return False
     if request.content_type != "application/x-www-form-urlencoded":
         return False
-    return _same(str((await request.post()).get(CSRF_FIELD, "")), csrf)
+    try:
+        form = await request.post()
+    except (ValueError, LookupError):  # a charset that is none, or not that of the body
+        return False
+    return _same(str(form.get(CSRF_FIELD, "")), csrf)
 
 
 def _same(said: str, known: str) -> bool:

@@ -15,7 +15,7 @@ from flows.review_page.pages import FOLDER, ROWS, View, environment
 from flows.review_page.playing import Sound, find_sound, play, status_of
 from moderation.errors import SoundcheckError
 from moderation.policy import Answer
-from tasks.desk import Answered, Desk
+from tasks.desk import Desk
 from tasks.records import Run
 from tasks.review_sheets import AnswersRefused
 
@@ -37,12 +37,13 @@ class ReviewPage:
     reviewer: str
     org: str
     new_run: Callable[[datetime], Run]
-    tell: Callable[[Answered], Coroutine[Any, Any, None]]
+    tell: Callable[[], Coroutine[Any, Any, None]]
     now: Callable[[], datetime]
     templates: Environment = field(default_factory=environment)
     _turns: asyncio.Lock = field(default_factory=asyncio.Lock)
     _sounds: dict[str, Sound] = field(default_factory=dict)
     """What was found to be playable: it stays so, since every read holds its etag."""
+    _telling_turns: asyncio.Lock = field(default_factory=asyncio.Lock)
     _telling: set[asyncio.Task[None]] = field(default_factory=set)
 
     def application(self, guard: Guard) -> web.Application:
@@ -93,11 +94,11 @@ class ReviewPage:
             at = self.now()
             said = {"answer": word, "note": note}
             try:
-                answered = await asyncio.to_thread(self.desk.answer, self.new_run(at), row["object_id"], said, self.reviewer, at)
+                recorded = await asyncio.to_thread(self.desk.answer, self.new_run(at), row["object_id"], said, self.reviewer, at)
             except AnswersRefused as error:
                 return await self._object(request, row, str(error), 409)
-        if answered is not None:
-            self._tell_soon(answered)
+        if recorded is not None:
+            self._tell_soon()
         there = f"/object/{place.after}" if place.after else "/"
         return web.Response(status=303, headers={hdrs.LOCATION: f"{there}?{view.query(done=row['object_id'], said=Answer(word))}"})
 
@@ -117,14 +118,19 @@ class ReviewPage:
             raise web.HTTPNotFound
         return web.FileResponse(FOLDER / name, headers={hdrs.CONTENT_TYPE: f"{_STATIC[name]}; charset=utf-8"})
 
-    def _tell_soon(self, answered: Answered) -> None:
+    def _tell_soon(self) -> None:
         """Tell it without making the reviewer wait for who is told."""
-        task = asyncio.create_task(self.tell(answered))
+        task = asyncio.create_task(self._tell())
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
+    async def _tell(self) -> None:
+        """One after the other: each tells whatever is not told yet."""
+        async with self._telling_turns:
+            await self.tell()
+
     async def _all_told(self, _: web.Application) -> None:
-        """Wait for what is being told; what takes longer is on disk as a dead letter is."""
+        """Wait for what is being told; what takes longer is on disk as a dead letter is, or told by the next who decides or answers."""
         if self._telling:
             ended = await asyncio.wait(self._telling, timeout=LONGEST_TELLING_S)
             for task in ended[1]:

@@ -22,7 +22,7 @@ from flows.review_page.guard import ENTER, LOOPBACK_NAMES, Guard
 from flows.review_page.handlers import ReviewPage
 from flows.settings import Settings
 from flows.stopping import SIGNALS
-from flows.telling import tell_answers
+from flows.telling import tell_changes
 from flows.wiring import now
 from moderation.errors import ConfigurationError
 from moderation.identity import run_id
@@ -78,7 +78,8 @@ async def review_page(settings: Settings, options: PageOptions) -> AsyncIterator
     url, s3 = results_of(settings), s3_client(S3Settings())
     of_lake = s3 if "://" in url else None
     find_results(url, of_lake)
-    desk = Desk(open_store(url, of_lake), partial(connect, url, of_lake), settings.org, options.where or LOOKED_AT)
+    store, open_lake = open_store(url, of_lake), partial(connect, url, of_lake)
+    desk = Desk(store, open_lake, settings.org, options.where or LOOKED_AT)
     await asyncio.to_thread(desk.read)
     token, notices = secrets.token_urlsafe(SECRET_BYTES), notices_of(settings)
     async with S3AudioStore(s3) as in_s3:
@@ -88,7 +89,7 @@ async def review_page(settings: Settings, options: PageOptions) -> AsyncIterator
             options.reviewer or who(),
             settings.org,
             lambda at: Run(run_id(at, secrets.token_bytes(3)), settings.org, at),
-            lambda done: tell_answers(notices, done.overturned, done.file, done.run),
+            lambda: tell_changes(notices, store, open_lake, settings.org, now()),
             now,
         )
         application = page.application(Guard(token, options.host if options.remote else None))

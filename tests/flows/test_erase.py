@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
 
 from connectors.lake.store import open_store
+from connectors.letters import Letter
 from flows.cli import run
+from flows.notifying import letters_of
 from flows.plan import plan_scan
 from flows.rebuild import rebuild
+from flows.settings import fixed_settings
 from flows.wiring import now
 from moderation.identity import object_key_id
 from tasks.refresh import keep_current
@@ -35,7 +39,13 @@ async def test_what_was_erased_is_gone_and_never_streamed_again(world, make_wav,
     before = world.ask(others)
     assert (await command("erase", "s3://catalogue/one.wav", "--dry-run"))[1]["lakes"][0]["datasets"]["music_summaries"] == 1
     assert world.ask("SELECT count(*) FROM music_latest") == [(2,)]
+    letters = letters_of(fixed_settings(results=str(world.results)))
+    row = {"object_id": world.ask("SELECT object_id FROM music_latest WHERE key = 'one.wav'")[0][0], "key": "one.wav"}
+    letters.keep(
+        Letter("0" * 32, "webhook", "default", json.dumps({"decisions": [row]}), "one has changed", datetime(2026, 11, 21, tzinfo=UTC))
+    )
     code, said = await command("erase", "s3://catalogue/one.wav", "--reason", "request 4711")
+    assert letters.undelivered() == []
     [lake] = said["lakes"]
     assert (code, lake["sessions"], lake["datasets"]["manifests"]) == (0, 2, 1)
     receipt = (world.results / "v1" / "_erased" / f"{object_key_id('catalogue', 'one.wav')}.json").read_text()

@@ -2,20 +2,26 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 
 import polars as pl
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
+from connectors.lake.query import connect
 from connectors.lake.store import FolderStore
+from connectors.lake.untold import ABANDONED, Untold, note, notes
 from connectors.ledger import Ledger
 from connectors.letters import Letters
 from connectors.notices import NOT_TRIED, Notice, Notices
 from connectors.people import Person
+from crashing import Calls, Crash
 from flows.cli import run as command
 from flows.dead_letters import send_again, undelivered
 from flows.deciding import decide_results, tell
@@ -24,11 +30,14 @@ from flows.notifying import notices_of
 from flows.reviewing import take_in, tell_imported
 from flows.settings import fixed_settings
 from flows.status import print_statuses
-from flows.telling import PART_OBJECTS, events_of
+from flows.telling import PART_OBJECTS, events_of, tell_changes
 from judged_lakes import RUN, fill, identity_of, result
 from moderation.errors import ConfigurationError
 from moderation.events import CEILING_S, EVENT_HEADER, SIGNATURE_HEADER, Event, EventKind, is_signed, pause_s
-from tasks.decide import Decided
+from tasks.changes import Changes
+from tasks.decide import decide as decide_lake
+from tasks.decide import read_policy
+from tasks.desk import Desk
 from tasks.records import Run
 
 SECRET = "a-secret-of-both-sides"
@@ -261,25 +270,118 @@ def test_an_address_that_is_none_is_refused_without_showing_it():
     assert TOKEN not in str(refused.value)
 
 
-def decided(turned: int, changes: Sequence[tuple[str | None, str, int]] = ((None, "block", 3),)) -> Decided:
-    rows = [{"object_id": f"{number:032x}", "before": None, "after": "block", "key": f"{number}.mp3"} for number in range(turned)]
-    counts = pl.DataFrame({"decision": ["block"], "rule_id": ["r"], "held_back": [None], "objects": [turned]})
-    summed = pl.DataFrame([*changes], {"before": pl.String(), "after": pl.String(), "objects": pl.Int64()}, orient="row")
-    return Decided("ours", "hash", counts, summed, "decisions/x.parquet", pl.DataFrame(rows))
+def changes(listed: int, total: int) -> Changes:
+    rows = [{"object_id": f"{number:032x}", "before": None, "after": "block", "key": f"{number}.mp3"} for number in range(listed)]
+    counts = pl.DataFrame({"before": [None], "after": ["block"], "objects": [total]})
+    return Changes(Untold("decisions/x.parquet", "default", RUN, AT, "ours", "hash"), counts, pl.DataFrame(rows))
 
 
 def test_many_changed_decisions_are_several_events_with_ids_that_stay():
-    run = Run(RUN, "default", AT)
-    done = decided(PART_OBJECTS + 1, [(None, "block", PART_OBJECTS + 11)])
-    one, two = events_of(done, run, AT)
+    done = changes(PART_OBJECTS + 1, PART_OBJECTS + 11)
+    one, two = events_of(done)
     assert (len(one.facts["decisions"]), len(two.facts["decisions"]), two.facts["not_listed"]) == (PART_OBJECTS, 1, 10)
-    assert [one.event_id, two.event_id] == [each.event_id for each in events_of(done, run, AT + timedelta(days=1))]
+    assert [each.body() for each in (one, two)] == [each.body() for each in events_of(done)]
     assert one.event_id != two.event_id
     assert json.loads(one.body())["decisions"][0]["key"] == "0.mp3"
 
 
-def test_a_decision_by_another_rule_that_says_the_same_is_no_event():
-    assert list(events_of(decided(1, [("block", "block", 1)]), Run(RUN, "default", AT), AT)) == []
+class Deciding:
+    """Processes that decide about one lake, each of which may die before it tells anybody."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.store = FolderStore(folder / "results")
+        self.open_lake = partial(connect, self.store.url)
+        self.policy = folder / "policy.toml"
+        self.policy.write_text(POLICY)
+        self.letters = Letters(folder / "notices")
+
+    def decide(self, number: int = 1) -> Path:
+        """Store what is new; the file of it."""
+        run = Run(f"20261121T08000{number}Z-0a1b2c", "default", AT + timedelta(seconds=number))
+        file = decide_lake(self.store, self.open_lake, run, read_policy(self.policy), run.started_at).file
+        return self.store.root / str(file)
+
+    async def tell(self, receiver: Receiver, at: datetime = AT + timedelta(minutes=1)) -> None:
+        await tell_changes(ways(receiver.url, self.letters), self.store, self.open_lake, "default", at)
+
+
+@pytest.fixture
+def deciding(tmp_path):
+    made = Deciding(tmp_path)
+    fill(made.store, result("a", music_pct=90.0), result("b", music_pct=30.0))
+    return made
+
+
+async def test_what_a_process_decided_before_it_died_is_told_by_the_next_and_then_no_more(deciding):
+    file = deciding.decide()
+    async with receiving() as receiver:
+        await deciding.tell(receiver)
+        await deciding.tell(receiver)
+    [told] = receiver.events.values()
+    assert (told["file"].rpartition("/")[2], told["changed"], len(receiver.calls)) == (file.name, 2, 1)
+    assert sorted(row["key"] for row in told["decisions"]) == ["a", "b"]
+    assert list(notes(deciding.store)) == []
+
+
+async def test_what_a_person_answered_before_the_page_died_is_told_by_whoever_decides_next(deciding):
+    deciding.decide()
+    async with receiving() as receiver:
+        await deciding.tell(receiver)
+        desk = Desk(deciding.store, deciding.open_lake, "default", "true")
+        desk.read()
+        at = AT + timedelta(minutes=2)
+        desk.answer(Run("20261121T080200Z-0a1b2c", "default", at), identity_of("a"), {"answer": "allow", "note": "licensed"}, "ada", at)
+        await deciding.tell(receiver, at)
+    [row] = list(receiver.events.values())[1]["decisions"]
+    assert (row["key"], row["before"], row["after"], row["reviewer"], row["note"]) == ("a", "block", "allow", "ada", "licensed")
+
+
+async def test_a_receiver_that_takes_nothing_leaves_letters_and_no_note(deciding):
+    deciding.decide()
+    async with receiving(404) as receiver:
+        await deciding.tell(receiver)
+    assert len(deciding.letters.undelivered()) == 1
+    assert list(notes(deciding.store)) == []
+
+
+async def test_what_two_decide_at_once_is_told_once(deciding, tmp_path):
+    first = deciding.decide(1)
+    hidden = first.rename(tmp_path / "hidden")
+    deciding.decide(2)
+    hidden.rename(first)
+    async with receiving() as receiver:
+        await deciding.tell(receiver)
+    assert [told["file"].rpartition("/")[2] for told in receiver.events.values()] == [first.name]
+
+
+async def test_a_note_of_what_was_never_written_tells_nothing_and_goes_after_a_day(deciding):
+    note(deciding.store, Untold(f"decisions/scan_date=2026-11-21/{RUN}-d0001.parquet", "default", RUN, AT, "ours", "hash"))
+    async with receiving() as receiver:
+        await deciding.tell(receiver, AT + timedelta(minutes=1))
+        assert len(list(notes(deciding.store))) == 1
+        await deciding.tell(receiver, AT + ABANDONED + timedelta(minutes=1))
+    assert (list(notes(deciding.store)), receiver.calls) == ([], [])
+
+
+async def test_what_cannot_be_read_is_a_warning_and_stays_to_be_told(deciding, caplog):
+    whole = (file := deciding.decide()).read_bytes()
+    file.write_bytes(b"PAR1")
+    async with receiving() as receiver:
+        await deciding.tell(receiver)
+        assert "not told yet" in caplog.text
+        file.write_bytes(whole)
+        await deciding.tell(receiver)
+    assert len(receiver.events) == 1
+
+
+async def test_a_decision_by_another_rule_that_says_the_same_is_no_event(deciding):
+    deciding.decide(1)
+    deciding.policy.write_text(POLICY.replace('"loud"', '"louder"'))
+    deciding.decide(2)
+    async with receiving() as receiver:
+        await deciding.tell(receiver)
+    assert [told["changed"] for told in receiver.events.values()] == [2]
 
 
 async def test_only_what_changes_is_told_and_each_object_with_what_it_was(tmp_path):
@@ -307,7 +409,7 @@ async def test_what_people_overturn_is_told_once(tmp_path):
     sheet = tmp_path / "answers.csv"
     sheet.write_text(f"object_id,answer,note\n{identity_of('a')},allow,a licence\n{identity_of('b')},allow,\n")
     dry = fixed_settings(results=store.url, policy=tmp_path / "policy.toml", state_dir=tmp_path / "state")
-    decide_results(dry, lambda: AT)
+    await tell(dry, decide_results(dry, lambda: AT))
     async with receiving() as receiver:
         settings = dry.model_copy(update={"notify_url": SecretStr(receiver.url), "notify_secret": SecretStr(SECRET)})
         for minute in (1, 2):
@@ -352,3 +454,44 @@ async def test_dead_letters_are_a_line_in_status_and_commands_show_and_send_them
         assert json.loads(capsys.readouterr().out)["sent"] == 1
         assert len(receiver.events) == 1
     assert undelivered(settings) == []
+
+
+async def test_what_was_erased_is_in_no_letter_and_what_else_a_letter_has_stays(deciding):
+    deciding.decide()
+    fill(deciding.store, result("c", music_pct=90.0), name="p0002")
+    deciding.decide(2)
+    async with receiving(404, 404) as receiver:
+        await deciding.tell(receiver)
+        deciding.letters.forget({identity_of("a"), identity_of("c")})
+        [left] = deciding.letters.undelivered()
+        assert ([row["key"] for row in json.loads(left.body)["decisions"]], identity_of("a") in left.body) == (["b"], False)
+        assert await ways(receiver.url, deciding.letters).resend([left]) == []
+    assert [row["key"] for row in receiver.events[left.event_id]["decisions"]] == ["b"]
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_wherever_a_process_dies_each_change_is_told_once_by_its_id_and_stored_once(tmp_path, after):
+    """It decides and tells with a store whose nth call kills it; then another does."""
+    whole, at, died = Deciding(tmp_path / "whole"), 0, True
+    fill(whole.store, result("a", music_pct=90.0), result("b", music_pct=30.0))
+    while died:
+        at, one = at + 1, Deciding(tmp_path / f"{at + 1}")
+        shutil.copytree(whole.store.url, one.store.url, dirs_exist_ok=True)
+        calls, sound = Calls(at, after), one.store
+        one.store = calls.of("store", sound)
+        async with receiving() as receiver:
+            try:
+                one.decide(1)
+                await one.tell(receiver)
+                died = False
+            except Crash:
+                one.store = sound
+                one.decide(2)
+                await one.tell(receiver, AT + ABANDONED + timedelta(minutes=1))
+            told = [(row["key"], row["before"], row["after"]) for each in receiver.events.values() for row in each["decisions"]]
+        with one.open_lake() as lake:
+            assert lake.execute("SELECT count(*) FROM decisions").fetchall() == [(2,)]
+        assert sorted(told) == [("a", None, "block"), ("b", None, "allow")], calls.made
+        assert list(notes(sound)) == []
+    assert at > 8

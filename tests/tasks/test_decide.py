@@ -212,3 +212,17 @@ def test_a_million_summaries_are_judged_again_in_under_20_seconds(tmp_path):
     found = difference(partial(connect, results.url), "default", told, after)
     assert process_time() - started < 40, "two policies are judged"
     assert found.objects == done.changes.filter(pl.col("before") != pl.col("after"))["objects"].sum()
+
+
+def test_a_policy_that_an_editor_on_windows_has_written_is_read(tmp_path):
+    (tmp_path / "ours.toml").write_bytes(b"\xef\xbb\xbf" + STARTER.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_policy(tmp_path / "ours.toml").policy == read_policy(STARTER).policy
+
+
+def test_a_policy_kept_in_the_results_reads_nothing_but_what_is_registered(results):
+    fill(results, result("a"))
+    [name] = results.list("music_summaries/")
+    text = STARTER.read_text().replace("primary_label = 'neither'", f"(SELECT count(*) FROM glob('{results.address(name)}')) > 0")
+    results.put("_policies/0123456789abcdef.toml", text.encode())
+    with pytest.raises(PolicyError, match=r"rule 'nothing-to-hear': .*Permission Error"):
+        find_policy(results, "0123456789abcdef")

@@ -15,14 +15,17 @@ from hypothesis import strategies as st
 from connectors.lake.packages import write_rows
 from connectors.lake.query import QueryError, connect
 from connectors.lake.store import FolderStore
+from connectors.lake.untold import still_untold, told
 from judged_lakes import fill, identity_of, result
 from moderation.outcomes import ExitCode
 from moderation.policy_file import parse_policy
 from odd_keys import ODD_KEYS
+from tasks.compact import compact_days
 from tasks.decide import decide
 from tasks.records import Run
 from tasks.review import check_answers, given_answers, precision, queue, record_answers
 from tasks.review_sheets import AnswersRefused, as_meant, neutral, read_sheet, write_sheet
+from tasks.verify import verify
 
 NOW = datetime(2026, 11, 21, 8, 0, 0, tzinfo=UTC)
 POLICY = parse_policy(
@@ -266,7 +269,11 @@ def test_precision_counts_the_last_answer_on_each_object_by_rule_and_month(resul
     ]
     write_rows(results, "review_answers", "20261101T080000Z-abcdef", NOW.date(), "a0001", rows)
     with connect(results.url) as lake:
-        found = precision(lake).select("month", "rule_id", "expected", "agreed", "disagreed", "agreement").rows()
+        [decided] = lake.sql("SELECT * EXCLUDE scan_date FROM decisions LIMIT 1").to_arrow_table().to_pylist()
+    decisions = [decided | {"object_id": str(number)} for number in range(1, 8)]
+    write_rows(results, "decisions", "20261101T080000Z-abcdef", NOW.date(), "d0001", decisions)
+    with connect(results.url) as lake:
+        found = precision(lake, "default").select("month", "rule_id", "expected", "agreed", "disagreed", "agreement").rows()
     assert [(f"{month:%Y-%m}", *figures) for month, *figures in found] == [
         ("2026-11", "loud", "block", 0, 1, 0.0),
         ("2026-11", "rest", "allow", 2, 1, pytest.approx(2 / 3)),
@@ -286,3 +293,53 @@ def test_a_key_of_a_folder_is_shown_as_it_is(tmp_path: Path):
     assert '"\'=cmd()"' in file.read_text(encoding="utf-8")
     [(_, found)] = read_sheet(file)
     assert found["key"] == "=cmd()"
+
+
+def compacted(results) -> list[str]:
+    compact_days(results, NOW.date() + timedelta(days=1), lambda done, of: None)
+    return list(results.list("review_answers/"))
+
+
+def test_answers_given_one_by_one_are_one_file_of_their_day_once_they_are_told(results):
+    for number, (key, answer) in enumerate((("b", "allow"), ("c", "block"), ("b", "block"), ("d", "unsure"), ("d", "allow"))):
+        take(results, row(key, answer), now=NOW + timedelta(minutes=number), number=number)
+    views = ("review_answers ORDER BY ALL", "answers_latest ORDER BY ALL", "decisions_now ORDER BY ALL", "rule_precision ORDER BY ALL")
+    before = [ask(results, f"FROM {view}") for view in views]
+    *early, last = [each for each in still_untold(results, "default", NOW) if each.policy is None]
+    for each in early:
+        told(results, each)
+    merged, left = sorted(compacted(results), reverse=True)
+    assert ("merged-" in merged, left) == (True, last.file), "what is not told yet is asked for by its name"
+    assert [ask(results, f"FROM {view}") for view in views] == before
+    assert compacted(results) == [left, merged]
+    told(results, last)
+    take(results, row("c", "allow"), now=NOW + timedelta(hours=1), number=9)
+    assert len(compacted(results)) == 3, "the note of the newest is still there, and what would be alone stays as it is"
+    assert [finding for finding in verify(results, NOW, lambda done, of: None).findings if "review_answers" in finding.name] == []
+
+
+def test_a_merged_file_of_answers_whose_originals_were_not_deleted_yet_counts_once_and_is_repaired(results, monkeypatch):
+    for number in range(3):
+        take(results, row("b", "allow" if number % 2 else "block"), now=NOW + timedelta(minutes=number), number=number)
+    for each in still_untold(results, "default", NOW):
+        told(results, each)
+    before = ask(results, "FROM rule_precision"), ask(results, "FROM decisions_now ORDER BY ALL")
+    with monkeypatch.context() as broken:
+        broken.setattr(FolderStore, "delete", lambda self, name: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            compacted(results)
+    assert len(list(results.list("review_answers/"))) == 4
+    assert (ask(results, "FROM rule_precision"), ask(results, "FROM decisions_now ORDER BY ALL")) == before
+    assert len(compacted(results)) == 1
+    assert ask(results, "SELECT count(*) FROM review_answers") == [(3,)]
+
+
+def test_rules_of_two_organisations_in_the_same_results_are_two(results):
+    """Their policies may have rules of the same id."""
+    fill(results, result("x", music_pct=95.0) | {"org": "other"}, name="p0002")
+    decide(results, partial(connect, results.url), Run("20261121T070001Z-000000", "other", NOW), POLICY, NOW - timedelta(hours=1))
+    take(results, row("c", "block"))
+    take(results, row("x", "allow"), org="other", number=1)
+    with connect(results.url) as lake:
+        found = {org: precision(lake, org).select("rule_id", "agreed", "disagreed").rows() for org in ("default", "other")}
+    assert found == {"default": [("loud", 1, 0)], "other": [("loud", 0, 1)]}

@@ -273,3 +273,33 @@ def test_figures_keep_their_names_unless_an_endpoint_before_has_them():
     assert figure_names("music")["frame_count"] == "frame_count"
     names = [name for endpoint in ENDPOINT_DATASETS for name in figure_names(endpoint).values()]
     assert len(set(names)) == len(names)
+
+
+ENDLESS = "(WITH RECURSIVE t(i) AS (SELECT 1 UNION ALL SELECT (i + 1) % 5 FROM t) SELECT count(*) FROM t) > 0"
+ENDLESS_OVER_ROWS = ENDLESS.replace("SELECT 1", "SELECT length(key)").replace("FROM t)", "FROM t WHERE i IS NOT NULL)", 1)
+
+
+def test_a_condition_without_an_end_is_refused_with_its_line(monkeypatch):
+    monkeypatch.setattr("connectors.lake.judging.CHECK_SECONDS", 0.5)
+    with pytest.raises(PolicyError, match=r"^test.toml, line 6: rule 'r0': .*no end$"):
+        Judging(policy(f"allow: {ENDLESS}"), "default").check()
+
+
+def test_conditions_that_take_too_long_over_the_results_come_to_an_end(lake, monkeypatch):
+    monkeypatch.setattr("connectors.lake.judging.JUDGING_SECONDS", 0.5)
+    fill(lake, result("a"))
+    with connect(lake.url) as connection, pytest.raises(PolicyError, match="have not come to an end within"):
+        Judging(policy(f"allow: {ENDLESS_OVER_ROWS}"), "default").judge(connection)
+
+
+@pytest.mark.parametrize("condition", ["random() < 0.5", "music_pct > 50 or random() < 0.5 -- a sample", "uuid()::VARCHAR > object_id"])
+def test_a_condition_that_would_decide_otherwise_each_time_is_refused(condition):
+    with pytest.raises(PolicyError, match=r"^test.toml, line 6: rule 'r0': .*random"):
+        Judging(policy(f"review: {condition}"), "default").check()
+
+
+@pytest.mark.parametrize(
+    "condition", ["last_modified > now() - INTERVAL 7 DAY", "object_id IN (SELECT object_id FROM segments)", "true -- all"]
+)
+def test_a_condition_that_decides_alike_on_the_same_day_is_none_of_those(condition):
+    Judging(policy(f"review: {condition}"), "default").check()

@@ -99,3 +99,10 @@ def test_what_only_shows_in_the_rows_is_refused_as_well(lake):
     for use in (lambda: predicate.object_ids(lake), lambda: predicate.judge(lake, ["key"])):
         with pytest.raises(QueryError, match=r"the predicate 'CAST.* Could not convert string"):
             use()
+
+
+def test_a_condition_without_an_end_is_refused(monkeypatch):
+    monkeypatch.setattr("connectors.lake.predicates.CHECK_SECONDS", 0.5)
+    endless = "(WITH RECURSIVE t(i) AS (SELECT 1 UNION ALL SELECT (i + 1) % 5 FROM t) SELECT count(*) FROM t) > 0"
+    with pytest.raises(QueryError, match="takes too long, or has no end"):
+        Predicate("music_latest", endless).check()
