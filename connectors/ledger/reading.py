@@ -1,4 +1,4 @@
-"""Reading the sessions of a lake in one pass, a piece at a time: nobody who streams waits until all of them are read."""
+"""Reading what the ledger has; of a lake's sessions a piece at a time: nobody who streams waits until all of them are read."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.ledger.schema import sessions
+from connectors.ledger.schema import gates, sessions
+from moderation.admission import SessionRecord, SessionState
 
 T = TypeVar("T")
 Transact = Callable[[Callable[[AsyncConnection], Awaitable[T]]], Awaitable[T]]
@@ -31,3 +32,20 @@ async def sessions_of(transact: Transact[list[Any]], lake: str) -> AsyncIterator
             return
         yield piece
         last = piece[-1].session_id
+
+
+async def streaming(connection: AsyncConnection, org: str) -> list[SessionRecord]:
+    """The sessions of an organisation that stream, oldest first."""
+    query = select(sessions).where(sessions.c.org == org, sessions.c.state == SessionState.STREAMING).order_by(sessions.c.session_id)
+    return [SessionRecord(*row) for row in await connection.execute(query)]
+
+
+async def organisations(connection: AsyncConnection) -> list[str]:
+    """Every organisation that there is a gate of."""
+    return list(await connection.scalars(select(gates.c.org).distinct().order_by(gates.c.org)))
+
+
+async def session(connection: AsyncConnection, session_id: str) -> SessionRecord | None:
+    """A session as it stands."""
+    row = (await connection.execute(select(sessions).where(sessions.c.session_id == session_id))).one_or_none()
+    return None if row is None else SessionRecord(*row)
