@@ -23,7 +23,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-STATUS = Path("/proc/self/status")
 PEAK = "VmHWM:"
 KIB = 1024
 WAIT_SECONDS = 30.0
@@ -56,12 +55,13 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
-def peak_mib() -> float:
-    """The most memory that this process has had. ru_maxrss would begin with that of the process that started it."""
-    if not STATUS.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB
-    lines = STATUS.read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / KIB for line in lines if line.startswith(PEAK))
+def peak_mib(pid: int | str = "self") -> float:
+    """The most memory that a process has had, 0 where the system does not say. ru_maxrss would begin with that of whoever started it."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / KIB for line in lines if line.startswith(PEAK)), 0.0)
 
 
 @contextmanager
