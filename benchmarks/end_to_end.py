@@ -25,6 +25,7 @@ from typing import Annotated, Any
 import cyclopts
 import pyarrow.parquet as pq
 
+from flows.console import stderr
 from flows.launch import scan_as_flow, scan_directly
 from flows.settings import fixed_settings
 from flows.watch import Watch
@@ -71,6 +72,7 @@ class Cost:
 def run(pipe: Connection, client: str, prefix: str, out: str, url: str) -> None:
     """Warm up, say so, and scan when told to; says what that took."""
     logging.disable(logging.WARNING)
+    stderr.quiet = True
     sys.path.insert(0, str(RIVALS))
     scan = _soundcheck(as_flow="flow" in client) if client.startswith("soundcheck") else importlib.import_module(client).main
     with tempfile.TemporaryDirectory() as folder:
