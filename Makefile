@@ -1,7 +1,7 @@
 # Everything here needs Python 3.11+ and make, and fetches from the package index alone. `make` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock-check torture bench deploy athena sbom licences audit lock system-deps clean
+.PHONY: help setup demo test check lock-check torture bench bench-full deploy athena sbom licences audit lock system-deps clean
 
 # Python's own caches, also where the environment turns them off: hundreds of processes of the tests would compile everything anew
 export PYTHONDONTWRITEBYTECODE :=
@@ -38,10 +38,16 @@ lock-check: setup  ## do the requirements files satisfy pyproject.toml? (offline
 torture: setup  ## run the full numbers of reliability, which take long
 	$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)
 
-bench: setup  ## run the benchmarks
-	@set -e; found=; for file in benchmarks/*.py; do \
-		[ -e "$$file" ] || continue; found=1; echo "== $$file"; $(BIN)/python "$$file" $(ARGS); \
-	done; [ -n "$$found" ] || echo "benchmarks/ holds no benchmark yet"
+BENCH = mkdir -p build/bench && for run in $(1); do set -- $$(echo "$$run" | tr , ' '); echo "== benchmarks/$$1.py"; \
+	name=$$1; shift; $(BIN)/python benchmarks/$$name.py "$$@" --json build/bench/$$name.json || exit 1; done
+
+bench: setup  ## measure whole runs, shortly: beside what people would use instead, slot use, growth, start-up (JSON in build/bench)
+	@$(call BENCH,end_to_end,--hours,0.5,--rounds,1,--short-objects,30,--killed-objects,20 slots,--hours,2 growth,--most,1000 \
+		start_up,--objects,10000,--no-prefect)
+
+bench-full: setup  ## the same at full length, and every other benchmark: hours
+	@$(call BENCH,end_to_end,--hours,10,--rounds,3,--short-objects,300,--killed-objects,100 slots,--hours,24 growth start_up,--runs,3 \
+		session listing planning lake detector)
 
 deploy: setup  ## make work pools and deployments on the Prefect server of PREFECT_API_URL
 	@for pool in soundcheck soundcheck-shards; do \

@@ -9,13 +9,17 @@ import asyncio
 import logging
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
+from listing import BUCKET, serve
+from measuring import Spent, Told, process, spending
+from services import KEY
 
 from flows.request import Request
 from flows.run import run_scan
@@ -23,15 +27,12 @@ from flows.setting_types import RawRule
 from flows.settings import fixed_settings
 from flows.watch import Watch
 from flows.wiring import wired
-from listing import BUCKET, serve
-from measuring import Spent, Told, process, spending
 from moderation.catalogue import AudioObject
 from moderation.endpoints import Endpoint
 from moderation.formats import StreamParameters
 from moderation.messages import Frame, MusicDone, encode
 from moderation.results import SessionResult
 from moderation.session import ClientSession
-from services import KEY
 
 SIZES = (100, 1_000, 10_000, 100_000)
 SMALLEST_COMPARED = 1_000
@@ -118,37 +119,24 @@ class Stages:
 
     def __init__(self) -> None:
         self.spent: dict[str, Spent] = {}
-        self._streaming: Any = None
+        self._streaming = ExitStack()
 
     async def __call__(self, name: str, step: Callable[[], Awaitable[Any]]) -> Any:
         stage = {"list": "listing", "plan": "planning", "publish": "publishing", "decide": "deciding"}.get(name)
         if stage is None:
             return await step()
-        self._end_streaming()
+        self._streaming.close()
         with self._measured(stage):
             done = await step()
         if stage == "planning":
-            self._streaming = self._measured("streaming")
-            self._streaming.__enter__()
+            self._streaming.enter_context(self._measured("streaming"))
         return done
 
-    def _measured(self, stage: str) -> Any:
+    @contextmanager
+    def _measured(self, stage: str) -> Iterator[None]:
         _forget_peak()
-        measuring = spending()
-
-        class Kept:
-            def __enter__(kept) -> None:
-                self.spent[stage] = measuring.__enter__()
-
-            def __exit__(kept, *error: object) -> None:
-                measuring.__exit__(*error)
-
-        return Kept()
-
-    def _end_streaming(self) -> None:
-        if self._streaming is not None:
-            self._streaming.__exit__(None, None, None)
-            self._streaming = None
+        with spending() as self.spent[stage]:
+            yield
 
 
 def _forget_peak() -> None:

@@ -16,6 +16,8 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
+from measuring import process
+
 from audio_files import CODINGS, container_bytes
 from connectors.local_s3 import LocalS3
 from connectors.local_velma.journal import Journal
@@ -25,7 +27,6 @@ from connectors.local_velma.switches import NO_SWITCHES
 from connectors.s3 import S3Settings, s3_client
 from flows.demo import environment
 from flows.embedded_prefect import embedded_prefect
-from measuring import process
 from moderation.formats import AudioFormat
 from tasks.sample_sounds import HIGH_VOICE, LOW_VOICE, Piece, music, talk
 

@@ -20,14 +20,14 @@ from typing import Annotated, Any
 
 import cyclopts
 import numpy as np
+from measuring import Told, process, spending
+from services import BUCKET, KEY, SEED, Service, local_s3, put, velma
 
 from flows.console import stderr
 from flows.launch import scan_directly
 from flows.setting_types import RawRule
 from flows.settings import fixed_settings
 from flows.watch import Watch
-from measuring import Told, process, spending
-from services import BUCKET, KEY, SEED, Service, local_s3, put, velma
 
 LIMIT = 5
 SPEED = 60.0
@@ -140,7 +140,8 @@ def main(
         journal = Path(name) / "journal"
         with velma(LIMIT, speed=speed, journal=journal) as service:
             found, counts, cpu_s = measure(service, journal, speed)
-    title = f"{len(seconds)} objects of {min(seconds):.0f} to {max(seconds):.0f} s, {sum(seconds) / 3600:.1f} audio-hours, limit {LIMIT}, {speed:g} x real time"
+    catalogue = f"{len(seconds)} objects of {min(seconds):.0f} to {max(seconds):.0f} s, {sum(seconds) / 3600:.1f} audio-hours"
+    title = f"{catalogue}, limit {LIMIT}, {speed:g} x real time"
     columns = ("", "audio / (limit x speed x wall)", "slots open", "s")
     rows = [
         ("limit reached until queue empty", f"{found.filled:.1%}", f"{found.open_share:.1%}", f"{found.filled_s:.1f}"),

@@ -1,7 +1,7 @@
 """What a scan takes before its first audio byte, and what one takes that finds nothing new among many objects.
 
 Each scan is the command itself, in a process of its own, so imports count here. The list API of S3 with made-up keys, the local S3 and
-the local Velma server are processes of their own. The results of the unchanged objects are written by the lake's own code, and not measured.
+the local Velma server are processes of their own. The results of the unchanged objects are written by the lake's code, unmeasured.
 """
 
 import json
@@ -17,15 +17,15 @@ from typing import Annotated, Any
 
 import cyclopts
 import polars as pl
-
-from connectors.lake.store import FolderStore
 from listing import BUCKET, keys, serve
 from measuring import Told, peak_mib, process, spread, told
-from moderation.endpoints import ENDPOINTS
-from moderation.identity import object_id, object_key_id
-from planning import publish
+from published import publish
 from services import BUCKET as AUDIO_BUCKET
 from services import KEY, local_s3, prefect_server, put, recordings, velma
+
+from connectors.lake.store import FolderStore
+from moderation.endpoints import ENDPOINTS
+from moderation.identity import object_id, object_key_id
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
@@ -96,7 +96,10 @@ def unchanged(report: Told, objects: int, runs: int) -> None:
         with process(serve, objects) as (pipe, _):
             aws = {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
             aws["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{pipe.recv()}"
-            ran = [command("scan", f"s3://{BUCKET}/", "--results", str(results), "--direct", SOUNDCHECK_API_KEY=KEY, **aws) for _ in range(runs)]
+            ran = [
+                command("scan", f"s3://{BUCKET}/", "--results", str(results), "--direct", SOUNDCHECK_API_KEY=KEY, **aws)
+                for _ in range(runs)
+            ]
     sessions = sum(each.counts["sessions"] for each in ran)
     done = {each.counts["done"] for each in ran}
     if done != {objects}:
@@ -106,7 +109,9 @@ def unchanged(report: Told, objects: int, runs: int) -> None:
     report.table("scan --direct of unchanged objects", ("objects", "runs", "CPU, s", "wall, s", "peak, MiB", "sessions"), [row])
     report.figures["unchanged"] = {"objects": objects, "runs": [asdict(each) for each in ran]}
     bound = CPU_SECONDS * max(1.0, objects / 100_000)
-    report.verdict("CPU-seconds of a scan that finds nothing new", cpu["max"], f"< {bound:.0f}", reached=cpu["max"] < bound and not sessions)
+    report.verdict(
+        "CPU-seconds of a scan that finds nothing new", cpu["max"], f"< {bound:.0f}", reached=cpu["max"] < bound and not sessions
+    )
 
 
 # -- the first audio byte ---------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The script that a good engineer writes in an afternoon: asyncio, a semaphore, three tries, sends and receives side by side, one Parquet."""
+"""The script that a good engineer writes in an afternoon: asyncio, a semaphore, three tries, sending beside receiving, one Parquet."""
 
 import asyncio
 import json
@@ -41,7 +41,8 @@ async def analyse(url, api_key, audio_format, audio):
 
 
 async def analyse_object(s3, bucket, key, url, api_key, slots):
-    """One object's rows, with another try after whatever goes wrong."""
+    """One object's rows and its summary, with another try after whatever goes wrong."""
+    failed = ""
     for attempt in range(TRIES):
         try:
             async with slots:
@@ -49,11 +50,11 @@ async def analyse_object(s3, bucket, key, url, api_key, slots):
                 audio = await asyncio.to_thread(answer["Body"].read)
                 frames, done = await analyse(url, api_key, key.rpartition(".")[2], audio)
             return [{"key": key, **frame} for frame in frames], {"key": key, **done}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as such scripts do
             print(f"{key}: {error!r}")
-            if attempt == TRIES - 1:
-                return [], {"key": key, "error": str(error)}
+            failed = str(error)
             await asyncio.sleep(2**attempt)
+    return [], {"key": key, "error": failed}
 
 
 async def scan(bucket, prefix, out, url, api_key, limit):

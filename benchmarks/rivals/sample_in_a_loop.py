@@ -40,8 +40,7 @@ async def scan(bucket, prefix, out, url, api_key, limit):  # noqa: ARG001 - it k
         for entry in page.get("Contents", []):
             key = entry["Key"]
             body = s3.get_object(Bucket=bucket, Key=key)["Body"]
-            for frame in await analyse(url, api_key, key.rpartition(".")[2], body):
-                rows.append({"key": key, **frame})
+            rows += [{"key": key, **frame} for frame in await analyse(url, api_key, key.rpartition(".")[2], body)]
     pq.write_table(pa.Table.from_pylist(rows), f"{out}/frames.parquet")
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
-from prefect import flow, task
-
 from one_afternoon import analyse
+from prefect import flow, task
 
 
 def scanning(url, api_key, limit):
