@@ -38,16 +38,22 @@ lock-check: setup  ## do the requirements files satisfy pyproject.toml? (offline
 torture: setup  ## run the full numbers of reliability, which take long
 	$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)
 
-BENCH = mkdir -p build/bench && for run in $(1); do set -- $$(echo "$$run" | tr , ' '); echo "== benchmarks/$$1.py"; \
-	name=$$1; shift; $(BIN)/python benchmarks/$$name.py "$$@" --json build/bench/$$name.json || exit 1; done
-
 bench: setup  ## measure whole runs, shortly: beside what people would use instead, slot use, growth, start-up (JSON in build/bench)
-	@$(call BENCH,end_to_end,--hours,0.5,--rounds,1,--short-objects,30,--killed-objects,20 slots,--hours,2 growth,--most,1000 \
-		start_up,--objects,10000,--no-prefect)
+	@mkdir -p build/bench
+	$(BIN)/python benchmarks/end_to_end.py --hours 0.5 --rounds 1 --short-objects 30 --killed-objects 20 --json build/bench/end_to_end.json
+	$(BIN)/python benchmarks/slots.py --hours 2 --json build/bench/slots.json
+	$(BIN)/python benchmarks/growth.py --most 1000 --json build/bench/growth.json
+	$(BIN)/python benchmarks/start_up.py --objects 10000 --no-prefect --json build/bench/start_up.json
 
-bench-full: setup  ## the same at full length, and every other benchmark: hours
-	@$(call BENCH,end_to_end,--hours,10,--rounds,3,--short-objects,300,--killed-objects,100 slots,--hours,24 growth start_up,--runs,3 \
-		session listing planning lake detector)
+bench-full: setup  ## the same at full length, which takes hours, and the benchmarks of single parts
+	@mkdir -p build/bench
+	$(BIN)/python benchmarks/end_to_end.py --hours 10 --rounds 3 --short-objects 300 --killed-objects 100 --json build/bench/end_to_end.json
+	$(BIN)/python benchmarks/slots.py --hours 24 --json build/bench/slots.json
+	$(BIN)/python benchmarks/growth.py --json build/bench/growth.json
+	$(BIN)/python benchmarks/start_up.py --runs 3 --json build/bench/start_up.json
+	@set -e; for name in session listing planning lake detector; do \
+		$(BIN)/python benchmarks/$$name.py --json build/bench/$$name.json; \
+	done
 
 deploy: setup  ## make work pools and deployments on the Prefect server of PREFECT_API_URL
 	@for pool in soundcheck soundcheck-shards; do \
