@@ -39,11 +39,8 @@ class Server(Protocol):
     def explain(self, error: Exception) -> SoundcheckError:
         """What a failed transaction means."""
 
-    async def disconnect(self) -> None:
-        """Close the connection; the next transaction opens another one."""
-
     async def close(self) -> None:
-        """Close the connection for good."""
+        """Close the connection; another transaction would open a new one."""
 
 
 class Database:

@@ -76,13 +76,9 @@ class PostgresqlServer:
         said = str(cause).partition("\n")[0] or type(cause).__name__
         return kind(f"the ledger {self.place} cannot be used: {meaning or said}")
 
-    async def disconnect(self) -> None:
-        """Close the connection; the next transaction opens another one."""
-        await self._engine.dispose()
-
     async def close(self) -> None:
-        """Close the connection."""
-        await self.disconnect()
+        """Close the connection; another transaction opens a new one."""
+        await self._engine.dispose()
 
 
 CONNECT_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)

@@ -76,7 +76,7 @@ class SqliteServer:
         )
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
-        self._thread = ThreadPoolExecutor(1, "ledger")
+        self._thread: ThreadPoolExecutor | None = None
         self._turn = asyncio.Lock()
 
     async def run(self, step: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -87,6 +87,7 @@ class SqliteServer:
         except TimeoutError:
             raise PoolTimeout from None
         try:
+            self._thread = self._thread or ThreadPoolExecutor(1, "ledger")
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, step)
         finally:
             self._turn.release()
@@ -95,14 +96,12 @@ class SqliteServer:
         with self._engine.begin() as connection:
             return _at_once(cast("Coroutine[None, None, T]", step(cast("AsyncConnection", _Here(connection)))))
 
-    async def disconnect(self) -> None:
-        """Close the connection; the next transaction opens another one."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
-
     async def close(self) -> None:
-        """Close the connection, and end its thread."""
-        await self.disconnect()
-        self._thread.shutdown(wait=False)
+        """Close the connection and end its thread; another transaction begins both anew."""
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            await asyncio.get_running_loop().run_in_executor(thread, self._engine.dispose)
+            thread.shutdown()
 
     async def now_ms(self, connection: AsyncConnection) -> int:  # noqa: ARG002 - all processes of the host see the same clock
         """The host's boot clock."""
