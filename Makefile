@@ -1,7 +1,7 @@
 # Everything here needs Python 3.11+ and make, and fetches from the package index alone. `make` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock-check faults torture bench deploy athena sbom licences audit lock system-deps clean
+.PHONY: help setup demo test check lock-check faults torture bench bench-full deploy athena sbom licences audit lock system-deps clean
 
 # Python's own caches, also where the environment turns them off: hundreds of processes of the tests would compile everything anew
 export PYTHONDONTWRITEBYTECODE :=
@@ -41,10 +41,22 @@ torture: setup  ## run the full numbers of reliability, which take long
 faults: setup  ## write the fault matrix into docs/reliability.md
 	$(BIN)/python tests/support/fault_matrix.py
 
-bench: setup  ## run the benchmarks
-	@set -e; found=; for file in benchmarks/*.py; do \
-		[ -e "$$file" ] || continue; found=1; echo "== $$file"; $(BIN)/python "$$file" $(ARGS); \
-	done; [ -n "$$found" ] || echo "benchmarks/ holds no benchmark yet"
+bench: setup  ## measure whole runs, shortly: beside what people would use instead, slot use, growth, start-up (JSON in build/bench)
+	@mkdir -p build/bench
+	$(BIN)/python benchmarks/end_to_end.py --hours 0.5 --rounds 1 --short-objects 30 --killed-objects 20 --json build/bench/end_to_end.json
+	$(BIN)/python benchmarks/slots.py --hours 2 --json build/bench/slots.json
+	$(BIN)/python benchmarks/growth.py --most 1000 --json build/bench/growth.json
+	$(BIN)/python benchmarks/start_up.py --objects 10000 --no-prefect --json build/bench/start_up.json
+
+bench-full: setup  ## the same at full length, which takes hours, and the benchmarks of single parts
+	@mkdir -p build/bench
+	$(BIN)/python benchmarks/end_to_end.py --hours 10 --rounds 3 --short-objects 300 --killed-objects 100 --json build/bench/end_to_end.json
+	$(BIN)/python benchmarks/slots.py --hours 24 --json build/bench/slots.json
+	$(BIN)/python benchmarks/growth.py --json build/bench/growth.json
+	$(BIN)/python benchmarks/start_up.py --runs 3 --json build/bench/start_up.json
+	@set -e; for name in session listing planning lake detector; do \
+		$(BIN)/python benchmarks/$$name.py --json build/bench/$$name.json; \
+	done
 
 deploy: setup  ## make work pools and deployments on the Prefect server of PREFECT_API_URL
 	@for pool in soundcheck soundcheck-shards; do \

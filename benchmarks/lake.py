@@ -28,7 +28,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
 from connectors.lake.packages import write_package
 from connectors.lake.store import FolderStore

@@ -13,24 +13,23 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
 import polars as pl
+from published import START, publish
 from rich.console import Console
 from rich.table import Table
 
-from connectors.lake.packages import rows_sink, write_rows
+from connectors.lake.packages import rows_sink
 from connectors.lake.query import connect
-from connectors.lake.schemas import datasets
 from connectors.lake.store import FolderStore
 from connectors.s3 import S3Uri
 from moderation.catalogue import AudioObject
 from moderation.endpoints import ENDPOINTS
-from moderation.identity import object_id, object_key_id, params_hash
+from moderation.identity import object_id, object_key_id
 from tasks.plan import PlanRules, make_plan
 from tasks.progress import Progress
 from tasks.records import Run
@@ -39,11 +38,7 @@ OBJECTS = 1_000_000
 DEADLINE_S = 60
 PEAK_MIB = 2048
 """What a plan of a million objects may take at most."""
-FILES = 20
-"""Packages that the results came in."""
 BUCKET = "music-uploads"
-START = datetime(2026, 11, 1, tzinfo=UTC)
-UNCHANGED = params_hash(sidecar=None, rule=None, transcode="never")
 HEADER = (
     b"RIFF\xff\xff\xff\x7fWAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data"
     + (4_000_000 - 44).to_bytes(4, "little")
@@ -103,21 +98,6 @@ def catalogue(first: int, last: int) -> pl.DataFrame:
         },
         schema_overrides={"last_modified": pl.Datetime("us", "UTC")},
     )
-
-
-def publish(results: FolderStore, endpoint: str, objects: pl.DataFrame) -> None:
-    """Results of all of them, in so many packages."""
-    name = f"{endpoint}_summaries"
-    required = {column.name: column for column in datasets()[name].columns if not column.nullable and column.name not in objects.columns}
-    fill = {"STRING": pl.lit("x"), "INT64": pl.lit(1), "DOUBLE": pl.lit(0.5), "INSTANT": pl.lit(START)}
-    constants = [
-        fill[column.type.name].alias(column.name) for column in required.values() if column.name not in {"session_id", "params_hash"}
-    ]
-    rows = objects.drop("storage_class").with_columns(
-        *constants, pl.lit(UNCHANGED).alias("params_hash"), ("s-" + pl.col("object_id")).alias("session_id")
-    )
-    for number, part in enumerate(rows.iter_slices(max(1, -(-rows.height // FILES)))):
-        write_rows(results, name, f"r{number:03}", (START + timedelta(days=number)).date(), "p0000", part.to_arrow())
 
 
 def prepare(folder: str, objects: int, new: int) -> None:

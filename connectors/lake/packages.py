@@ -25,6 +25,11 @@ RUN_GROUP_ROWS = 64 * 1024
 """Rows of a group in a file that is filled bit by bit: listing a million keys took 300 MiB with these and 410 with larger ones."""
 ItemsOf: TypeAlias = Callable[[SpooledSession], Mapping[str, bytes]]
 """Gives the packed items of a session."""
+WithItems: TypeAlias = tuple[SpooledSession, Mapping[str, bytes]]
+"""A session, and its packed columns."""
+BATCH_ROWS = 16_384
+"""Items of short sessions that are made one table: about an hour of frames."""
+TIME_BYTES = 8
 _NUMPY_TYPES = {ColumnType.INT64: "<i8", ColumnType.DOUBLE: "<f8"}
 
 
@@ -135,9 +140,9 @@ def _file(dataset: Dataset, members: Sequence[SpooledSession], package_id: str, 
 def _tables(dataset: Dataset, members: Sequence[SpooledSession], package_id: str, items_of: ItemsOf) -> Iterator[pa.Table]:
     """The rows that the members, sorted, have for a dataset."""
     if dataset in {kind.items for kind in ENDPOINT_DATASETS.values()}:
-        for session in members:
-            if session.summary is not None and ENDPOINT_DATASETS[session.endpoint].items is dataset:
-                yield _item_table(dataset, session, items_of(session))
+        done = (each for each in members if each.summary is not None and ENDPOINT_DATASETS[each.endpoint].items is dataset)
+        for some in _batches((session, items_of(session)) for session in done):
+            yield _item_table(dataset, some)
     else:
         rows = [row for session in members for row in _rows(dataset, session, package_id)]
         yield _sorted(dataset, fitted(dataset, rows))
@@ -155,23 +160,44 @@ def _rows(dataset: Dataset, session: SpooledSession, package_id: str) -> Sequenc
     return [{**session.summary, "package": package_id}]
 
 
-def _item_table(dataset: Dataset, session: SpooledSession, items: Mapping[str, bytes]) -> pa.Table:
-    """A session's packed columns as rows, with their ordinals; NaN is null again."""
+def _batches(sessions: Iterable[WithItems]) -> Iterator[list[WithItems]]:
+    """Sessions with the same columns, some BATCH_ROWS of items at a time: a table each would cost a short one more than its rows."""
+    batch: list[WithItems] = []
+    rows = 0
+    for session, items in sessions:
+        if batch and (rows >= BATCH_ROWS or items.keys() != batch[0][1].keys()):
+            yield batch
+            batch, rows = [], 0
+        batch.append((session, items))
+        rows += _rows_of(items)
+    if batch:
+        yield batch
+
+
+def _rows_of(items: Mapping[str, bytes]) -> int:
+    return len(items.get("start_time_ms", b"")) // TIME_BYTES
+
+
+def _item_table(dataset: Dataset, sessions: Sequence[WithItems]) -> pa.Table:
+    """The packed columns of some sessions as rows, with their ordinals; NaN is null again."""
     types = {column.name: column.type for column in dataset.columns}
-    if unknown := items.keys() - types.keys():
+    names = sessions[0][1].keys()
+    if unknown := names - types.keys():
         raise ValueError(f"{dataset.name} has no column {', '.join(sorted(unknown))}")
-    arrays = {name: _unpacked(packed, types[name]) for name, packed in items.items()}
-    rows = len(arrays["start_time_ms"]) if arrays else 0
-    arrays["object_id"] = pa.repeat(session.object_id, rows)
-    arrays["session_id"] = pa.repeat(session.session_id, rows)
-    ordinal = dataset.sorted_by[-1]
-    arrays[ordinal] = pa.array(np.arange(rows, dtype="<i8"))
+    arrays = {name: _unpacked([items[name] for _, items in sessions], types[name]) for name in names}
+    counts = [_rows_of(items) for _, items in sessions]
+    for name in ("object_id", "session_id"):
+        arrays[name] = pa.concat_arrays([pa.repeat(getattr(each, name), rows) for (each, _), rows in zip(sessions, counts, strict=True)])
+    arrays[dataset.sorted_by[-1]] = pa.array(np.concatenate([np.arange(rows, dtype="<i8") for rows in counts]))
     return fitted(dataset, pa.table(arrays))
 
 
-def _unpacked(packed: bytes, kind: ColumnType) -> "pa.Array[Any]":
-    """A column as `Columns.packed` made it."""
-    values: Any = msgspec.json.decode(packed) if kind is ColumnType.STRING else np.frombuffer(packed, _NUMPY_TYPES[kind])
+def _unpacked(packed: Sequence[bytes], kind: ColumnType) -> "pa.Array[Any]":
+    """A column as `Columns.packed` made it, of some sessions."""
+    if kind is ColumnType.STRING:
+        values: Any = [word for each in packed for word in msgspec.json.decode(each)]
+    else:
+        values = np.frombuffer(b"".join(packed), _NUMPY_TYPES[kind])
     array: pa.Array[Any] = pa.array(values, kind.value, from_pandas=True)
     return array
 

@@ -9,7 +9,7 @@ from typing import Protocol, Self, TypeVar
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.ledger.migrations import make_schema
 from connectors.ledger.postgresql import CONNECT_ERRORS, PostgresqlServer
@@ -29,16 +29,18 @@ class Server(Protocol):
 
     place: str
     restarts: bool
-    engine: AsyncEngine
 
-    async def lock(self, connection: AsyncConnection) -> None:
-        """Become the one writer until the transaction ends."""
+    async def run(self, step: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run one transaction as the one writer of all processes; what `step` returns is no open result."""
 
     async def now_ms(self, connection: AsyncConnection) -> int:
         """Milliseconds of a clock that all processes of this ledger share and no wall clock moves."""
 
     def explain(self, error: Exception) -> SoundcheckError:
         """What a failed transaction means."""
+
+    async def close(self) -> None:
+        """Close the connection; another transaction would open a new one."""
 
 
 class Database:
@@ -61,7 +63,7 @@ class Database:
             await database.transact(make_schema)
             yield database
         finally:
-            await server.engine.dispose()
+            await server.close()
 
     @property
     def restarts(self) -> bool:
@@ -88,9 +90,7 @@ class Database:
 
     async def _run(self, step: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         try:
-            async with self._server.engine.begin() as connection:
-                await self._server.lock(connection)
-                return await step(connection)
+            return await self._server.run(step)
         except IntegrityError:
             raise  # a mistake of ours, no trouble with the database
         except (DBAPIError, PoolTimeout, UnicodeDecodeError, *CONNECT_ERRORS) as error:

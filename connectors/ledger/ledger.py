@@ -8,14 +8,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.ledger import admission, corrections, erasures, gates, leases, notices, packages, reading, restoring, settlement, turns
 from connectors.ledger.database import Database
 from connectors.ledger.leases import LEASE_MS, Moment
-from connectors.ledger.schema import gates as schema_gates
-from connectors.ledger.schema import sessions
 from moderation.admission import (
     EVERY_ENDPOINT,
     Adjustment,
@@ -268,8 +265,7 @@ class Ledger:
 
     async def streaming(self, org: str) -> list[SessionRecord]:
         """The sessions of an organisation that stream, or whose worker has died while they did; oldest first."""
-        query = select(sessions).where(sessions.c.org == org, sessions.c.state == SessionState.STREAMING).order_by(sessions.c.session_id)
-        return [SessionRecord(*row) for row in await self._database.transact(lambda c: c.execute(query))]
+        return await self._database.transact(lambda c: reading.streaming(c, org))
 
     async def now_ms(self) -> int:
         """The ledger's clock, to which its gates refer."""
@@ -277,8 +273,7 @@ class Ledger:
 
     async def organisations(self) -> list[str]:
         """Every organisation that the ledger knows."""
-        query = select(schema_gates.c.org).distinct().order_by(schema_gates.c.org)
-        return list(await self._database.transact(lambda c: c.scalars(query)))
+        return await self._database.transact(reading.organisations)
 
     async def attempts_of(self, lake: str, object_id: str, endpoint: str, params_hash: str) -> int:
         """How many attempts an object has spent: its failures under scope OBJECT."""
@@ -286,6 +281,4 @@ class Ledger:
 
     async def session(self, session_id: str) -> SessionRecord | None:
         """A session as it stands; None when it was never admitted."""
-        query = select(sessions).where(sessions.c.session_id == session_id)
-        row = (await self._database.transact(lambda c: c.execute(query))).one_or_none()
-        return None if row is None else SessionRecord(*row)
+        return await self._database.transact(lambda c: reading.session(c, session_id))

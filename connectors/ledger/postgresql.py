@@ -1,7 +1,7 @@
 """The ledger in PostgreSQL: for the processes of several hosts."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import URL, text
@@ -15,6 +15,7 @@ LOCK_SECONDS = 30
 """How long a transaction waits for those of others; and after which the server ends one whose process was stopped in the middle of it."""
 COMMAND_SECONDS = LOCK_SECONDS + 5
 """How long a statement may take before the server counts as away: a little more than the longest that one waits on purpose."""
+T = TypeVar("T")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('soundcheck.ledger'))")
 _NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 
@@ -47,7 +48,7 @@ class PostgresqlServer:
             "lock_timeout": f"{LOCK_SECONDS}s",
             "idle_in_transaction_session_timeout": f"{LOCK_SECONDS}s",
         }
-        self.engine: AsyncEngine = create_async_engine(
+        self._engine: AsyncEngine = create_async_engine(
             url,
             pool_size=1,
             max_overflow=0,
@@ -56,9 +57,11 @@ class PostgresqlServer:
             connect_args={"timeout": CONNECT_SECONDS, "command_timeout": COMMAND_SECONDS, "server_settings": settings},
         )
 
-    async def lock(self, connection: AsyncConnection) -> None:
-        """Become the one writer until the transaction ends."""
-        await connection.execute(_LOCK)
+    async def run(self, step: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run one transaction."""
+        async with self._engine.begin() as connection:
+            await connection.execute(_LOCK)
+            return await step(connection)
 
     async def now_ms(self, connection: AsyncConnection) -> int:
         """The database's clock, the same for all hosts; read after the lock was taken."""
@@ -72,6 +75,10 @@ class PostgresqlServer:
             meaning = "it does not answer: check the server and the network, then run again"
         said = str(cause).partition("\n")[0] or type(cause).__name__
         return kind(f"the ledger {self.place} cannot be used: {meaning or said}")
+
+    async def close(self) -> None:
+        """Close the connection; another transaction opens a new one."""
+        await self._engine.dispose()
 
 
 CONNECT_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)

@@ -1,4 +1,4 @@
-"""Reading sessions: those of a lake, a piece at a time, so that nobody who streams waits until all are read; and those that left no end."""
+"""Reading what the ledger has; of a lake's sessions a piece at a time: nobody who streams waits until all of them are read."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
@@ -7,8 +7,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.ledger.admission import WITHOUT_AN_END
-from connectors.ledger.schema import sessions
-from moderation.admission import DEATHS, Suspect
+from connectors.ledger.schema import gates, sessions
+from moderation.admission import DEATHS, SessionRecord, SessionState, Suspect
 
 T = TypeVar("T")
 SUSPICIOUS = DEATHS - 1
@@ -43,3 +43,20 @@ async def suspects(connection: AsyncConnection, org: str, lake: str) -> frozense
     dead = select(*identity).where(sessions.c.org == org, sessions.c.lake == lake, WITHOUT_AN_END)
     found = await connection.execute(dead.group_by(*identity).having(func.count() >= SUSPICIOUS))
     return frozenset(Suspect(*row) for row in found)
+
+
+async def streaming(connection: AsyncConnection, org: str) -> list[SessionRecord]:
+    """The sessions of an organisation that stream, oldest first."""
+    query = select(sessions).where(sessions.c.org == org, sessions.c.state == SessionState.STREAMING).order_by(sessions.c.session_id)
+    return [SessionRecord(*row) for row in await connection.execute(query)]
+
+
+async def organisations(connection: AsyncConnection) -> list[str]:
+    """Every organisation that there is a gate of."""
+    return list(await connection.scalars(select(gates.c.org).distinct().order_by(gates.c.org)))
+
+
+async def session(connection: AsyncConnection, session_id: str) -> SessionRecord | None:
+    """A session as it stands."""
+    row = (await connection.execute(select(sessions).where(sessions.c.session_id == session_id))).one_or_none()
+    return None if row is None else SessionRecord(*row)

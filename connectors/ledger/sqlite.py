@@ -1,18 +1,20 @@
 """The ledger in a SQLite file: for the processes of one host."""
 
+import asyncio
 import contextlib
 import fcntl
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, Connection, CursorResult, ScalarResult, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import QueuePool
 
 from moderation.errors import ResultsNotWritable, SoundcheckError, UnreachableError
 
@@ -30,6 +32,7 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _PRIMARY_CODE = 0xFF
 """SQLite's extended result codes keep the primary one in their lowest byte."""
+T = TypeVar("T")
 
 
 class LedgerDamaged(UnreachableError):
@@ -54,7 +57,8 @@ def is_locked(error: Exception) -> bool:
 class SqliteServer:
     """A ledger in a file: one connection, and every transaction is a writer's from its first statement.
 
-    SQLite has one writer at a time anyway; coroutines queue for the connection in order instead of polling each other's locks.
+    SQLite has one writer at a time anyway; coroutines queue for the connection in order instead of polling each other's locks. Each
+    transaction is one visit to the connection's thread: handing over its statements one by one took longer than running them.
     clock_ms takes the place of the host's boot clock in simulations.
     """
 
@@ -64,20 +68,42 @@ class SqliteServer:
         self.place = url.database or ""
         self._clock_ms = clock_ms or host_boot_ms
         _make_file(Path(self.place))
-        self.engine: AsyncEngine = create_async_engine(
-            url,
-            poolclass=AsyncAdaptedQueuePool,
+        self._engine = create_engine(
+            url.set(drivername="sqlite"),
+            poolclass=QueuePool,
             pool_size=1,
             max_overflow=0,
-            pool_timeout=BUSY_TIMEOUT_S,
             # sqlite3's own transactions begin late and as readers: two of them that turn writers deadlock
             connect_args={"timeout": BUSY_TIMEOUT_S, "isolation_level": None},
         )
-        event.listen(self.engine.sync_engine, "connect", _prepare)
-        event.listen(self.engine.sync_engine, "begin", _begin)
+        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "begin", _begin)
+        self._thread: ThreadPoolExecutor | None = None
+        self._turn = asyncio.Lock()
 
-    async def lock(self, connection: AsyncConnection) -> None:
-        """Nothing: BEGIN IMMEDIATE has taken it."""
+    async def run(self, step: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run one transaction, whose step may wait for nothing but its connection, and reads its results itself."""
+        try:
+            async with asyncio.timeout(BUSY_TIMEOUT_S):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise PoolTimeout from None
+        try:
+            self._thread = self._thread or ThreadPoolExecutor(1, "ledger")
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, step)
+        finally:
+            self._turn.release()
+
+    def _transaction(self, step: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        with self._engine.begin() as connection:
+            return _at_once(cast("Coroutine[None, None, T]", step(cast("AsyncConnection", _Here(connection)))))
+
+    async def close(self) -> None:
+        """Close the connection and end its thread; another transaction begins both anew."""
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            await asyncio.get_running_loop().run_in_executor(thread, self._engine.dispose)
+            thread.shutdown()
 
     async def now_ms(self, connection: AsyncConnection) -> int:  # noqa: ARG002 - all processes of the host see the same clock
         """The host's boot clock."""
@@ -101,10 +127,39 @@ class SqliteServer:
         return UnreachableError(f"the ledger {self.place} does not answer: {cause or error}")
 
 
+class _Here:
+    """A connection as the steps of a transaction know it, whose statements run when they are called."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def execute(self, *statement: Any) -> CursorResult[Any]:
+        return self._connection.execute(*statement)
+
+    async def scalar(self, *statement: Any) -> Any:
+        return self._connection.scalar(*statement)
+
+    async def scalars(self, *statement: Any) -> ScalarResult[Any]:
+        return self._connection.scalars(*statement)
+
+    async def run_sync(self, step: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        return step(self._connection, *arguments, **options)
+
+
+def _at_once(step: Coroutine[None, None, T]) -> T:
+    """What a coroutine returns that never has to wait."""
+    try:
+        step.send(None)
+    except StopIteration as ended:
+        return cast("T", ended.value)
+    step.close()
+    raise AssertionError("a transaction waited for something else than its connection")
+
+
 def _make_file(path: Path) -> None:
     """A database in WAL mode, made when missing, one process at a time: SQLite waits for no lock while it changes the mode.
 
-    A path that cannot be opened is found here, too: aiosqlite's thread would outlive its failed start. The lock is a file of its own:
+    A path that cannot be opened is found here, too. The lock is a file of its own:
     closing the database's would drop every lock that this process has on it.
     """
     try:
@@ -129,7 +184,7 @@ def _prepare(connection: Any, _record: object) -> None:
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.close()
     except (sqlite3.Error, UnicodeDecodeError):
-        connection.close()  # the pool does not know it yet and would leave its thread behind
+        connection.close()  # the pool does not know it yet
         raise
 
 

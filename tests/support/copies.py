@@ -63,9 +63,12 @@ def content(place: Place) -> dict[str, bytes]:
 async def ledger_of(place: Place) -> tuple[dict[str, str], int]:
     """The state of each session, and how many packages there are; every one is confirmed."""
     async with place.publisher() as publisher:
-        transact = publisher.ledger._database.transact
-        states = (await transact(lambda c: c.execute(select(sessions.c.session_id, sessions.c.state)))).all()
-        times = list(await transact(lambda c: c.scalars(select(packages.c.published_at))))
+
+        async def read(connection):
+            states = (await connection.execute(select(sessions.c.session_id, sessions.c.state))).all()
+            return states, (await connection.scalars(select(packages.c.published_at))).all()
+
+        states, times = await publisher.ledger._database.transact(read)
     assert None not in times
     return dict(map(tuple, states)), len(times)
 

@@ -68,11 +68,17 @@ def spooled(claim: Claim, *, done: bool, sent_ms: int = 700, booked_ms: int = 0)
 
 
 async def execute(ledger: Ledger, statement: str) -> list:
-    return (await ledger._database.transact(lambda c: c.execute(text(statement)))).all()
+    async def read(connection) -> list:
+        return (await connection.execute(text(statement))).all()
+
+    return await ledger._database.transact(read)
 
 
 async def change(ledger: Ledger, statement: str, **parameters) -> None:
-    await ledger._database.transact(lambda c: c.execute(text(statement), parameters))
+    async def write(connection) -> None:
+        await connection.execute(text(statement), parameters)
+
+    await ledger._database.transact(write)
 
 
 async def set_gate(ledger: Ledger, org: str, endpoint: str, ceiling: int | None) -> None:

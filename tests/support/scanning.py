@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.lake.query import connect
 from connectors.ledger import Ledger
@@ -132,7 +133,11 @@ class Scanning:
 async def session_rows(ledger: Ledger) -> list[SessionRecord]:
     """All sessions of a ledger, in the order of their start."""
     query = select(sessions).order_by(sessions.c.started_at, sessions.c.session_id)
-    return [SessionRecord(*row) for row in await ledger._database.transact(lambda c: c.execute(query))]
+
+    async def read(connection: AsyncConnection) -> list[SessionRecord]:
+        return [SessionRecord(*row) for row in await connection.execute(query)]
+
+    return await ledger._database.transact(read)
 
 
 @asynccontextmanager

@@ -116,7 +116,7 @@ class House:
 
     async def rebuilt(self, place, **options):
         rebuild = self.rebuild()
-        await self.ledger._database._server.engine.dispose()  # as a run that has been stopped; it connects again
+        await self.ledger._database._server.close()  # as a run that has been stopped; it connects again
         async with rebuilding(place, replace=True, now=lambda: END, **options) as ledger:
             found = await rebuild.run(ledger)
         await rebuild.clear_spool()

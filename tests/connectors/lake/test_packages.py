@@ -11,12 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from connectors.lake import packages
 from connectors.lake.packages import publishing_order, rows_sink, write_package, write_rows
 from connectors.lake.schemas import ENDPOINT_DATASETS, datasets
 from connectors.lake.store import FolderStore
 from connectors.spool import Spool
 from moderation.errors import ResultsNotWritable
+from smooth_frames import smooth_session
 
 RUN = "20260301T080000Z-0a1b2c"
 PACKAGE = f"{RUN}-p0001"
@@ -44,6 +47,18 @@ def test_a_dataset_without_rows_gets_no_file(store, session):
     names = write_package(store, PACKAGE, RUN, DAY, [session(outcome="failed")])
     assert names == [f"attempts/scan_date=2026-03-01/{PACKAGE}.parquet"]
     assert write_package(store, f"{RUN}-p0002", RUN, DAY, []) == []
+
+
+@pytest.mark.parametrize("batch_rows", [1, 3, 25])
+def test_a_package_is_the_same_however_many_sessions_are_made_one_table(lake, session, monkeypatch, batch_rows):
+    sessions = [session(), smooth_session(1, 10), replace(session(number=1), items={}), smooth_session(2, 1), smooth_session(3, 30)]
+    names = write_package(lake, PACKAGE, RUN, DAY, sessions)
+    before = content(lake)
+    frames = sum(len(each.items["start_time_ms"]) // 8 for each in sessions if each.endpoint == "music" and each.items)
+    assert len(rows(lake, "music_frames")) == frames
+    monkeypatch.setattr(packages, "BATCH_ROWS", batch_rows)
+    assert write_package(lake, PACKAGE, RUN, DAY, sessions) == names
+    assert content(lake) == before
 
 
 def test_every_file_is_of_its_schema(store, package):

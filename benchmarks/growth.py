@@ -1,0 +1,229 @@
+"""What an object costs as a catalogue grows: CPU and peak memory of listing, planning, streaming, publishing and deciding, from 10^2 on.
+
+Each size is one run of the pipeline in a fresh process, warmed up by a run over a few objects. Objects are listed by S3's list API in a
+process of its own. Streaming is stubbed at the socket: heads, bodies and the service's messages come from memory, and everything else is
+as always, ledger, spool, session and admission included. CPU is of the process; its peak of memory begins anew with each stage.
+"""
+
+import asyncio
+import logging
+import os
+import tempfile
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from listing import BUCKET, serve
+from measuring import Spent, Told, process, spending
+from services import KEY
+
+from flows.request import Request
+from flows.run import run_scan
+from flows.setting_types import RawRule
+from flows.settings import fixed_settings
+from flows.watch import Watch
+from flows.wiring import wired
+from moderation.catalogue import AudioObject
+from moderation.endpoints import Endpoint
+from moderation.formats import StreamParameters
+from moderation.messages import Frame, MusicDone, encode
+from moderation.results import SessionResult
+from moderation.session import ClientSession
+
+SIZES = (100, 1_000, 10_000, 100_000)
+SMALLEST_COMPARED = 1_000
+CPU_BOUND, MEMORY_BOUND = 1.3, 1.5
+"""What an object may cost at the largest size beside SMALLEST_COMPARED, and what the process may hold."""
+WARMING_OBJECTS = 100
+CONNECTIONS = 5
+STAGES = ("listing", "planning", "streaming", "publishing", "deciding")
+RAW = RawRule(glob="*", audio_format="mulaw", sample_rate=8000, num_channels=1)
+FRAMES = tuple(Frame(start_time_ms=192 * n, end_time_ms=192 * (n + 1), music_prob=0.9, speech_prob=0.1) for n in range(10))
+DONE = MusicDone(duration_ms=1920, frame_count=10, music_pct=100.0, speech_pct=0.0, primary_label="music")
+MESSAGES = tuple(encode(message) for message in (*FRAMES, DONE))
+POLICY = """
+name = "growth"
+
+[[rules]]
+id = "music"
+when = "music_pct >= 50"
+decide = "review"
+reason = "It has music"
+"""
+CLEAR_PEAK = Path("/proc/self/clear_refs")
+
+
+class AudioInMemory:
+    """A store in which every object is some bytes that are no container's."""
+
+    async def find(self, bucket: str, key: str, version_id: str | None = None) -> AudioObject:
+        raise NotImplementedError
+
+    async def head(self, item: AudioObject, size: int, offset: int = 0) -> bytes:
+        return bytes(item.size_bytes)[offset : offset + size]
+
+    async def metadata(self, item: AudioObject) -> Mapping[str, str]:
+        del item
+        return {}
+
+    async def stream(self, item: AudioObject, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        if offset < item.size_bytes:
+            yield bytes(item.size_bytes - offset)
+
+
+class ServiceInMemory:
+    """A client whose every session gets the same messages, through the real state machine."""
+
+    chunk_bytes = 65_536
+
+    def host(self, endpoint: Endpoint) -> str:
+        return f"memory://{endpoint.name}"
+
+    async def analyse(
+        self,
+        endpoint: Endpoint,
+        parameters: StreamParameters,
+        audio: AsyncGenerator[bytes, None],
+        *,
+        on_session: Callable[[ClientSession], None],
+        on_result: Callable[[], None],
+        **_: Any,
+    ) -> SessionResult:
+        session = ClientSession(endpoint, parameters)
+        on_session(session)
+        async for piece in audio:
+            session.sending(len(piece))
+        session.end_of_stream()
+        for text in MESSAGES:
+            session.receive(text)
+        on_result()
+        session.closed(1000)
+        return session.result()
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """What one run over so many objects took, by stage."""
+
+    objects: int
+    stages: dict[str, dict[str, float]]
+    peak_mib: float
+
+
+class Stages:
+    """An executor that keeps what each stage takes: streaming is all that lies between the plan and its publication."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, Spent] = {}
+        self._streaming = ExitStack()
+
+    async def __call__(self, name: str, step: Callable[[], Awaitable[Any]]) -> Any:
+        stage = {"list": "listing", "plan": "planning", "publish": "publishing", "decide": "deciding"}.get(name)
+        if stage is None:
+            return await step()
+        self._streaming.close()
+        with self._measured(stage):
+            done = await step()
+        if stage == "planning":
+            self._streaming.enter_context(self._measured("streaming"))
+        return done
+
+    @contextmanager
+    def _measured(self, stage: str) -> Iterator[None]:
+        _forget_peak()
+        with spending() as self.spent[stage]:
+            yield
+
+
+def _forget_peak() -> None:
+    try:
+        CLEAR_PEAK.write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def grow(pipe: Connection, warming: str, url: str, objects: int) -> None:
+    """Scan a few objects, then all; says the figures of that."""
+    logging.disable(logging.WARNING)
+    os.environ |= {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
+    asyncio.run(_scan(warming, WARMING_OBJECTS))
+    stages = asyncio.run(_scan(url, objects))
+    pipe.send(Grown(objects, {name: asdict(spent) for name, spent in stages.items()}, max(each.peak_mib for each in stages.values())))
+    pipe.poll(None)
+    os._exit(0)
+
+
+async def _scan(url: str, objects: int) -> dict[str, Spent]:
+    with tempfile.TemporaryDirectory() as name:
+        policy = Path(name) / "policy.toml"
+        policy.write_text(POLICY, encoding="utf-8")
+        os.environ["AWS_ENDPOINT_URL"] = url
+        names = {"results": f"{name}/results", "policy": str(policy), "connections": CONNECTIONS, "endpoints": ["music"]}
+        settings = fixed_settings(api_key=KEY, raw_rules=[RAW], report=False, **names)
+        request, stages = Request((f"s3://{BUCKET}/",)), Stages()
+        async with wired(settings, request) as parts:
+            stubbed: Any = {"client": ServiceInMemory(), "audio": AudioInMemory()}
+            report = await run_scan(replace(parts, **stubbed), request, Watch(), stages)
+        done = report.counts()["done"]
+        if done != objects:
+            raise SystemExit(f"{done} of {objects} objects are done: {report.message}")
+        return stages.spent
+
+
+def measure(objects: int) -> Grown:
+    """The figures of one size."""
+    with process(serve, WARMING_OBJECTS) as (few, _), process(serve, objects) as (all_of_them, _):
+        addresses = [f"http://127.0.0.1:{pipe.recv()}" for pipe in (few, all_of_them)]
+        with process(grow, *addresses, objects) as (pipe, _):
+            found: Grown = pipe.recv()
+            return found
+
+
+def show(report: Told, grown: Sequence[Grown]) -> None:
+    """A table of the stages by size, and whether the lines are straight."""
+    columns = ["stage", *(f"{each.objects:,}" for each in grown)]
+    rows = [[f"{stage}, CPU-ms an object", *(f"{_of_object(each, stage):.3f}" for each in grown)] for stage in STAGES]
+    rows += [[f"{stage}, s", *(f"{each.stages[stage]['wall_s']:.1f}" for each in grown)] for stage in STAGES]
+    rows += [[f"{stage}, peak MiB", *(f"{each.stages[stage]['peak_mib']:.0f}" for each in grown)] for stage in STAGES]
+    report.table("stages of runs of so many objects, one endpoint", columns, rows)
+    report.figures["growth"] = [asdict(each) for each in grown]
+    small, large = next((each for each in grown if each.objects == SMALLEST_COMPARED), grown[0]), grown[-1]
+    if small is large:
+        return
+    sizes = f"{large.objects:,} objects beside {small.objects:,}"
+    for stage in STAGES:
+        found = _of_object(large, stage) / _of_object(small, stage)
+        report.verdict(f"{stage}, CPU an object, {sizes}", found, f"<= {CPU_BOUND}", reached=found <= CPU_BOUND)
+    memory = large.peak_mib / small.peak_mib
+    report.verdict(f"peak memory, {sizes}", memory, f"<= {MEMORY_BOUND}", reached=memory <= MEMORY_BOUND)
+
+
+def _of_object(grown: Grown, stage: str) -> float:
+    return 1000 * grown.stages[stage]["cpu_s"] / grown.objects
+
+
+def main(
+    *,
+    most: int = SIZES[-1],
+    json_file: Annotated[Path | None, cyclopts.Parameter("--json")] = None,
+) -> None:
+    """Measure, and print a table.
+
+    Parameters
+    ----------
+    most
+        The most objects: sizes are powers of ten from 100 on up to that.
+    json_file
+        Where to write the figures.
+    """
+    report = Told(json_file)
+    show(report, [measure(objects) for objects in SIZES if objects <= most])
+    report.end()
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

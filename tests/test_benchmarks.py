@@ -1,0 +1,88 @@
+"""The benchmarks of whole runs: their arithmetic on known answers, and the smallest run of each, so that they go on running."""
+
+import asyncio
+import importlib
+import io
+import sys
+import wave
+from pathlib import Path
+
+import pytest
+
+from connectors.local_velma.organisation import Organisation
+from connectors.local_velma.server import local_velma
+from list_api import ListApi, list_api
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+RUNS = ("end_to_end", "growth", "slots", "start_up")
+MODULES = (*RUNS, "listing", "measuring", "one_afternoon", "published", "sample_in_a_loop", "services")
+
+
+@pytest.fixture
+def benchmark_of(monkeypatch):
+    """Imports a benchmark, which is forgotten again: none is a module of the project."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "rivals"))
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def test_a_spread_is_told_with_its_ends(benchmark_of):
+    measuring = benchmark_of("measuring")
+    assert measuring.spread([3.0, 1.0, 2.5]) == {"median": 2.5, "min": 1.0, "max": 3.0}
+    assert measuring.told(measuring.spread([3.0, 1.0, 2.5])) == "2.50 (1.00 to 3.00)"
+    assert measuring.told(measuring.spread([2.0])) == "2.00"
+
+
+def event(number: int, name: str, second: float, **facts) -> dict:
+    return {"session": number, "event": name, "at": f"2026-11-21T12:00:{second:06.3f}+00:00", **facts}
+
+
+def test_slot_use_counts_from_the_limit_until_the_queue_is_empty(benchmark_of):
+    slots = benchmark_of("slots")
+    events = []
+    for number, (begin, end) in enumerate([(0, 20), (0, 20), (0, 20), (0, 20), (10, 20), (20, 30)]):
+        events += [event(number, "connect", begin), event(number, "first_audio", begin), event(number, "done", end)]
+        events += [event(number, "close", end, audio_ms=(end - begin) * 1000)]
+    found = slots.use(events, wall_s=30.0, speed=1.0)
+    assert (found.filled, found.open_share, found.peak) == (1.0, 1.0, 5)
+    assert found.overall == pytest.approx(100 / 150)
+    assert (found.reached_after_s, found.filled_s) == (10.0, 10.0)
+
+
+def test_lengths_are_skewed_and_last_as_long_as_asked(benchmark_of):
+    seconds = benchmark_of("slots").lengths(20)
+    assert sum(seconds) >= 20 * 3600 > sum(seconds[:-1])
+    assert 10 <= min(seconds) < max(seconds) <= 7200
+    assert sorted(seconds)[len(seconds) // 2] < sum(seconds) / len(seconds)
+
+
+@pytest.mark.net
+def test_all_stages_of_a_run_are_measured(benchmark_of, monkeypatch):
+    growth = benchmark_of("growth")
+    for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": ""}.items():
+        monkeypatch.setenv(name, value)
+    with list_api(ListApi({growth.BUCKET: ["a", "b", "c"]})) as url:
+        spent = asyncio.run(growth._scan(url, 3))
+    assert tuple(spent) == growth.STAGES
+    assert all(each.cpu_s > 0 and each.wall_s > 0 for each in spent.values())
+
+
+@pytest.mark.net
+async def test_rivals_hear_what_there_is(benchmark_of):
+    audio = io.BytesIO()
+    with wave.open(audio, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(16_000))
+    async with local_velma(Organisation(frozenset({"a-key-of-tests"})), detector="stub") as velma:
+        frames, done = await benchmark_of("one_afternoon").analyse(velma.url, "a-key-of-tests", "wav", audio.getvalue())
+        audio.seek(0)
+        same = await benchmark_of("sample_in_a_loop").analyse(velma.url, "a-key-of-tests", "wav", audio)
+    assert frames == same
+    assert done["frame_count"] == len(frames) == 5
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_benchmark_of_runs_can_be_imported(benchmark_of, name):
+    assert callable(benchmark_of(name).main)
