@@ -35,7 +35,7 @@ def test_every_make_target_it_names_exists():
 
 def test_the_deployments_name_their_flows_by_dotted_paths():
     deployments = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    names = {"scan", "stream-shard", "backfill", "retry", "verify", "compact", "reconcile", "decide"}
+    names = {"scan", "stream-shard", "backfill", "retry", "verify", "compact", "reconcile", "decide", "overdue"}
     assert {deployment["name"] for deployment in deployments} == names
     for deployment in deployments:
         package, module, flow = deployment["entrypoint"].split(".")
