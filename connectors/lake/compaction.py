@@ -154,7 +154,9 @@ def _replace(store: ResultStore, name: str, originals: Mapping[str, Counter[Key]
     there = _examined(store, [name])[name]
     for original, own in originals.items():
         if wrong := [key for key, rows in own.items() if there[key] < rows or (there[key] > rows and len(key) == 1)]:
-            raise NotCompacted(f"{name} has other rows of {' '.join(map(str, min(wrong)))} than {original}: see soundcheck verify")
+            raise NotCompacted(
+                f"{name} has other rows of session or answer {' '.join(map(str, min(wrong)))} than {original}: see soundcheck verify"
+            )
     for original in originals:
         store.delete(original)
     return len(originals)

@@ -128,6 +128,7 @@ def test_a_sheet_goes_out_and_its_answers_count(place, capsys):
     [of_rule] = said_as_json(capsys, "review", "precision")["rules"]
     assert of_rule | {"month": ""} == {
         "month": "",
+        "org": "default",
         "rule_id": "no_rule",
         "expected": "block",
         "agreed": 1,
