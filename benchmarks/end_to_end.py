@@ -213,7 +213,7 @@ def main(
     Parameters
     ----------
     hours
-        Audio-hours of the long objects.
+        Audio-hours of the long objects; 0 leaves that comparison out.
     rounds
         How often each client has its turn.
     short_objects
@@ -232,7 +232,8 @@ def main(
         folder = Path(name)
         put(WARMING, recordings([SHORT_SECONDS] * 2))
         ground = Ground(service, None, folder)
-        long(report, ground, of_folder(audio) if audio else recordings(list(lengths(hours))), rounds)
+        if objects := of_folder(audio) if audio else recordings(list(lengths(hours))):
+            long(report, ground, objects, rounds)
         if short_objects and prefect:
             with prefect_server(folder / "prefect") as server:
                 short(report, Ground(service, server, folder), short_objects, rounds)
@@ -263,7 +264,7 @@ def long(report: Told, ground: Ground, objects: Sequence[tuple[str, bytes]], rou
     wall = ratio(costs, *pair, "wall_s")
     report.verdict("CPU of soundcheck beside the script's", cpu["median"], f"<= {CPU_BOUND}", reached=cpu["median"] <= CPU_BOUND)
     report.verdict("wall time of soundcheck beside the script's", wall["median"], "<= 1", reached=wall["median"] <= 1)
-    report.figures["ratios"] = {"cpu": cpu, "wall": wall}
+    report.figures.setdefault("ratios", {}).update(cpu=cpu, wall=wall)
 
 
 def short(report: Told, ground: Ground, count: int, rounds: int) -> None:
@@ -277,7 +278,7 @@ def short(report: Told, ground: Ground, count: int, rounds: int) -> None:
         for theirs, ours in zip(found["task_per_object"], found["soundcheck, flow"], strict=True)
     )
     alone = ratio(costs, "task_per_object", "soundcheck")
-    report.figures["ratios"] |= {"tasks, with Prefect's server": with_server, "tasks, client alone": alone}
+    report.figures.setdefault("ratios", {}).update({"tasks, with Prefect's server": with_server, "tasks, client alone": alone})
     reached = with_server["median"] >= TASKS_BOUND
     report.verdict(
         "CPU of a task per object beside soundcheck's, both with Prefect's server",

@@ -118,7 +118,7 @@ def put(prefix: str, bodies: Sequence[tuple[str, bytes]]) -> None:
 def _serve_prefect(pipe: Connection, folder: Path) -> None:
     async def run() -> None:
         async with embedded_prefect(folder) as server:
-            pipe.send(server.api_url)
+            pipe.send({name: value for name, value in os.environ.items() if name.startswith("PREFECT_")})
             while await asyncio.to_thread(_told_to_go_on, pipe):
                 pipe.send(_cpu_of(server.process.pid))
 
@@ -142,10 +142,9 @@ def _cpu_of(pid: int) -> float:
 def prefect_server(folder: Path) -> Iterator[Service]:
     """A Prefect server as soundcheck starts it; all that begins in the block finds it in its environment."""
     with process(_serve_prefect, folder) as (pipe, _):
-        url = pipe.recv()
-        more = {"PREFECT_API_URL": url, "PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-        with environment(more):
-            yield Service(url, lambda: _asked(pipe))
+        settings = pipe.recv()
+        with environment(settings | {"DO_NOT_TRACK": "1"}):
+            yield Service(settings["PREFECT_API_URL"], lambda: _asked(pipe))
 
 
 # -- audio ------------------------------------------------------------------------------------------------------------------------------
