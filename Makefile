@@ -78,7 +78,7 @@ audit:  ## ask for known holes in what is locked (this calls out: pip-audit; ARG
 
 lock:  ## compile the requirements files anew (UPGRADE=1 takes newer versions)
 	$(LOCK) --output-file requirements.txt pyproject.toml
-	$(LOCK) --output-file requirements-dev.txt --extra local --extra dev --constraint requirements.txt pyproject.toml
+	$(LOCK) --output-file requirements-dev.txt --extra local --extra traces --extra dev --constraint requirements.txt pyproject.toml
 	$(LOCK) --output-file requirements-detector.txt --extra detector --constraint requirements-dev.txt pyproject.toml
 	$(LOCK) --output-file requirements-tools.txt --group tools
 

@@ -13,7 +13,7 @@ from tasks.about import known
 
 MISSING = (
     "traces need opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http, of which {} is not installed: "
-    "install both into the environment of soundcheck, or leave the setting traces out"
+    "install the extra traces (pip install .[traces]), or leave the setting traces out"
 )
 _TRACER: ContextVar[Tracer] = ContextVar("tracer", default=NoOpTracer())  # noqa: B039 - it has no state
 
