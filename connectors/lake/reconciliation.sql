@@ -103,7 +103,7 @@ WITH every AS (
             WHEN expected.decision = 'skip' AND expected.reason IN ('not_reached', 'changed') THEN 'NOT_REACHED'
             WHEN expected.decision = 'skip' THEN 'SKIPPED'
             WHEN expected.decision = 'done' THEN 'VANISHED'
-            WHEN expected.decision = 'quarantined' THEN 'RELEASED'
+            WHEN expected.decision = 'quarantined' OR held_once.object_id IS NOT NULL THEN 'RELEASED'
             WHEN listings.exit_code IS NULL THEN 'UNENDED'
             WHEN listings.pending > 0 OR listings.state <> 'Completed' THEN 'DEFERRED'
             ELSE 'UNTOLD'
@@ -118,6 +118,10 @@ WITH every AS (
     LEFT JOIN whys ON whys.why = identities.why
     LEFT JOIN quarantined_now AS held
         ON held.endpoint = expected.endpoint AND held.object_id = expected.object_id AND held.params_hash = expected.params_hash
+    LEFT JOIN (SELECT DISTINCT endpoint, object_id, params_hash FROM quarantine) AS held_once
+        ON held_once.endpoint = expected.endpoint
+        AND held_once.object_id = expected.object_id
+        AND held_once.params_hash = expected.params_hash
     LEFT JOIN buried AS of_object ON of_object.id = expected.object_id
     LEFT JOIN buried AS of_key ON of_key.id = expected.object_key_id
     UNION ALL

@@ -169,6 +169,18 @@ async def test_what_is_held_or_left_or_no_audio_is_explained(world, make_wav, re
 
 
 @pytest.mark.torture
+async def test_what_a_run_has_quarantined_and_somebody_released_waits_for_a_scan(world, reconcile):
+    world.put("bad.flac", b"fLaC" + bytes(range(256)) * 16)
+    await world.scan(endpoints=["music"])
+    assert (await reconcile())[0] == 0
+    released = ["quarantine", "release", "--all", "--reason", "mended", "--results", str(world.results)]
+    assert await asyncio.to_thread(run, released) == 0
+    code, said = await reconcile()
+    assert (code, symbols(said)) == (0, {"p": 1})
+    assert {each["why"] for each in said["reasons"]} == {"released"}
+
+
+@pytest.mark.torture
 async def test_history_is_explained(scanned, reconcile, make_wav):
     """A version that was overwritten, and a key that has gone from a source."""
     scanned.put("two.wav", make_wav(2.0))
