@@ -54,6 +54,7 @@ bench-full: setup  ## the same at full length, which takes hours, and the benchm
 	$(BIN)/python benchmarks/slots.py --hours 24 --json build/bench/slots.json
 	$(BIN)/python benchmarks/growth.py --json build/bench/growth.json
 	$(BIN)/python benchmarks/start_up.py --runs 3 --json build/bench/start_up.json
+	$(BIN)/python benchmarks/workers.py --json build/bench/workers.json
 	@set -e; for name in session listing planning lake detector; do \
 		$(BIN)/python benchmarks/$$name.py --json build/bench/$$name.json; \
 	done

@@ -62,6 +62,7 @@ async def test_an_object_over_which_three_workers_died_is_never_connected_again_
 
 
 @pytest.mark.fault(82)
+@pytest.mark.torture
 async def test_objects_over_which_two_workers_died_are_streamed_one_at_a_time(put, tmp_path):
     """They are the longest, and would go first and together."""
     for name, seconds in (("a", 0.2), ("b", 0.6), ("c", 0.6), ("suspect", 2.0), ("suspected", 2.0)):
