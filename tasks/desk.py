@@ -26,7 +26,7 @@ from tasks.timelines import Subject, timelines
 _ANSWERED = ("decisions", "review_answers")
 _MEASURED = ("segments", *(dataset.name for kind in ENDPOINT_DATASETS.values() for dataset in (kind.items, kind.summaries)))
 """The tables that are needed for an answer, and for a timeline: of a lake in S3 no others are listed for each of them."""
-LOOKED_AT = f"decision <> '{Decision.ALLOW}' OR reviewer IS NOT NULL"
+LOOKED_AT = f"(decision <> '{Decision.ALLOW}' AND NOT superseded) OR reviewer IS NOT NULL"
 """The predicate over decisions_now of what lies on a desk: what is flagged, and what a person has answered."""
 
 

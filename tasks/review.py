@@ -23,8 +23,8 @@ from tasks.records import Run
 from tasks.review_sheets import AnswersRefused
 
 DATASET = "review_answers"
-TO_REVIEW = "decision = 'review'"
-"""The predicate over decisions_now of what waits for a person."""
+TO_REVIEW = "decision = 'review' AND NOT superseded"
+"""The predicate over decisions_now of what waits for a person: nobody can listen to a version that was overwritten."""
 ASKED = ("answer", "reviewer", "answered_at", "note")
 """The columns of a sheet that people fill in."""
 NEEDED = ("object_id", "answer")

@@ -193,7 +193,7 @@ FROM (
 ) AS ranked
 WHERE recency = 1;
 
--- What counts for each object version: the answer of a person where there is one, else the last decision of a policy, which is policy_decision.
+-- What counts for each object version: the answer of a person where there is one, else the last decision of a policy, which is policy_decision. superseded are versions of whose key another one was first decided later.
 -- Example: SELECT bucket, key, etag FROM decisions_now WHERE decision = 'block'
 CREATE VIEW decisions_now AS
 SELECT decided.object_id, decided.object_key_id, decided.org, decided.bucket, decided.key, decided.version_id, decided.etag,
@@ -201,8 +201,15 @@ SELECT decided.object_id, decided.object_key_id, decided.org, decided.bucket, de
     decided.decision AS policy_decision,
     decided.policy, decided.policy_hash, decided.decided_at, decided.rule_id, decided.held_back, decided.reason, decided.priority,
     decided.evidence_sessions, decided.evidence_start_ms, decided.evidence_end_ms, decided.run_id,
-    answered.reviewer, answered.answered_at, answered.note
+    answered.reviewer, answered.answered_at, answered.note,
+    versions.superseded
 FROM decisions_latest AS decided
+JOIN (
+    SELECT object_id, org, first_at < max(first_at) OVER (PARTITION BY org, object_key_id) AS superseded
+    FROM (
+        SELECT object_id, org, object_key_id, min(decided_at) AS first_at FROM decisions GROUP BY object_id, org, object_key_id
+    ) AS firsts
+) AS versions ON versions.object_id = decided.object_id AND versions.org = decided.org
 LEFT JOIN answers_latest AS answered ON answered.object_id = decided.object_id;
 
 -- How often people agree with each rule of an organisation, by the UTC month of their answers: the share of what it sends to review or blocks that they block, or of what it allows that they allow. What was held back counts only where it was a sample of what is allowed.

@@ -172,6 +172,16 @@ def test_the_queue_has_what_waits_the_most_urgent_first(results):
             queue(lake, "default", "nothing_such = 1")
 
 
+def test_what_was_overwritten_waits_for_nobody_once_its_successor_is_decided_on(results):
+    fill(results, result("b", number=1, etag="e2", music_pct=70.0), name="p0002")
+    assert waiting(results) == ["b", "d"], "the new version is not decided on yet"
+    decide(results, partial(connect, results.url), Run("20261121T080000Z-000001", "default", NOW), POLICY, NOW)
+    superseded = "SELECT etag, superseded FROM decisions_now WHERE key = 'b' ORDER BY etag"
+    assert ask(results, superseded) == [("e1", True), ("e2", False)]
+    assert waiting(results) == ["b", "d"]
+    assert waiting(results, "superseded") == ["b"]
+
+
 def test_an_answer_counts_more_than_the_policy_and_another_more_than_that(results):
     assert take(results, row("b", "block", note="=cmd()"), row("c", " Allow ", reviewer="bob"), row("d", "")) == (2, 0)
     now = "SELECT key, decision, policy_decision, reviewer, note FROM decisions_now ORDER BY key"
