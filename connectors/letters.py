@@ -47,10 +47,12 @@ class Letters:
     def arrived(self, letter: Letter) -> None:
         """Forget a letter that has been taken."""
         for file in self._files_of(letter):
-            try:
-                file.unlink(missing_ok=True)
-            except OSError as error:
-                logger.warning("%s stays, and is sent once more: %s", file, error.strerror)
+            _drop(file)
+
+    def take_back(self, letter: Letter) -> None:
+        """Forget a letter that is not to be sent; a dead one stays."""
+        alive, _ = self._files_of(letter)
+        _drop(alive)
 
     def bury(self, letter: Letter, why: str) -> None:
         """Keep a letter that nobody took among the dead ones."""
@@ -111,3 +113,10 @@ class Letters:
         """Those on their way, then the dead ones."""
         for folder in (self._folder, self._folder / _DEAD):
             yield from sorted(folder.glob("[0-9a-f]*.json"))
+
+
+def _drop(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s stays, and is sent once more: %s", file, error.strerror)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -26,6 +27,8 @@ NOT_TRIED = "not tried: the one before it was not taken"
 _AGAIN = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 logger = logging.getLogger("soundcheck.notices")
+Mail: TypeAlias = Sequence[Sequence[Letter]]
+"""Letters that belong together, by who gets them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +101,23 @@ class Notices:
 
     async def send(self, notice: Notice) -> bool:
         """Deliver a notice; whether anybody has been told."""
+        return await self.deliver(await self.write_notice(notice), notice)
+
+    async def write_notice(self, notice: Notice) -> Mail:
+        """Its letters, on disk from now on: they are to be delivered, or taken back."""
+        return await self._write([notice.event(self._now())])
+
+    async def deliver(self, mail: Mail, notice: Notice) -> bool:
+        """Deliver the letters of a notice; whether anybody has been told."""
         if self.dry:
             logger.log(logging.WARNING if notice.exit_code is None else logging.ERROR, "%s", notice.text)
             return True
-        return await self.send_events([notice.event(self._now())])
+        return await self._send_mail(mail)
+
+    async def take_back(self, mail: Mail) -> None:
+        """Forget letters: somebody else has told it."""
+        for letter in (each for of_one in mail for each in of_one):
+            await self._on_disk(lambda kept, letter=letter: kept.take_back(letter))  # type: ignore[misc]  # mypy on defaults of lambdas
 
     async def send_events(self, events: Sequence[Event]) -> bool:
         """Deliver events that belong together, after all of them are on disk; whether anybody has been told.
@@ -112,10 +128,7 @@ class Notices:
             for event in events:
                 logger.info("nobody is set to be told (notify_url, notify_people): %s", event.text)
             return True
-        letters = {to: [self._letter(event, to) for event in (events if to == WEBHOOK else events[:1])] for to in self._receivers}
-        for letter in (each for of_one in letters.values() for each in of_one):
-            await self._on_disk(lambda kept, letter=letter: kept.keep(letter))  # type: ignore[misc]  # mypy on defaults of lambdas
-        return any([await self._send_all(of_one) for of_one in letters.values()])
+        return await self._send_mail(await self._write(events))
 
     async def resend(self, letters: Sequence[Letter]) -> list[Letter]:
         """Send these once more; those that were not taken, or for whom nobody is set any more."""
@@ -130,6 +143,15 @@ class Notices:
     @property
     def _receivers(self) -> list[str]:
         return [*([] if self._url is None else [WEBHOOK]), *self._people]
+
+    async def _write(self, events: Sequence[Event]) -> Mail:
+        mail = [[self._letter(event, to) for event in (events if to == WEBHOOK else events[:1])] for to in self._receivers]
+        for letter in (each for of_one in mail for each in of_one):
+            await self._on_disk(lambda kept, letter=letter: kept.keep(letter))  # type: ignore[misc]  # as above
+        return mail
+
+    async def _send_mail(self, mail: Mail) -> bool:
+        return any([await self._send_all(of_one) for of_one in mail])
 
     def _letter(self, event: Event, to: str) -> Letter:
         return Letter(event.event_id, to, event.org, event.body().decode(), event.text, event.at)

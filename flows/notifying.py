@@ -61,13 +61,19 @@ async def failed_start_told(settings: Settings) -> AsyncIterator[None]:
 
 
 async def tell_once(ledger: Ledger, notices: Notices, notice: Notice) -> None:
-    """Tell people of a cause if they have not been told, on whichever host; what nobody takes is news when it comes again."""
+    """Tell people of a cause if they have not been told, on whichever host; what nobody takes is news when it comes again.
+
+    The letters are on disk before the ledger hears of it: a process that dies in between leaves them.
+    """
+    mail = await notices.write_notice(notice)
     try:
         first = await ledger.first_notice(notice.org, notice.cause)
     except SoundcheckError as error:  # told twice is better than never
         logger.warning("the ledger does not say whether %s was told before: %s", notice.cause, error)
         first = True
-    if first and not await notices.send(notice):
+    if not first:
+        await notices.take_back(mail)
+    elif not await notices.deliver(mail, notice):
         await forget(ledger, notice.org, [notice.cause])
 
 

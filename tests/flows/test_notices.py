@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,8 +12,9 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from connectors.ledger import Ledger
+from connectors.letters import Letters
 from connectors.notices import Notice, Notices
-from flows.notifying import MANY_QUARANTINED, Notifier
+from flows.notifying import MANY_QUARANTINED, Notifier, tell_once
 from hooks import TOKEN, webhook
 from ledger_facts import claim_of
 from moderation.admission import CapShare, CapUnit, Denial, Grant, Refusal
@@ -139,6 +141,34 @@ async def test_a_cause_is_told_once_until_a_run_completes(ledger):
         await notifier.completed(ExitCode.QUARANTINED, 1, streamed=True)
         await notifier.ended("CreditsExhausted", ExitCode.EXHAUSTED, "credits are used up")
     assert hook.causes == ["CreditsExhausted", "AccessDenied", "CreditsExhausted"]
+
+
+class Dies(Exception):
+    """The process, in the middle of something."""
+
+
+class AtTheLedger:
+    """A ledger whose process dies right after it has booked a notice."""
+
+    def __init__(self, ledger):
+        self.ledger = ledger
+
+    async def first_notice(self, org, cause):
+        await self.ledger.first_notice(org, cause)
+        raise Dies
+
+
+async def test_a_process_that_dies_once_it_has_booked_a_notice_leaves_its_letter(ledger, tmp_path):
+    letters = Letters(tmp_path / "notices")
+    async with webhook() as hook:
+        notices = Notices(hook.url, letters=letters)
+        with pytest.raises(Dies):
+            await tell_once(AtTheLedger(ledger), notices, NOTICE)
+        assert [letter.text for letter in letters.undelivered()] == [NOTICE.text]
+        assert await notices.resend(letters.undelivered()) == []
+        await tell_once(ledger, notices, replace(NOTICE, run_id="run-2"))
+    assert hook.causes == ["CreditsExhausted"]
+    assert letters.undelivered() == []
 
 
 async def test_a_run_with_much_quarantined_is_told_and_ends_other_causes(ledger):
