@@ -24,7 +24,7 @@ from scanning import BUCKET, PATIENCE_S, scanning
 
 pytestmark = pytest.mark.torture
 
-LEASE_S = 2.0
+LEASE_S = 4.0
 ENDPOINTS = ["music", "ai_music"]
 
 
@@ -33,7 +33,7 @@ async def test_a_scheduled_scan_and_a_backfill_in_two_processes_stream_each_obje
     """The longest object streams for longer than a lease: who finds it claimed waits for it, and no longer."""
     for number in range(10):
         put(f"{number}.ulaw", 1.0 + number / 10)
-    put("long.ulaw", 8.0)
+    put("long.ulaw", 16.0)
     async with (
         scanning(tmp_path, speed=2, connections=3, endpoints=ENDPOINTS, lease_seconds=LEASE_S) as world,
         ScanProcesses.ready(tmp_path) as scans,
