@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import random
-import socket
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from fleet import SHARDS, Server, fleet, server
 from postgresql import Cluster, cluster
+from processes import free_port
 from scanning import BYTES_PER_SECOND, KEY, Scanning, scanning
 
 LIMIT = 16
@@ -133,14 +133,6 @@ def _steady(
         within = (min(closed[session], end) - max(opened[session], begin)) / (closed[session] - opened[session])
         streamed_s += audio_s * max(0.0, within)
     return streamed_s / (LIMIT * SPEED * (end - begin).total_seconds())
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def machine() -> dict[str, Any]:

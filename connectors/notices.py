@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TypeAlias
+from typing import Concatenate, ParamSpec, TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,6 +27,7 @@ NOT_TRIED = "not tried: the one before it was not taken"
 _AGAIN = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 logger = logging.getLogger("soundcheck.notices")
+P = ParamSpec("P")
 Mail: TypeAlias = Sequence[Sequence[Letter]]
 """Letters that belong together, by who gets them."""
 
@@ -117,7 +118,7 @@ class Notices:
     async def take_back(self, mail: Mail) -> None:
         """Forget letters: somebody else has told it."""
         for letter in (each for of_one in mail for each in of_one):
-            await self._on_disk(lambda kept, letter=letter: kept.take_back(letter))  # type: ignore[misc]  # mypy on defaults of lambdas
+            await self._on_disk(Letters.take_back, letter)
 
     async def send_events(self, events: Sequence[Event]) -> bool:
         """Deliver events that belong together, after all of them are on disk; whether anybody has been told.
@@ -147,7 +148,7 @@ class Notices:
     async def _write(self, events: Sequence[Event]) -> Mail:
         mail = [[self._letter(event, to) for event in (events if to == WEBHOOK else events[:1])] for to in self._receivers]
         for letter in (each for of_one in mail for each in of_one):
-            await self._on_disk(lambda kept, letter=letter: kept.keep(letter))  # type: ignore[misc]  # as above
+            await self._on_disk(Letters.keep, letter)
         return mail
 
     async def _send_mail(self, mail: Mail) -> bool:
@@ -160,7 +161,7 @@ class Notices:
         for place, letter in enumerate(letters):
             if not await self._deliver(letter):
                 for rest in letters[place + 1 :]:
-                    await self._on_disk(lambda kept, rest=rest: kept.bury(rest, NOT_TRIED))  # type: ignore[misc]  # as above
+                    await self._on_disk(Letters.bury, rest, NOT_TRIED)
                 return False
         return True
 
@@ -171,11 +172,10 @@ class Notices:
             await self._sleep(pause_s(tries, self._chance()))
             tries += 1
         if failure is None:
-            await self._on_disk(lambda kept: kept.arrived(letter))
+            await self._on_disk(Letters.arrived, letter)
             return True
-        why = failure.why
-        await self._on_disk(lambda kept: kept.bury(letter, why))
-        logger.warning("a notice was not delivered to %s (%s): %s", self._name(letter.to), why, letter.text)
+        await self._on_disk(Letters.bury, letter, failure.why)
+        logger.warning("a notice was not delivered to %s (%s): %s", self._name(letter.to), failure.why, letter.text)
         return False
 
     async def _try(self, letter: Letter) -> Failure | None:
@@ -188,9 +188,9 @@ class Notices:
     def _name(self, to: str) -> str:
         return urlsplit(self._url).hostname or "" if self._url is not None and to == WEBHOOK else to
 
-    async def _on_disk(self, step: Callable[[Letters], None]) -> None:
+    async def _on_disk(self, step: Callable[Concatenate[Letters, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
         if self._letters is not None:
-            await asyncio.to_thread(step, self._letters)
+            await asyncio.to_thread(step, self._letters, *args, **kwargs)
 
 
 async def _post(url: str, letter: Letter, secret: str | None) -> Failure | None:

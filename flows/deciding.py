@@ -4,20 +4,15 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from duckdb import DuckDBPyConnection
 from rich.console import Console
 from rich.table import Table
 
-from connectors.lake.query import connect
-from connectors.lake.store import ResultStore, open_store
-from connectors.s3 import S3Settings, s3_client
 from flows.console import shown, stderr
 from flows.notifying import notices_of
-from flows.places import results_of
+from flows.results import opened
 from flows.settings import Settings
 from flows.telling import tell_changes
 from flows.wiring import policy_of
@@ -26,7 +21,6 @@ from moderation.identity import run_id
 from moderation.outcomes import ExitCode
 from moderation.policy_file import PolicyText
 from tasks.decide import Decided, Difference, decide, difference, find_policy, read_policy
-from tasks.query import find_results
 from tasks.records import Run
 
 NO_POLICY = "no policy: give --policy FILE, or set SOUNDCHECK_POLICY; soundcheck decide --starter prints one to begin with"
@@ -139,14 +133,6 @@ def print_comparison(done: Comparison, console: Console) -> None:
     if done.found.objects:
         console.print(table)
     console.print(shown(done.sentence()), soft_wrap=True)
-
-
-def opened(settings: Settings) -> tuple[ResultStore, Callable[..., DuckDBPyConnection]]:
-    """The results of the settings, and what opens the lake over them. Raises ConfigurationError where there are none."""
-    url = results_of(settings)
-    s3 = s3_client(S3Settings()) if "://" in url else None
-    find_results(url, s3)
-    return open_store(url, s3), partial(connect, url, s3)
 
 
 def _needed(settings: Settings) -> PolicyText:

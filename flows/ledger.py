@@ -17,6 +17,7 @@ from flows.notifying import letters_of
 from flows.person import who
 from flows.places import open_ledger, open_spool, results_of
 from flows.rebuild import spools_of
+from flows.results import s3_of
 from flows.settings import Settings
 from flows.status import OrganisationStatus
 from moderation.admission import EVERY_ENDPOINT, Adjustment
@@ -65,7 +66,7 @@ def _saved_ms(settings: Settings, org: str, month: str) -> int | None:
         return None
     url = results_of(settings)
     try:
-        with connect(url, s3_client(S3Settings()) if "://" in url else None, only=["runs"]) as lake:
+        with connect(url, s3_of(url), only=["runs"]) as lake:
             return audio_saved_ms(lake, org, month)
     except (SoundcheckError, DuckDBError, ArrowException, OSError) as error:
         logger.warning("the results of %s cannot be read: %s", org, error)

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from connectors.lake.store import FolderStore, ResultStore, open_store
-from connectors.s3 import S3Settings, s3_client
 from flows.console import stderr
 from flows.places import results_of
+from flows.results import s3_of
 from flows.settings import Settings
 from flows.teller import Teller
 from moderation.errors import ConfigurationError
@@ -112,7 +112,7 @@ def print_verification(done: Verification, console: Console) -> None:
 
 def _open_results(settings: Settings) -> ResultStore:
     url = results_of(settings)
-    store = open_store(url, s3_client(S3Settings()) if "://" in url else None)
+    store = open_store(url, s3_of(url))
     if isinstance(store, FolderStore) and not Path(store.url).is_dir():
         raise ConfigurationError(f"There is no results folder {store.url}: check --results, or run a scan first.")
     if not any(True for _ in store.list("")):

@@ -7,11 +7,11 @@ from typing import Any
 
 from connectors.lake.query import connect
 from connectors.notices import Notice
-from connectors.s3 import S3Settings, s3_client
 from flows.notifying import forget, notices_of, tell_once
 from flows.places import open_ledger, results_of
 from flows.report import COMPLETED
 from flows.request import FlowName
+from flows.results import s3_of
 from flows.settings import Settings
 from moderation.outcomes import ExitCode
 
@@ -108,7 +108,7 @@ def _look(settings: Settings, source: str | None, every: timedelta, at: datetime
         WHERE org = ? AND flow = ? AND (source = ? OR ? IS NULL) AND (state = ? OR NOT ?)
         ORDER BY run_id DESC LIMIT 1
     """
-    with connect(url, s3_client(S3Settings()) if "://" in url else None, only=("runs",)) as lake:
+    with connect(url, s3_of(url), only=("runs",)) as lake:
         asked = (settings.org, FlowName.SCAN.value, source, source, COMPLETED)
         rows = [lake.execute(query, [*asked, only_completed]).fetchone() for only_completed in (True, False)]
     completed, newest = (None if row is None else LastRun(*row) for row in rows)

@@ -7,9 +7,9 @@ import polars as pl
 from duckdb import DuckDBPyConnection
 
 from connectors.lake.store import ResultStore, open_store
-from connectors.s3 import S3Settings, s3_client
 from flows.person import who
 from flows.places import results_of
+from flows.results import s3_of
 from flows.settings import Settings
 from tasks import quarantine
 from tasks.quarantine import EVERYTHING
@@ -38,6 +38,6 @@ def release(settings: Settings, run: Run, where: str, why: str) -> pl.DataFrame:
 @contextmanager
 def _results(settings: Settings) -> Iterator[tuple[ResultStore, DuckDBPyConnection]]:
     url = results_of(settings)
-    s3 = s3_client(S3Settings()) if "://" in url else None
+    s3 = s3_of(url)
     with open_results(url, s3) as lake:
         yield open_store(url, s3), lake

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from connectors.lake.reconciliation import Reconciled, Reconciliation
 from connectors.lake.store import open_store
-from connectors.s3 import S3Settings, s3_client
 from flows.console import shown
 from flows.places import open_ledger, results_of
+from flows.results import s3_of
 from flows.settings import Settings
 from flows.teller import Teller
 from moderation.identity import lake_id
@@ -98,7 +98,7 @@ async def reconciled_results(
 ) -> AsyncIterator[ReconciliationReport]:
     """Reconcile the results of the settings. Raises ConfigurationError where there are none, or nobody has listed a source."""
     url = results_of(settings)
-    s3 = s3_client(S3Settings()) if "://" in url else None
+    s3 = s3_of(url)
     lake, tell = lake_id(open_store(url, s3).url), Teller("sessions of the ledger read")
     open_lake = partial(open_results, url, s3)
     async with (

@@ -19,7 +19,7 @@ from connectors.lake.query import one_line
 from connectors.lake.store import ResultStore
 from connectors.s3 import S3Settings, audio_link, s3_client
 from flows.console import shown, stderr
-from flows.deciding import opened
+from flows.results import opened
 from flows.settings import Settings
 from flows.watch import Watch
 from flows.wiring import Wired

@@ -7,10 +7,10 @@ from datetime import datetime
 
 from connectors.lake.query import connect
 from connectors.lake.store import open_store
-from connectors.s3 import S3Settings, s3_client
 from flows.places import results_of
 from flows.report import COMPLETED
 from flows.request import Begun, Request
+from flows.results import s3_of
 from flows.run_record import KEPT, SHAPING, fingerprint
 from flows.run_settings import organisation_of
 from flows.settings import Settings
@@ -29,7 +29,7 @@ def request_of(settings: Settings, run_id: str, *, anyway: bool = False) -> Requ
     """
     own = organisation_of(settings, needs_key=False)
     url = results_of(own)
-    with connect(url, s3_client(S3Settings()) if "://" in url else None) as lake:
+    with connect(url, s3_of(url)) as lake:
         query = "SELECT started_at, fingerprint, parameters, exit_code FROM runs_latest WHERE run_id = ? AND org = ?"
         found = lake.execute(query, [run_id, own.org]).fetchone()
     if found is None:
@@ -55,7 +55,7 @@ async def request_of_rerun(
     """
     own = organisation_of(settings, needs_key=False)
     url = results_of(own)
-    s3 = s3_client(S3Settings()) if "://" in url else None
+    s3 = s3_of(url)
     with connect(url, s3) as lake:
         query = "SELECT max(run_id) FROM runs_latest WHERE prefect_flow_run_id = ? AND org = ? AND state <> ?"
         found: tuple[str | None] | None = lake.execute(query, [flow_run_id, own.org, COMPLETED]).fetchone()

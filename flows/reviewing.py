@@ -13,9 +13,9 @@ from rich.table import Table
 
 from connectors.lake.untold import Untold
 from flows.console import shown
-from flows.deciding import opened
 from flows.notifying import notices_of
 from flows.person import who
+from flows.results import opened
 from flows.settings import Settings
 from flows.telling import tell_changes
 from moderation.identity import run_id

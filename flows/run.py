@@ -80,8 +80,18 @@ async def _run(scan: "_Scan") -> Report:
             raise
         page = await leave_report(wired, run, watch)
         skew_s = round(wired.now.skew.total_seconds()) if wired.now.is_off else 0
-        ended = (run.run_id, str(request), wired.results.url, state, code, watch.stop.message, watch.progress, recovered, page, skew_s)
-        watch.report = Report(*ended)
+        watch.report = Report(
+            run.run_id,
+            str(request),
+            wired.results.url,
+            state,
+            code,
+            message=watch.stop.message,
+            progress=watch.progress,
+            recovered=recovered,
+            page=page,
+            skew_s=skew_s,
+        )
         await scan.tell(watch.report)
     return watch.report
 

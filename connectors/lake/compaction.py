@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
+from operator import eq, ge
 from typing import Any, BinaryIO
 
 import msgspec
@@ -37,8 +38,10 @@ COMPACTED = (*(kind.items for kind in ENDPOINT_DATASETS.values()), SEGMENTS, *(k
 """The datasets of packages that are compacted, in the order in which they are."""
 ANSWERS = datasets()["review_answers"]
 """Compacted after them: each file counts as a package of its own."""
-_ANSWER = ("object_id", "reviewer", "answered_at")
-"""What tells an answer from others, as its session tells what a package has. Two imports at once may have written the same one twice."""
+_UNIT = dict.fromkeys(COMPACTED, ("session_id",)) | {ANSWERS: ("object_id", "reviewer", "answered_at")}
+"""The columns that tell what must be in a merged file as often as in its originals: sessions, and answers."""
+_REPEATABLE = frozenset({ANSWERS})
+"""Where a merged file may have more rows of a unit than one original: two imports at once may have written an answer twice."""
 
 
 class NotCompacted(ConfigurationError):
@@ -108,12 +111,12 @@ def compact(store: ResultStore, files: DayFiles, dataset: Dataset) -> Counter[st
     originals = dict(files.originals.get(dataset.name, {}))
     for name, packages in files.merged.get(dataset.name, {}).items():
         if left := {package: originals.pop(package) for package in sorted(packages & originals.keys())}:
-            done["deleted"] += _replace(store, name, _examined(store, left.values()))
+            done["deleted"] += _replace(store, dataset, name, _examined(store, dataset, left.values()))
     ready = {package: name for package, name in originals.items() if dataset is ANSWERS or files.is_published(package)}
     for members in _sets(store, ready):
-        sound = _examined(store, members.values())
+        sound = _examined(store, dataset, members.values())
         name = _merge(store, dataset, files.day, members)
-        done += Counter(made=1, merged=len(members), deleted=_replace(store, name, sound))
+        done += Counter(made=1, merged=len(members), deleted=_replace(store, dataset, name, sound))
     return done
 
 
@@ -149,41 +152,38 @@ def _merge(store: ResultStore, dataset: Dataset, day: date, members: Mapping[str
     return name
 
 
-def _replace(store: ResultStore, name: str, originals: Mapping[str, Counter[Key]]) -> int:
-    """Delete originals, by the rows of their sessions or answers, once all of these are in a merged file that is sound."""
-    there = _examined(store, [name])[name]
+def _replace(store: ResultStore, dataset: Dataset, name: str, originals: Mapping[str, Counter[Key]]) -> int:
+    """Delete originals, by the rows of their units, once all of these are in a merged file that is sound."""
+    there = _examined(store, dataset, [name])[name]
+    has_all = ge if dataset in _REPEATABLE else eq
     for original, own in originals.items():
-        if wrong := [key for key, rows in own.items() if there[key] < rows or (there[key] > rows and len(key) == 1)]:
-            raise NotCompacted(
-                f"{name} has other rows of session or answer {' '.join(map(str, min(wrong)))} than {original}: see soundcheck verify"
-            )
+        if wrong := [unit for unit, rows in own.items() if not has_all(there[unit], rows)]:
+            which = " ".join(map(str, min(wrong)))
+            raise NotCompacted(f"{name} has other rows of {which} ({', '.join(_UNIT[dataset])}) than {original}: see soundcheck verify")
     for original in originals:
         store.delete(original)
     return len(originals)
 
 
-def _examined(store: ResultStore, names: Iterable[str]) -> dict[str, Counter[Key]]:
-    """How many rows of each session, or answer, some files have. Raises NotCompacted where one is not sound."""
-    sessions = {}
+def _examined(store: ResultStore, dataset: Dataset, names: Iterable[str]) -> dict[str, Counter[Key]]:
+    """How many rows of each unit some files of a dataset have. Raises NotCompacted where one is not sound."""
+    units = {}
     for name in names:
         with ExitStack() as stack:
-            sessions[name] = _sessions(_opened(stack, store, name), name)
-    return sessions
+            units[name] = _units(_opened(stack, store, name), dataset, name)
+    return units
 
 
-def _sessions(file: BinaryIO, name: str) -> Counter[Key]:
+def _units(file: BinaryIO, dataset: Dataset, name: str) -> Counter[Key]:
     place = place_of(name)
     assert place is not None, "it was listed by its place"
     rows: Counter[Key] = Counter()
 
     def look(table: pa.Table) -> None:
-        if place.dataset is ANSWERS:
-            rows.update(zip(*(table[column].to_pylist() for column in _ANSWER), strict=True))
-            return
-        counted: Any = table["session_id"].value_counts()
-        sessions, counts = counted.flatten()
-        for session, count in zip(sessions.to_pylist(), counts.to_pylist(), strict=True):
-            rows[(session,)] += count
+        counted = table.group_by(list(_UNIT[dataset])).aggregate([([], "count_all")])
+        *columns, counts = (counted[column].to_pylist() for column in (*_UNIT[dataset], "count_all"))
+        for *unit, count in zip(*columns, counts, strict=True):
+            rows[tuple(unit)] += count
 
     if problems := examine(file, place, look).problems:
         raise NotCompacted(f"{name} is damaged ({problems[0][1]}): see soundcheck verify")

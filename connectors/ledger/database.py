@@ -16,7 +16,8 @@ from connectors.ledger.postgresql import CONNECT_ERRORS, PostgresqlServer
 from connectors.ledger.sqlite import SqliteServer
 from moderation.errors import ConfigurationError, SoundcheckError
 
-SQLITE, POSTGRESQL = "sqlite+aiosqlite", "postgresql+asyncpg"
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+asyncpg"}
+"""Of each database the ledger can be in: SQLAlchemy's name of what drives it, whatever driver its URL names."""
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class Database:
         Raises ConfigurationError for another database or a newer schema than this one, else what `transact` raises.
         """
         url = url_of(path_or_url)
-        server: Server = (SqliteServer if url.drivername == SQLITE else PostgresqlServer)(url, clock_ms)
+        server: Server = (SqliteServer if url.get_backend_name() == "sqlite" else PostgresqlServer)(url, clock_ms)
         try:
             database = cls(server)
             await database.transact(make_schema)
@@ -101,11 +102,9 @@ def url_of(path_or_url: Path | str) -> URL:
     """The SQLAlchemy URL of a path, or a URL. Raises ConfigurationError for another database than the two."""
     is_url = isinstance(path_or_url, str) and "://" in path_or_url
     try:
-        url = make_url(str(path_or_url)) if is_url else URL.create(SQLITE, database=str(path_or_url))
+        url = make_url(str(path_or_url)) if is_url else URL.create("sqlite", database=str(path_or_url))
     except ArgumentError as error:
         raise ConfigurationError("the ledger's URL cannot be read: write postgresql+asyncpg://user:password@host/database") from error
-    if url.drivername == "postgresql":
-        url = url.set(drivername=POSTGRESQL)
-    if url.drivername not in {SQLITE, POSTGRESQL}:
-        raise ConfigurationError(f"the ledger's URL must begin with postgresql:// or {SQLITE}://, not {url.drivername}://")
-    return url
+    if url.get_backend_name() not in _DRIVERS:
+        raise ConfigurationError(f"the ledger's URL must begin with postgresql:// or sqlite://, not {url.drivername}://")
+    return url.set(drivername=_DRIVERS[url.get_backend_name()])

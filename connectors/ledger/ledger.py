@@ -70,7 +70,7 @@ class Ledger:
         now: Callable[[], datetime] = _utc_now,
         chance: Callable[[], float] = random.random,
     ) -> AsyncIterator[Self]:
-        """The ledger in a file (made when missing, with its folder), or at a `sqlite+aiosqlite://` or `postgresql+asyncpg://` URL.
+        """The ledger in a file (made when missing, with its folder), or at a `sqlite://` or `postgresql://` URL.
 
         All processes of an installation must use the same rules and lease. Leases and breakers run by the host's boot clock on SQLite, by
         the database's own on PostgreSQL, or by clock_ms, in milliseconds; now gives the instants that are written down. Raises

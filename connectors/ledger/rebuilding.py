@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.durable import make_folder, sync_folder, writing_to
-from connectors.ledger.database import SQLITE, Database, url_of
+from connectors.ledger.database import Database, url_of
 from connectors.ledger.ledger import Ledger
 from connectors.ledger.restoring import refuse_streaming
 from connectors.ledger.schema import sessions
@@ -35,7 +35,7 @@ async def rebuilding(path_or_url: Path | str, *, replace: bool, now: Callable[[]
     Nobody else can use the old file meanwhile. Raises ConfigurationError where somebody does, and what `Ledger.open` raises.
     """
     url = url_of(path_or_url)
-    if url.drivername != SQLITE:
+    if url.get_backend_name() != "sqlite":
         async with Database.open(path_or_url, None) as old:
             if not replace:
                 await old.transact(_refuse_unless_empty)

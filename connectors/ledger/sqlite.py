@@ -69,7 +69,7 @@ class SqliteServer:
         self._clock_ms = clock_ms or host_boot_ms
         _make_file(Path(self.place))
         self._engine = create_engine(
-            url.set(drivername="sqlite"),
+            url,
             poolclass=QueuePool,
             pool_size=1,
             max_overflow=0,

@@ -6,18 +6,16 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 from aiohttp import web
 
 from connectors.audio_store import AudioStores, S3AudioStore
-from connectors.lake.query import connect
-from connectors.lake.store import open_store
 from connectors.s3 import S3Settings, s3_client
 from flows.console import say_json, shown, stderr, stdout
 from flows.notifying import notices_of
 from flows.person import who
 from flows.places import results_of
+from flows.results import opened
 from flows.review_page.guard import ENTER, LOOPBACK_NAMES, Guard
 from flows.review_page.handlers import ReviewPage
 from flows.settings import Settings
@@ -27,7 +25,6 @@ from flows.wiring import now
 from moderation.errors import ConfigurationError
 from moderation.identity import run_id
 from tasks.desk import LOOKED_AT, Desk
-from tasks.query import find_results
 from tasks.records import Run
 
 HINT = "open this address in a browser (Ctrl-C ends it): whoever has it can listen and answer"
@@ -75,14 +72,11 @@ async def review_page(settings: Settings, options: PageOptions) -> AsyncIterator
     Raises ConfigurationError for a wrong address, no results or a port that is taken, QueryError for a wrong predicate.
     """
     options.check()
-    url, s3 = results_of(settings), s3_client(S3Settings())
-    of_lake = s3 if "://" in url else None
-    find_results(url, of_lake)
-    store, open_lake = open_store(url, of_lake), partial(connect, url, of_lake)
+    store, open_lake = opened(settings)
     desk = Desk(store, open_lake, settings.org, options.where or LOOKED_AT)
     await asyncio.to_thread(desk.read)
     token, notices = secrets.token_urlsafe(SECRET_BYTES), notices_of(settings)
-    async with S3AudioStore(s3) as in_s3:
+    async with S3AudioStore(s3_client(S3Settings())) as in_s3:
         page = ReviewPage(
             desk,
             AudioStores(in_s3),

@@ -15,7 +15,7 @@ async def test_a_paid_result_of_a_dead_host_is_published_by_another(put, tmp_pat
     async def dies(*_: object) -> None:
         raise ResultsNotWritable("the host dies between spool and booking")
 
-    shared = {"ledger_url": f"sqlite+aiosqlite:///{tmp_path}/ledger.db", "lease_seconds": 1.0, "connections": 1}
+    shared = {"ledger_url": f"sqlite:///{tmp_path}/ledger.db", "lease_seconds": 1.0, "connections": 1}
     async with scanning(tmp_path, **shared, state_dir=tmp_path / "first") as world:
         monkeypatch.setattr(Ledger, "finish", dies)
         with pytest.raises(ResultsNotWritable):

@@ -8,7 +8,8 @@ import pytest
 
 from connectors.lake.query import connect
 from connectors.local_s3 import LocalS3
-from deployed import FINAL, POOLS, SOUNDCHECK, Deployed, deployed, descendants, free_port, until, velma_service
+from deployed import POOLS, Deployed, deployed, until, velma_service
+from processes import FINAL, SOUNDCHECK, descendants, free_port
 from scanning import RAW, bucket
 
 KEY = "canary-3e8d21f07a"
@@ -177,7 +178,7 @@ def done_in(journal: Path) -> int:
 
 def process_of(fleet: Deployed, run: str) -> int:
     """The process in which a flow run goes on: one of a worker's that has its id in its environment."""
-    for worker in fleet.processes:
+    for worker in fleet.started:
         for process in descendants(worker.pid):
             if run.encode() in Path(f"/proc/{process}/environ").read_bytes():
                 return process

@@ -14,7 +14,7 @@ HOUR = 3_600_000
 
 @pytest.fixture
 async def place(tmp_path):
-    url = f"sqlite+aiosqlite:///{tmp_path}/ledger.db"
+    url = f"sqlite:///{tmp_path}/ledger.db"
     async with Ledger.open(url) as ledger:
         await set_gate(ledger, "acme", "music", 1)
     return url

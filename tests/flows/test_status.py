@@ -25,7 +25,7 @@ LATER = START + timedelta(seconds=75)
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request, tmp_path):
-    return f"sqlite+aiosqlite:///{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("postgresql").url()
+    return f"sqlite:///{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("postgresql").url()
 
 
 @pytest.fixture

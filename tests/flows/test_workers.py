@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import pytest
 
 from connectors.ledger import Ledger
-from fleet import PATIENCE_S, SCANS, SHARDS, SOUNDCHECK, fleet, kill, server
+from fleet import PATIENCE_S, SCANS, SHARDS, fleet, server
 from postgresql import cluster
+from processes import SOUNDCHECK, kill
 from scanning import BYTES_PER_SECOND, KEY, scanning
 
 OBJECTS = 3000

@@ -3,25 +3,21 @@
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
+from processes import FINAL, ROOT, SOUNDCHECK, Processes, free_port
+
 BIN = Path(sys.executable).parent
-SOUNDCHECK = (sys.executable, "-c", "from flows.cli import main; main()")
 POOLS = ("soundcheck", "soundcheck-shards")
 PATIENCE_S = 400.0
-FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 T = TypeVar("T")
 
 
@@ -32,12 +28,6 @@ def until(look: Callable[[], T]) -> T:
         assert time.monotonic() < end, "it did not come to that"
         time.sleep(0.1)
     return found
-
-
-def free_port() -> int:
-    """A port that nobody has at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def clone(folder: Path) -> Path:
@@ -52,36 +42,17 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def descendants(process: int) -> Iterator[int]:
-    """The processes that one has started, and those that they have."""
-    for path in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in map(int, path.read_text().split()):
-            yield child
-            yield from descendants(child)
-
-
-@dataclass
-class Deployed:
+class Deployed(Processes):
     """The clone, the environment of everybody in it, and what runs there."""
 
-    clone: Path
-    environment: dict[str, str]
-    logs: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    def __init__(self, clone: Path, environment: Mapping[str, str], logs: Path) -> None:
+        super().__init__(logs, environment, clone)
+        self.clone = clone
 
     @property
     def api(self) -> str:
         """The address of Prefect's API."""
         return self.environment["PREFECT_API_URL"]
-
-    def start(self, *command: str, **more: str) -> subprocess.Popen[bytes]:
-        """A process in the clone, which ends with everything else."""
-        with (self.logs / f"{len(self.processes)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, cwd=self.clone, env=self.environment | more, start_new_session=True
-            )
-        self.processes.append(process)
-        return process
 
     def do(self, *command: str, **more: str) -> str:
         """Run a command in the clone to its good end, and give what it says."""
@@ -156,10 +127,7 @@ def deployed(folder: Path, environment: dict[str, str]) -> Iterator[Deployed]:
         until(answers)
         yield made
     finally:
-        for process in made.processes:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        made.end()
 
 
 @contextmanager

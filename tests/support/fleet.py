@@ -2,59 +2,25 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from postgresql import Cluster
+from processes import FINAL, SOUNDCHECK, Processes, kill
 
-ROOT = Path(__file__).parents[2]
 PREFECT = [sys.executable, "-m", "prefect"]
-SOUNDCHECK = [sys.executable, "-c", "from flows.cli import main; main()"]
 PATIENCE_S = 1500.0
 SCANS, SHARDS = "soundcheck", "soundcheck-shards"
 """The work pools."""
-FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
-
-
-class Processes:
-    """What is started in an environment, each with a log of its own."""
-
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.folder = folder
-        self.environment = dict(environment)
-        self._started: list[subprocess.Popen[bytes]] = []
-
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        with self._log(len(self._started)).open("wb") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=self.environment | environment, cwd=ROOT, start_new_session=True
-            )
-        self._started.append(process)
-        return process
-
-    def said(self, process: subprocess.Popen[bytes]) -> str:
-        """What a process has put out."""
-        return self._log(self._started.index(process)).read_text()
-
-    def end(self) -> None:
-        """Kill what still runs."""
-        for process in self._started:
-            if process.poll() is None:
-                kill(process)
-            process.wait()
-
-    def _log(self, number: int) -> Path:
-        return self.folder / f"{type(self).__name__.lower()}-{number}.log"
 
 
 class Server(Processes):
@@ -144,22 +110,6 @@ class Fleet(Processes):
                 if state["type"] in FINAL:
                     return state["type"], state["name"]
                 await asyncio.sleep(0.2)
-
-
-def tree(process: int) -> list[int]:
-    """A process and all that it has started, also in sessions of their own."""
-    found = [process]
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for children in Path(f"/proc/{process}/task").glob("*/children"):
-            found += [each for child in children.read_text().split() for each in tree(int(child))]
-    return found
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and what it has started, as the end of its host would."""
-    for each in tree(process.pid):
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
 
 
 @contextmanager

@@ -35,8 +35,9 @@ async def test_everything_is_there_after_reopening(path, clock):
 async def test_a_url_and_a_path_with_odd_characters_open(tmp_path):
     async with Ledger.open(tmp_path / "a b?c#d%20" / "ledger.sqlite"):
         assert (tmp_path / "a b?c#d%20" / "ledger.sqlite").exists()
-    async with Ledger.open(f"sqlite+aiosqlite:///{tmp_path}/url.sqlite"):
-        assert (tmp_path / "url.sqlite").exists()
+    for drivers in ("sqlite", "sqlite+aiosqlite"):
+        async with Ledger.open(f"{drivers}:///{tmp_path}/{drivers}.sqlite"):
+            assert (tmp_path / f"{drivers}.sqlite").exists()
 
 
 async def opening_fails(path_or_url, error, words):
