@@ -36,6 +36,10 @@ RATE = 16_000
 SEED = 20261121
 CLIP_SECONDS = 20.0
 """Of sound that is synthesised; an object repeats it for as long as it lasts."""
+LOOK_SECONDS = 2.0
+MOST_LOOKS = 150
+IDLE_SHARE = 0.1
+"""Of a core: what Prefect's server takes for its own loops when nobody wants anything."""
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -45,7 +49,7 @@ class Service:
 
     url: str
     ask: Callable[[], Any]
-    """What it has seen so far: of Velma the counts of its journal and the audio in seconds, of Prefect its CPU in seconds."""
+    """What it has seen so far: of Velma the counts of its journal and the audio in seconds, of Prefect its CPU in seconds when it rests."""
 
 
 # -- Velma ------------------------------------------------------------------------------------------------------------------------------
@@ -120,7 +124,7 @@ def _serve_prefect(pipe: Connection, folder: Path) -> None:
         async with embedded_prefect(folder) as server:
             pipe.send({name: value for name, value in os.environ.items() if name.startswith("PREFECT_")})
             while await asyncio.to_thread(_told_to_go_on, pipe):
-                pipe.send(_cpu_of(server.process.pid))
+                pipe.send(await _settled(server.process.pid))
 
     asyncio.run(run())
 
@@ -131,6 +135,17 @@ def _told_to_go_on(pipe: Connection) -> bool:
     except EOFError:
         return False
     return True
+
+
+async def _settled(pid: int) -> float:
+    """What a process has spent once it has nothing left to do: Prefect's server records what it was told long after a flow has ended."""
+    spent = _cpu_of(pid)
+    for _ in range(MOST_LOOKS):
+        await asyncio.sleep(LOOK_SECONDS)
+        before, spent = spent, _cpu_of(pid)
+        if spent - before < IDLE_SHARE * LOOK_SECONDS:
+            break
+    return spent
 
 
 def _cpu_of(pid: int) -> float:

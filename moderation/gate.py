@@ -10,6 +10,9 @@ from moderation.admission import Denial, SessionKind
 from moderation.breaker import Breaker, BreakerRules, BreakerState, OpenedBy
 from moderation.limits import ConnectionLimit, LimitRules, Place
 
+KEY_NOTED_MS = 1_000
+"""How long a key counts as seen to work before that is noted again: a small part of GateRules.key_fresh_ms."""
+
 
 @dataclass(frozen=True, slots=True)
 class GateRules:
@@ -64,6 +67,11 @@ class Gate:
             ),
             key_ok_ms=None,
         )
+
+    def key_seen_ms(self, now_ms: int) -> int:
+        """When the key is noted to have worked, where it has now: not anew for every session, as each note is a gate to be written."""
+        known = self.key_ok_ms
+        return known if known is not None and 0 <= now_ms - known < KEY_NOTED_MS else now_ms
 
     def has_proven_key(self, now_ms: int, rules: "GateRules") -> bool:
         """Whether the key has worked here lately."""
@@ -152,7 +160,7 @@ def started(gates: Gates, session_id: str, entered: Entry, now_ms: int, rules: G
 
 def admitted(gates: Gates, crowd: Crowd, session_id: str, now_ms: int, chance: float, rules: GateRules) -> Gates:
     """A session has its first result, or ended well without one: key, organisation and service are fine."""
-    endpoint, whole = (replace(gate, breaker=gate.breaker.accepted(session_id), key_ok_ms=now_ms) for gate in gates)
+    endpoint, whole = (replace(gate, breaker=gate.breaker.accepted(session_id), key_ok_ms=gate.key_seen_ms(now_ms)) for gate in gates)
     together, ceiling = crowd.admitted + 1, endpoint.bound(max(crowd.live, endpoint.limit.allowed))
     if any(gate.breaker.is_probe(session_id) for gate in gates):
         limit = endpoint.limit.after_probe(together, ceiling)

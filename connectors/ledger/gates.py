@@ -21,7 +21,6 @@ OF_ORG, OF_ENDPOINT, OF_MONTH = (bindparam(name, type_=String) for name in ("of_
 _THE_GATE = and_(gates.c.org == OF_ORG, gates.c.endpoint == OF_ENDPOINT)
 _GATE = select(gates.c.gate).where(_THE_GATE)
 _SET_GATE = update(gates).where(_THE_GATE).values(gate=bindparam("new_gate"))
-_GATES = select(gates.c.endpoint, gates.c.gate).where(gates.c.org == OF_ORG).order_by(gates.c.endpoint)
 
 BOTH_BUDGETS = and_(
     budgets.c.org == OF_ORG, or_(budgets.c.endpoint == EVERY_ENDPOINT, budgets.c.endpoint == OF_ENDPOINT), budgets.c.month == OF_MONTH
@@ -40,10 +39,16 @@ _LIVE = (
     .where(sessions.c.org == OF_ORG, sessions.c.state == SessionState.STREAMING, LEASED)
     .group_by(sessions.c.endpoint)
 )
-_SPENT = select(budgets.c.endpoint, budgets.c.settled_ms, budgets.c.at_risk_ms, budgets.c.reserved_ms).where(
-    budgets.c.org == OF_ORG, budgets.c.month == OF_MONTH
+_LIVE_THERE = _LIVE.subquery("live_there")
+_OF_MONTH = and_(budgets.c.org == gates.c.org, budgets.c.endpoint == gates.c.endpoint, budgets.c.month == OF_MONTH)
+_COUNTS = (_LIVE_THERE.c.live, _LIVE_THERE.c.admitted, budgets.c.settled_ms, budgets.c.at_risk_ms, budgets.c.reserved_ms)
+_USAGE = (
+    select(gates.c.endpoint, gates.c.gate, *(func.coalesce(count, 0) for count in _COUNTS))
+    .select_from(gates.outerjoin(_LIVE_THERE, _LIVE_THERE.c.endpoint == gates.c.endpoint).outerjoin(budgets, _OF_MONTH))
+    .where(gates.c.org == OF_ORG)
+    .order_by(gates.c.endpoint)
 )
-_NO_BUDGET = (0, 0, 0)
+"""Every gate of an organisation with who is live there and what its month has taken: one statement, as each admission asks for it."""
 
 
 async def gate_of(connection: AsyncConnection, org: str, endpoint: str) -> Gate | None:
@@ -102,22 +107,14 @@ async def reserve(connection: AsyncConnection, org: str, endpoint: str, month: s
 
 async def usage(connection: AsyncConnection, org: str, month: str, moment: Moment) -> list[Usage]:
     """Every gate of an organisation with its budget of the month, "*" first."""
-    live = await _live(connection, org, moment)
-    live[EVERY_ENDPOINT] = (sum(count for count, _ in live.values()), sum(count for _, count in live.values()))
-    spent = {row[0]: tuple(row[1:]) for row in await connection.execute(_SPENT, {"of_org": org, "of_month": month})}
+    rows = await connection.execute(_USAGE, {"of_org": org, "of_month": month, **moment.clock})
     found = [
-        Usage(
-            org,
-            endpoint,
-            month,
-            _decoded(text).at(moment.now_ms, moment.rules),
-            *live.get(endpoint, (0, 0)),
-            *spent.get(endpoint, _NO_BUDGET),
-        )
-        for endpoint, text in await connection.execute(_GATES, {"of_org": org})
+        Usage(org, endpoint, month, _decoded(text).at(moment.now_ms, moment.rules), int(live), int(admitted), *spent)
+        for endpoint, text, live, admitted, *spent in rows
     ]
     endpoints = tuple(each for each in found if each.endpoint != EVERY_ENDPOINT)
-    return [each if each.endpoint != EVERY_ENDPOINT else replace(each, endpoints=endpoints) for each in found]
+    live, admitted = sum(each.live for each in endpoints), sum(each.admitted for each in endpoints)
+    return [replace(each, live=live, admitted=admitted, endpoints=endpoints) if each.endpoint == EVERY_ENDPOINT else each for each in found]
 
 
 async def usages_of(connection: AsyncConnection, org: str, endpoint: str, month: str, moment: Moment) -> Usages:

@@ -1,5 +1,7 @@
 """Who waits for a slot, over all processes: so that each gets its turn (moderation.turns has the rule)."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -34,9 +36,14 @@ _LEAVE = delete(waiting).where(*_MINE)
 _FORGET = delete(waiting).where(*_AT, waiting.c.seen_ms <= bindparam("now_ms", type_=BigInteger) - 10 * FRESH_MS)
 
 
-async def is_anothers(connection: AsyncConnection, claim: Claim, moment: Moment) -> bool:
-    """Whether a free slot should go to another worker."""
-    line = await _line(connection, claim, moment)
+async def line_at(connection: AsyncConnection, claim: Claim, moment: Moment) -> list[Waiting]:
+    """Who waits at the endpoint of a claim, or has waited: its own worker, too."""
+    rows = await connection.execute(_WAITING, _parameters(claim) | moment.clock)
+    return [Waiting(*row) for row in rows]
+
+
+async def is_anothers(connection: AsyncConnection, claim: Claim, line: Sequence[Waiting], moment: Moment) -> bool:
+    """Whether a free slot should go to another worker in the line."""
     mine = next((found for found in line if found.worker == claim.worker), None)
     if all(found is mine for found in line):
         return False
@@ -47,8 +54,7 @@ async def is_anothers(connection: AsyncConnection, claim: Claim, moment: Moment)
 
 async def wait(connection: AsyncConnection, claim: Claim, moment: Moment) -> None:
     """Note that a worker has asked in vain."""
-    line = await _line(connection, claim, moment)
-    mine = next((found for found in line if found.worker == claim.worker), None)
+    mine = next((found for found in await line_at(connection, claim, moment) if found.worker == claim.worker), None)
     parameters = _parameters(claim) | {"now_ms": moment.now_ms}
     if mine is not None and 0 <= moment.now_ms - mine.seen_ms < SEEN_EVERY_MS:
         return
@@ -73,11 +79,6 @@ async def in_line(connection: AsyncConnection, org: str, moment: Moment) -> dict
         if (waits := Waiting(*row)).is_there(moment.now_ms):
             found.setdefault(endpoint, []).append(waits)
     return found
-
-
-async def _line(connection: AsyncConnection, claim: Claim, moment: Moment) -> list[Waiting]:
-    rows = await connection.execute(_WAITING, _parameters(claim) | moment.clock)
-    return [Waiting(*row) for row in rows]
 
 
 def _parameters(claim: Claim) -> dict[str, str]:
