@@ -9,20 +9,17 @@ PostgreSQL, as the tests do.
 import asyncio
 import json
 import os
-import platform
 import random
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import cyclopts
-from rich.console import Console
-from rich.table import Table
+from measuring import Told
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
@@ -135,38 +132,39 @@ def _steady(
     return streamed_s / (LIMIT * SPEED * (end - begin).total_seconds())
 
 
-def machine() -> dict[str, Any]:
-    """Where this was measured, and with which versions."""
-    packages = ("prefect", "websockets", "aiohttp", "sqlalchemy")
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in packages},
-    }
-
-
-def show(report: dict[str, Any]) -> None:
-    """The report as a table."""
-    console = Console()
-    versions = ", ".join(f"{package} {number}" for package, number in report["versions"].items())
-    console.print(f"{report['machine']}; Python {report['python']}, {versions}", highlight=False)
-    table = Table(title=f"Limit {LIMIT}, {SPEED:.0f} times real time, raw audio of 8 kHz", title_justify="left")
-    for title in ("workers", "objects", "audio-h", "wall s", "of the limit", "at the limit", "slots held", "peak", "command s", "load"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in report["uses"]:
-        figures = (
-            f"{row['workers']}",
-            f"{row['objects']:,}",
-            f"{row['audio_s'] / 3600:.2f}",
-            f"{row['wall_s']:,.0f}",
-            f"{row['share']:.1%}",
+def show(report: Told, uses: Sequence[Use]) -> None:
+    """The uses as a table, and whether each is what was asked for."""
+    columns = (
+        "workers",
+        "objects",
+        "audio-h",
+        "wall, s",
+        "of the limit",
+        "once it was reached",
+        "slots held",
+        "peak",
+        "command, s",
+        "load",
+    )
+    rows = [
+        (
+            f"{each.workers}",
+            f"{each.objects:,}",
+            f"{each.audio_s / 3600:.2f}",
+            f"{each.wall_s:,.0f}",
+            f"{each.share:.1%}",
+            f"{each.steady:.1%}",
+            f"{each.busy:.1%}",
+            f"{each.peak}",
+            f"{each.command_s:,.0f}",
+            f"{each.load}",
         )
-        table.add_row(
-            *figures, f"{row['steady']:.1%}", f"{row['busy']:.1%}", f"{row['peak']}", f"{row['command_s']:,.0f}", f"{row['load']}"
-        )
-    reached = all(row["share"] >= TARGET for row in report["uses"])
-    console.print(table, f"at least {TARGET:.0%} is asked for, which is {'' if reached else 'NOT '}reached", highlight=False)
+        for each in uses
+    ]
+    report.table(f"limit {LIMIT}, {SPEED:.0f} times real time, raw audio of 8 kHz", columns, rows)
+    report.figures["uses"] = [asdict(each) for each in uses]
+    for each in uses:
+        report.verdict(f"share of the limit with {each.workers} workers", each.share, f">= {TARGET}", reached=each.share >= TARGET)
 
 
 def main(
@@ -186,19 +184,18 @@ def main(
     json_file
         Where to write the figures.
     """
+    report = Told(json_file)
     with tempfile.TemporaryDirectory() as place, cluster() as database:
         folder = Path(place)
         catalogue(folder / "catalogue", minutes)
         with server(folder, free_port(), database) as prefect:
-            runs = []
+            uses = []
             for number in workers:
                 own = folder / f"{number}"
                 own.mkdir()
-                runs.append(asyncio.run(use(own, folder / "catalogue", prefect, database, number)))
-    report = machine() | {"uses": [asdict(run) for run in runs]}
-    show(report)
-    if json_file:
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+                uses.append(asyncio.run(use(own, folder / "catalogue", prefect, database, number)))
+    show(report, uses)
+    report.end()
 
 
 if __name__ == "__main__":

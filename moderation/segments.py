@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from operator import le, lt
 
 from moderation.endpoints import Endpoint
 from moderation.results import Columns
@@ -68,7 +69,7 @@ def segments(endpoint: Endpoint, columns: Columns, rules: SegmentRules) -> list[
     """
     spans, places = _in_order(columns)
     told = [_measured(columns, track.tells, places) for track in endpoint.tracks]
-    sure = [_measured(columns, track.sure or track.tells, places) for track in endpoint.tracks]
+    sure = [_measured(columns, track.sure, places) if track.sure else told[number] for number, track in enumerate(endpoint.tracks)]
     found: list[Segment] = []
     for first, behind in _unbroken(spans):
         for run in _lasting(_runs(told, first, behind, rules), spans, rules.min_ms):
@@ -81,7 +82,8 @@ def segments(endpoint: Endpoint, columns: Columns, rules: SegmentRules) -> list[
 def _in_order(columns: Columns) -> tuple[list[tuple[int, int]], Sequence[int]]:
     """The spans of the items by time, each cut to what no earlier one covers, and where each item is among the columns."""
     spans = list(columns.spans())
-    if all(end > start for start, end in spans) and all(end <= start for (_, end), (start, _) in pairwise(spans)):
+    starts, ends = columns.times.values()
+    if all(map(lt, starts, ends)) and all(map(le, ends, starts[1:])):
         return spans, range(len(spans))
     cut, places, reached = [], [], 0
     for (start, end), place in sorted(zip(spans, range(len(spans)), strict=True)):
@@ -96,7 +98,9 @@ def _measured(columns: Columns, names: Sequence[tuple[str, float]], places: Sequ
     """What the first of some measurements that is there says at each item, times its factor; NaN where none is."""
     (name, factor), *others = names
     first = columns.measures[name]
-    values = [first[place] * factor for place in places]
+    values = first.tolist() if len(places) == len(first) and isinstance(places, range) else [first[place] for place in places]
+    if factor != 1:
+        values = [value * factor for value in values]
     if others and any(map(math.isnan, values)):
         instead = _measured(columns, others, places)
         values = [other if math.isnan(value) else value for value, other in zip(values, instead, strict=True)]
@@ -142,8 +146,10 @@ def _lasting(runs: Sequence[_Run], spans: Sequence[tuple[int, int]], min_ms: int
 
 
 def _segment(kind: str, run: _Run, spans: Sequence[tuple[int, int]], tracks: Sequence[Sequence[float]]) -> Segment:
-    values = zip(*(track[run.first : run.behind] for track in tracks), strict=True)
-    known = [min(at) for at in values if not any(map(math.isnan, at))]
+    values = [track[run.first : run.behind] for track in tracks]
+    if any(any(map(math.isnan, column)) for column in values):
+        values = [list(column) for column in zip(*(at for at in zip(*values, strict=True) if not any(map(math.isnan, at))), strict=True)]
+    known = list(map(min, *values)) if len(values) > 1 else [value for column in values for value in column]
     return Segment(
         kind,
         spans[run.first][0],
