@@ -6,6 +6,7 @@ Content-Security-Policy by their hashes: nothing else would run, whatever came t
 
 import base64
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def render(report: RunReport, csv: str, parquet: str) -> str:
     )
 
 
+@cache
 def _environment() -> Environment:
+    """With the template as it was compiled, which takes longer than to fill it."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
     )

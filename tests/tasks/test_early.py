@@ -16,6 +16,7 @@ from tasks.early import LOOK_S, EarlyPackages
 from ticking import Ticking
 
 HOUR_MS = 3_600_000
+MANY = 20
 
 
 class Streamed:
@@ -119,4 +120,33 @@ async def test_a_store_that_is_away_ends_nothing_and_what_waits_is_published_lat
     assert streamed.visible() == 0
     assert await publisher.recover() == 1
     assert streamed.visible() == 1
+    task.cancel()
+
+
+class WhileItStreams:
+    """A store in which each package takes so long that the run ends another session."""
+
+    def __init__(self, store, streamed):
+        self._store, self._streamed, self._loop = store, streamed, asyncio.get_running_loop()
+        self.packages = 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def put(self, name, data):
+        if name.startswith("attempts/"):
+            self.packages += 1
+            if self.packages < MANY:
+                asyncio.run_coroutine_threadsafe(self._streamed.ends(), self._loop).result()
+        self._store.put(name, data)
+
+
+async def test_what_ends_while_a_package_is_published_waits_for_the_next_one(streamed):
+    store = WhileItStreams(streamed.publisher.results, streamed)
+    streamed.publisher = replace(streamed.publisher, results=store)
+    task = await streamed.watched(PackageRules(max_bytes=1))
+    for _ in range(2):
+        await streamed.ends()
+    await streamed.ticking.advance(round(LOOK_S * 1000))
+    assert (store.packages, streamed.visible(), len(streamed.publisher.spool.ids())) == (1, 2, 1)
     task.cancel()
