@@ -107,7 +107,7 @@ class Publisher:
         return len(lost)
 
     async def _publish_rest(self, run_id: str, scan_date: date, missing: list[ResultsMissing]) -> int:
-        """Publish what no package of a run has yet. What ends meanwhile waits for the next time: a run that streams on has no last session."""
+        """Publish what no package of a run has yet. What ends meanwhile waits for the next time: a run that streams on always has more."""
         sessions = 0
         while package := await self.ledger.assign_package(self.lake, run_id, scan_date, max_sessions=self.max_sessions):
             sessions += await self._publish_or_note(package, missing)
