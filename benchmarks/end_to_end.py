@@ -300,6 +300,7 @@ def killed(report: Told, ground: Ground, count: int) -> None:
     ]
     columns = ("client", "rows left", "rows after the same again", "paid, times the audio")
     report.table(f"killed when half of {count} objects of 60 s were done, then run again", columns, rows)
+    report.say("rows are what a reader finds: the sessions that soundcheck had ended lay in its spool, and the next run published them")
     report.figures["killed"] = found
 
 

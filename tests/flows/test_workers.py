@@ -139,7 +139,7 @@ async def test_a_server_that_is_killed_ten_times_in_mid_run_changes_nothing_but_
 
 async def test_a_deployed_scan_goes_on_when_prefect_gives_its_place_away(put, tmp_path, database, prefect, unused_tcp_port_factory):
     """Its lease is gone when it is to be renewed, which is 225 s after the start; then it is back, so that the place becomes free again."""
-    catalogue, leases, away = put(8, 280.0), prefect.folder / "home" / "concurrency_leases", tmp_path / "away"
+    catalogue, leases, away = put(8, 280.0), prefect.home / "concurrency_leases", tmp_path / "away"
     async with scanning(tmp_path, speed=1.0) as world:
         settings = settings_of(world, database, 20, fan_out="process")
         with fleet(tmp_path, prefect, settings) as made:

@@ -28,9 +28,10 @@ class Server(Processes):
 
     def __init__(self, folder: Path, port: int, database_url: str) -> None:
         self.api = f"http://127.0.0.1:{port}/api"
+        self.home = folder / "home"
         self._port = port
         settings = {
-            "PREFECT_HOME": str(folder / "home"),
+            "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.api,
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url,
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
