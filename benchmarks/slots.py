@@ -37,7 +37,7 @@ SIGMA = 1.1
 """Of the logarithm of the lengths: one object in fifty is longer than half an hour."""
 RATE = 16_000
 RAW = RawRule(glob="*.ulaw", audio_format="mulaw", sample_rate=RATE, num_channels=1)
-"""Small audio whose length is exact, at the rate at which the local server listens: to resample 300 s a second would keep it from its pace."""
+"""Small audio whose length is exact, at the rate at which the local server listens: to resample so much would keep it from its pace."""
 ASKED = 0.97
 
 
