@@ -32,6 +32,8 @@ from flows.watch import Watch
 
 RIVALS = Path(__file__).parent / "rivals"
 LIMIT = 5
+SPEED = 40.0
+"""Of the service: a machine of two cores keeps up with that, and both clients wait for the service as they would elsewhere."""
 WARMING = "warming/"
 LONG_SECONDS = (60.0, 180.0, 240.0, 210.0, 150.0, 300.0)
 """Lengths of objects, one after the other: those of a catalogue of music, 190 s on average."""
@@ -206,6 +208,7 @@ def main(
     killed_objects: int = 40,
     audio: Path | None = None,
     prefect: bool = True,
+    speed: float = SPEED,
     json_file: Annotated[Path | None, cyclopts.Parameter("--json")] = None,
 ) -> None:
     """Measure, and print tables.
@@ -224,11 +227,13 @@ def main(
         A folder of audio to scan as the long objects instead of what is made here; its length is what the service hears.
     prefect
         Whether to start a Prefect server: without one the comparisons with flows are left out.
+    speed
+        Times real time at which the service analyses; 0: as fast as it can, where wall time is that of this machine's cores.
     json_file
         Where to write the figures.
     """
     report = Told(json_file)
-    with tempfile.TemporaryDirectory() as name, local_s3(), velma(LIMIT) as service:
+    with tempfile.TemporaryDirectory() as name, local_s3(), velma(LIMIT, speed=speed or None) as service:
         folder = Path(name)
         put(WARMING, recordings([SHORT_SECONDS] * 2))
         ground = Ground(service, None, folder)

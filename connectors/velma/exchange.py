@@ -21,6 +21,10 @@ BUFFER_POLL_S = 0.1
 
 FRESH_SHARE = 0.01
 """Of the progress deadline: so early it may strike, for that it need not be moved with every message."""
+BREATH_S = 0.01
+"""How long a receiver lets results gather once it has had to wait for one: together they cost less than a turn of the loop each."""
+WAITED_S = 0.0005
+"""What takes longer was waited for; a message that is there already takes a tenth of that."""
 HEARD = frozenset({State.DONE, State.BROKEN})
 
 
@@ -89,7 +93,10 @@ class Exchange:
         with suppress(ConnectionClosed):
             session, connection, redact = self._session, self._connection, self._key.redact_message
             while session.state not in HEARD:
-                session.receive(redact(await connection.recv()))
+                asked_at = self._clock()
+                message = await connection.recv()
+                waited = self._clock() - asked_at > WAITED_S
+                session.receive(redact(message))
                 if not self._has_result and len(session.columns):
                     self._has_result = True
                     self._on_result()
@@ -98,6 +105,8 @@ class Exchange:
                 if session.state is State.REFUSED:
                     self._watchdog.dying(self._clock())
                     self._rearm()
+                elif waited and self._has_result and not session.over:
+                    await asyncio.sleep(BREATH_S)
 
     async def _send(self, audio: AsyncIterator[bytes], chunk_bytes: int) -> None:
         try:
