@@ -98,9 +98,7 @@ def _measured(columns: Columns, names: Sequence[tuple[str, float]], places: Sequ
     """What the first of some measurements that is there says at each item, times its factor; NaN where none is."""
     (name, factor), *others = names
     first = columns.measures[name]
-    values = first.tolist() if len(places) == len(first) and isinstance(places, range) else [first[place] for place in places]
-    if factor != 1:
-        values = [value * factor for value in values]
+    values = [first[place] * factor for place in places]
     if others and any(map(math.isnan, values)):
         instead = _measured(columns, others, places)
         values = [other if math.isnan(value) else value for value, other in zip(values, instead, strict=True)]
@@ -146,10 +144,8 @@ def _lasting(runs: Sequence[_Run], spans: Sequence[tuple[int, int]], min_ms: int
 
 
 def _segment(kind: str, run: _Run, spans: Sequence[tuple[int, int]], tracks: Sequence[Sequence[float]]) -> Segment:
-    values = [track[run.first : run.behind] for track in tracks]
-    if any(any(map(math.isnan, column)) for column in values):
-        values = [list(column) for column in zip(*(at for at in zip(*values, strict=True) if not any(map(math.isnan, at))), strict=True)]
-    known = list(map(min, *values)) if len(values) > 1 else [value for column in values for value in column]
+    values = zip(*(track[run.first : run.behind] for track in tracks), strict=True)
+    known = [min(at) for at in values if not math.isnan(sum(at))]  # as soon as one of them is not known
     return Segment(
         kind,
         spans[run.first][0],

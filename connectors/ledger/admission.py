@@ -65,17 +65,16 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
     usages = await usages_of(connection, claim.org, claim.endpoint, claim.month, moment)
     history = await _history(connection, claim)
     entered = decide(claim, history, usages, moment.now_ms, moment.rules)
-    line = await turns.line_at(connection, claim, moment) if isinstance(entered, Entry) else []
+    line = await turns.line_at(connection, claim, moment)
     if isinstance(entered, Entry) and entered.kind is SessionKind.OBJECT and await turns.is_anothers(connection, claim, line, moment):
         entered = Denial.FULL
     if isinstance(entered, Denial):
         if entered in _WAITED_OUT:
-            await turns.wait(connection, claim, moment)
+            await turns.wait(connection, claim, line, moment)
         return _refusal(entered, usages, moment, claim.estimate_ms)
     after = gate.started(usages.gates, claim.session_id, entered, moment.now_ms, moment.rules)
     await keep_gates(connection, claim.org, claim.endpoint, usages.gates, after)
-    if any(waits.worker == claim.worker for waits in line):
-        await turns.leave(connection, claim)
+    await turns.leave(connection, claim, line)
     await reserve(connection, claim.org, claim.endpoint, claim.month, claim.estimate_ms)
     row = _session_of(claim) | {"kind": entered.kind, "started_at": moment.at, "lease_until": moment.lease_until}
     await connection.execute(insert(sessions), row)

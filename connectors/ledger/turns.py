@@ -44,7 +44,7 @@ async def line_at(connection: AsyncConnection, claim: Claim, moment: Moment) -> 
 
 async def is_anothers(connection: AsyncConnection, claim: Claim, line: Sequence[Waiting], moment: Moment) -> bool:
     """Whether a free slot should go to another worker in the line."""
-    mine = next((found for found in line if found.worker == claim.worker), None)
+    mine = _of(claim, line)
     if all(found is mine for found in line):
         return False
     live = mine.live if mine else await connection.scalar(_MY_LIVE, _parameters(claim) | moment.clock) or 0
@@ -52,9 +52,9 @@ async def is_anothers(connection: AsyncConnection, claim: Claim, line: Sequence[
     return yields(Waiting(claim.worker, claim.priority, live, since_ms, moment.now_ms), line, moment.now_ms)
 
 
-async def wait(connection: AsyncConnection, claim: Claim, moment: Moment) -> None:
-    """Note that a worker has asked in vain."""
-    mine = next((found for found in await line_at(connection, claim, moment) if found.worker == claim.worker), None)
+async def wait(connection: AsyncConnection, claim: Claim, line: Sequence[Waiting], moment: Moment) -> None:
+    """Note that a worker of the line, or one that is new to it, has asked in vain."""
+    mine = _of(claim, line)
     parameters = _parameters(claim) | {"now_ms": moment.now_ms}
     if mine is not None and 0 <= moment.now_ms - mine.seen_ms < SEEN_EVERY_MS:
         return
@@ -67,9 +67,10 @@ async def wait(connection: AsyncConnection, claim: Claim, moment: Moment) -> Non
     await connection.execute(insert(waiting), row | {"since_ms": moment.now_ms, "seen_ms": moment.now_ms})
 
 
-async def leave(connection: AsyncConnection, claim: Claim) -> None:
-    """Note that a worker has got its slot."""
-    await connection.execute(_LEAVE, _parameters(claim))
+async def leave(connection: AsyncConnection, claim: Claim, line: Sequence[Waiting]) -> None:
+    """Note that a worker of the line has got its slot; nothing for one that did not wait."""
+    if _of(claim, line) is not None:
+        await connection.execute(_LEAVE, _parameters(claim))
 
 
 async def in_line(connection: AsyncConnection, org: str, moment: Moment) -> dict[str, list[Waiting]]:
@@ -79,6 +80,10 @@ async def in_line(connection: AsyncConnection, org: str, moment: Moment) -> dict
         if (waits := Waiting(*row)).is_there(moment.now_ms):
             found.setdefault(endpoint, []).append(waits)
     return found
+
+
+def _of(claim: Claim, line: Sequence[Waiting]) -> Waiting | None:
+    return next((waits for waits in line if waits.worker == claim.worker), None)
 
 
 def _parameters(claim: Claim) -> dict[str, str]:

@@ -142,7 +142,7 @@ async def _ask(connection: AsyncConnection, claim: Claim, moment: Moment) -> tup
     """Ask as the model is asked: a probe is for claims of kind PROBE alone, and nobody waits in line, since nobody asks again by itself."""
     answer = await admission.admit(connection, claim, moment)
     if isinstance(answer, Refusal) and answer.denial is not Denial.BUDGET:
-        await turns.leave(connection, claim)
+        await turns.leave(connection, claim, await turns.line_at(connection, claim, moment))
         return answer, claim.kind
     gates = (await usages_of(connection, claim.org, claim.endpoint, claim.month, moment)).gates
     probing = any(gate.breaker.state is not BreakerState.CLOSED for gate in gates)
