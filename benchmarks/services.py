@@ -174,7 +174,7 @@ FORMATS = (AudioFormat.WAV, AudioFormat.MP3)
 
 
 def recordings(seconds: Sequence[float]) -> list[tuple[str, bytes]]:
-    """Audio of these lengths, made here: music and talk in turn, in four formats in turn. Equal lengths in one format share their bytes."""
+    """Audio of these lengths, made here: music and talk in turn, in two formats in turn. Equal lengths in one format share their bytes."""
     clips = [sound(np.random.default_rng([SEED, number])) for number, sound in enumerate(_SOUNDS)]
     made: dict[tuple[float, AudioFormat], bytes] = {}
     found = []

@@ -36,7 +36,7 @@ from tasks.progress import Standing
 from tasks.records import Run
 from tasks.refresh import try_to_keep_current
 from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
-from tasks.shards import Shard
+from tasks.shards import Shard, forget_loaded
 from tasks.spans import span
 
 ALARM_OBJECTS = 20
@@ -184,6 +184,7 @@ class _Scan:
             if shards:
                 progress.step = "streaming"
                 await self._stream(shards)
+                forget_loaded()
         finally:  # what was paid for is published, however the rest ended
             progress.step = "publishing"
             await self.execute("publish", lambda: self.wired.publisher.publish_run(run.run_id, run.scan_date))

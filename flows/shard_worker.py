@@ -43,7 +43,7 @@ async def run_shard(wired: Wired, request: Request, watch: Watch, number: int, f
                 if taken_up_again:
                     await wired.publisher.recover()  # what the worker before this one has left
                     outcomes += await asyncio.to_thread(_held, wired, objects)
-                outcomes += await _stream(wired, request, run, watch, shard, {outcome.object_id for outcome in outcomes})
+                await _stream(wired, request, run, watch, shard, outcomes)
     except SoundcheckError as error:
         watch.stop.request(StopCause(state_name(error)), Reason.NOT_REACHED, str(error))
         await reporter.end(outcomes, watch.stop)
@@ -52,13 +52,15 @@ async def run_shard(wired: Wired, request: Request, watch: Watch, number: int, f
     logger.info("%s shard %d: %s", run.run_id, number, watch.progress.line())
 
 
-async def _stream(wired: Wired, request: Request, run: Run, watch: Watch, shard: Shard, held: set[str]) -> list[Outcome]:
+async def _stream(wired: Wired, request: Request, run: Run, watch: Watch, shard: Shard, outcomes: list[Outcome]) -> None:
+    """Stream the objects of a shard that have no outcome yet."""
+    held = {outcome.object_id for outcome in outcomes}
     notifier = notifier_of(wired, run)
-    streaming = streaming_of(wired, request, run, watch, notifier)
+    streaming = streaming_of(wired, request, run, watch, notifier, outcomes.append)
     watch.streams = streaming.admission
     async with notifier.until_told():
         try:
-            return await stream_shards(streaming, wired, [shard], lambda _, object_id: object_id not in held, directly)
+            await stream_shards(streaming, wired, [shard], lambda _, object_id: object_id not in held, directly)
         finally:  # what was paid for is published, however the rest ended
             await wired.publisher.publish_run(run.run_id, run.scan_date)
 

@@ -42,7 +42,9 @@ def notifier_of(wired: Wired, run: Run) -> Notifier:
     return Notifier(wired.ledger, wired.notices, run.org, run.run_id, settings.warn_share, suspends=suspends)
 
 
-def streaming_of(wired: Wired, request: Request, run: Run, watch: Watch, notifier: Notifier) -> Streaming:
+def streaming_of(
+    wired: Wired, request: Request, run: Run, watch: Watch, notifier: Notifier, on_outcome: Callable[[Outcome], object] = lambda _: None
+) -> Streaming:
     """What the sessions of a run share."""
     settings = wired.settings
     return Streaming(
@@ -78,6 +80,7 @@ def streaming_of(wired: Wired, request: Request, run: Run, watch: Watch, notifie
         segments=settings.segments,
         retries=settings.retries,
         retried=RetryBudget(watch.progress.planned_ms),
+        on_outcome=on_outcome,
     )
 
 
@@ -87,19 +90,18 @@ async def directly(name: str, step: Callable[[], Awaitable[T]]) -> T:
     return await step()
 
 
-async def stream_shards(streaming: Streaming, wired: Wired, shards: Sequence[Shard], wanted: Wanted, execute: Executor) -> list[Outcome]:
+async def stream_shards(streaming: Streaming, wired: Wired, shards: Sequence[Shard], wanted: Wanted, execute: Executor) -> None:
     """Stream the objects of some shards that are wanted, then what other sessions have claimed of them."""
     await streaming.find_suspects()
     early = EarlyPackages(wired.publisher, streaming.run_id, wired.settings.packages)
     async with asyncio.TaskGroup() as group:  # nothing streams on when its leases are no longer kept
         kept = [group.create_task(streaming.admission.leases.keep()), group.create_task(early.keep())]
-        outcomes = await _Shards(streaming, wired, wanted, execute).stream(shards)
+        await _Shards(streaming, wired, wanted, execute).stream(shards)
         if streaming.claimed:
-            outcomes += await execute("wait for what others stream", lambda: stream_claimed(streaming))
+            await execute("wait for what others stream", lambda: stream_claimed(streaming))
         async with early.at_work:
             for task in kept:
                 task.cancel()
-    return outcomes
 
 
 class _Shards:
@@ -110,28 +112,26 @@ class _Shards:
         self._execute = execute
         self._places = {endpoint.name: asyncio.Semaphore(SHARDS_AT_ONCE) for endpoint in wired.endpoints}
 
-    async def stream(self, shards: Collection[Shard]) -> list[Outcome]:
+    async def stream(self, shards: Collection[Shard]) -> None:
         """The first shards one after the other, each until its endpoint is heard to take the key; of each the others wait for a result."""
-        streams: list[asyncio.Task[list[Outcome]]] = []
-        firsts: dict[str, asyncio.Task[list[Outcome]]] = {}
+        firsts: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             for shard in sorted(shards, key=lambda shard: not shard.first):
-                streams.append(group.create_task(self._stream(shard, firsts.get(shard.endpoint))))
+                stream = group.create_task(self._stream(shard, firsts.get(shard.endpoint)))
                 if shard.first:
-                    firsts[shard.endpoint] = streams[-1]
-                    await _until_either(streams[-1], self._streaming.takes_key[shard.endpoint])
-        return [outcome for each in streams for outcome in each.result()]
+                    firsts[shard.endpoint] = stream
+                    await _until_either(stream, self._streaming.takes_key[shard.endpoint])
 
-    async def _stream(self, shard: Shard, first: asyncio.Task[list[Outcome]] | None) -> list[Outcome]:
+    async def _stream(self, shard: Shard, first: asyncio.Task[None] | None) -> None:
         if first is not None:
             await _until_either(first, self._streaming.has_result[shard.endpoint])
         async with self._places[shard.endpoint]:
-            return await self._execute(f"stream {shard.endpoint} shard {shard.number}", partial(self._step, shard))
+            await self._execute(f"stream {shard.endpoint} shard {shard.number}", partial(self._step, shard))
 
-    async def _step(self, shard: Shard) -> list[Outcome]:
+    async def _step(self, shard: Shard) -> None:
         objects = await asyncio.to_thread(load_shard, self._results, self._streaming.run_id, shard.number)
         wanted = [planned for planned in objects if self._wanted(planned.endpoint.name, planned.item.object_id)]
-        return await stream_shard(self._streaming, shard.number, wanted)
+        await stream_shard(self._streaming, shard.number, wanted)
 
 
 async def _until_either(task: asyncio.Task[T], event: asyncio.Event) -> None:

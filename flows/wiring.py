@@ -127,7 +127,7 @@ async def wired_to_plan(settings: Settings, request: Request) -> AsyncIterator[W
             key_list=key_list,
             selection=request.portion.selection(ownership(settings)),
             results=results,
-            open_lake=partial(connect, results_url, s3),
+            open_lake=partial(connect, results_url, s3, frugal=True),
             ledger=await stack.enter_async_context(open_ledger(own)),
             now=clock,
         )
@@ -168,7 +168,7 @@ async def _wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
             key_list=key_list,
             selection=request.portion.selection(ownership(settings)),
             results=results,
-            open_lake=partial(connect, results_url, s3),
+            open_lake=partial(connect, results_url, s3, frugal=True),
             lake=lake_id(results.url),
             ledger=await stack.enter_async_context(open_ledger(own)),
             spool=open_spool(own, results),

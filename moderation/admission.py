@@ -123,7 +123,8 @@ class Grant:
     """A slot and a reservation, held as long as the lease is renewed. lease_until_ms is by the ledger's clock.
 
     spent has every cap, in hours or money, of endpoint or organisation, as it is taken with this session. deaths counts the sessions of
-    its object before this one, since the last that came to an end, whose workers died.
+    its object before this one, since the last that came to an end, whose workers died. awaited is whether others may start, or a breaker
+    close, for its first result.
     """
 
     session_id: str
@@ -131,6 +132,7 @@ class Grant:
     kind: SessionKind = SessionKind.OBJECT
     spent: tuple[CapShare, ...] = ()
     deaths: int = 0
+    awaited: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 from moderation.admission import Denial, SessionKind
 from moderation.breaker import Breaker, BreakerRules, BreakerState, OpenedBy
-from moderation.limits import ConnectionLimit, LimitRules, Place
+from moderation.limits import ConnectionLimit, LimitRules, Place, Stage
 
 KEY_NOTED_MS = 1_000
 """How long a key counts as seen to work before that is noted again: a small part of GateRules.key_fresh_ms."""
@@ -156,6 +156,13 @@ def started(gates: Gates, session_id: str, entered: Entry, now_ms: int, rules: G
         for gate in gates
     )
     return Gates(replace(endpoint, limit=endpoint.limit.started(session_id, entered.place)), whole)
+
+
+def awaited(gates: Gates, entered: Entry) -> bool:
+    """Whether something hangs on the first result of a session that starts: the next place, a higher limit, a breaker that is open."""
+    limit, ceiling = gates.endpoint.limit, gates.endpoint.ceiling
+    grown = limit.stage is Stage.HOLDING or (limit.stage is Stage.GROWING and ceiling is not None and limit.allowed >= ceiling)
+    return entered != Entry(SessionKind.OBJECT, Place.SLOT) or not grown
 
 
 def admitted(gates: Gates, crowd: Crowd, session_id: str, now_ms: int, chance: float, rules: GateRules) -> Gates:

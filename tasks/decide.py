@@ -114,10 +114,11 @@ def decide(results: ResultStore, open_lake: Callable[[], DuckDBPyConnection], ru
         results.put(policy_name(policy.policy_hash), told.text.encode())
     with _lake(open_lake) as lake:
         rows = Judging(told, run.org).judge(lake)
+        found = frame_of(counts(lake, rows))
         changed = make_changed(lake, rows)
         summed = frame_of(changes(lake, changed))
         file = _write(results, run, lake, changed, policy, now) if summed.height else None
-        return Decided(policy.name, policy.policy_hash, frame_of(counts(lake, rows)), summed, file)
+        return Decided(policy.name, policy.policy_hash, found, summed, file)
 
 
 def difference(open_lake: Callable[[], DuckDBPyConnection], org: str, before: PolicyText, after: PolicyText) -> Difference:

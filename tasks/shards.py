@@ -80,6 +80,12 @@ def _rows_of(results: ResultStore, run_id: str, shards: Sequence[int]) -> pl.Dat
     return rows
 
 
+def forget_loaded() -> None:
+    """Let go of what shards were loaded from: once a run has streamed them nobody asks again."""
+    with _LOADING:
+        _streamed.cache_clear()
+
+
 _LOADING = Lock()
 """Shards are loaded side by side, and from the same two files."""
 

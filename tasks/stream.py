@@ -97,6 +97,8 @@ class Streaming:
     """What may be killing workers: one at a time in this process, so that not all that streams beside it is taken for the culprit."""
     one_suspect: asyncio.Lock = field(default_factory=asyncio.Lock)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    on_outcome: Callable[[Outcome], object] = lambda _: None
+    """Is told what became of each object; must return at once. None is kept here: a run may have millions."""
 
     def suspects_it(self, planned: PlannedObject) -> bool:
         """Whether an object is to be streamed beside no other such one."""
@@ -138,7 +140,7 @@ class Streaming:
             await asyncio.gather(*waits, return_exceptions=True)
 
 
-async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[PlannedObject]) -> list[Outcome]:
+async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[PlannedObject]) -> None:
     """Stream every object of a shard, as many at once as there are slots; each ends in exactly one outcome.
 
     But for those that other sessions claim, of this or earlier shards: they are asked for once more at its end, and wait in `claimed`.
@@ -147,16 +149,15 @@ async def stream_shard(streaming: Streaming, shard: int, objects: Sequence[Plann
     with about(shard=shard), span("shard"):
         trusted = [Candidate(shard, planned) for planned in objects if not streaming.suspects_it(planned)]
         suspects = [Candidate(shard, planned) for planned in objects if streaming.suspects_it(planned)]
-        outcomes = await _stream_each(streaming, trusted, streaming.places)
+        await _stream_each(streaming, trusted, streaming.places)
         endpoints = {planned.endpoint.name for planned in objects}
         again = [candidate for endpoint in endpoints for candidate in streaming.claimed.pop(endpoint, [])]
-        outcomes += await _stream_each(streaming, again, streaming.places)
-        return outcomes + await _stream_each(streaming, suspects, 1)
+        await _stream_each(streaming, again, streaming.places)
+        await _stream_each(streaming, suspects, 1)
 
 
-async def stream_claimed(streaming: Streaming) -> list[Outcome]:
+async def stream_claimed(streaming: Streaming) -> None:
     """Wait for what other sessions claim, each object for as long as its claim lives: it is done then, or ours to stream."""
-    outcomes: list[Outcome] = []
     pause_s = min(CLAIM_PAUSE_S, streaming.ledger.lease_ms / 4000)
 
     async def wait_for(candidate: Candidate) -> None:
@@ -168,20 +169,17 @@ async def stream_claimed(streaming: Streaming) -> list[Outcome]:
             await streaming.find_suspects()
         waits.claimed -= 1
         _count(streaming, candidate, outcome)
-        outcomes.append(outcome)
 
     claimed = [candidate for candidates in streaming.claimed.values() for candidate in candidates]
     streaming.claimed.clear()
     async with asyncio.TaskGroup() as group:
         for candidate in claimed:
             group.create_task(wait_for(candidate))
-    return outcomes
 
 
-async def _stream_each(streaming: Streaming, candidates: Sequence[Candidate], places: int) -> list[Outcome]:
-    """The outcomes of these, so many at a time; what another session claims has none yet."""
+async def _stream_each(streaming: Streaming, candidates: Sequence[Candidate], places: int) -> None:
+    """Stream these, so many at a time; what another session claims has no outcome yet."""
     waiting = iter(candidates)
-    outcomes: list[Outcome] = []
 
     async def work() -> None:
         for candidate in waiting:
@@ -190,17 +188,16 @@ async def _stream_each(streaming: Streaming, candidates: Sequence[Candidate], pl
                 streaming.claimed[candidate.planned.endpoint.name].append(candidate)
             else:
                 _count(streaming, candidate, outcome)
-                outcomes.append(outcome)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(places, len(candidates))):
             group.create_task(work())
-    return outcomes
 
 
 def _count(streaming: Streaming, candidate: Candidate, outcome: Outcome) -> None:
     streaming.progress.of(outcome.endpoint).streamed_estimate_ms += candidate.planned.estimate_ms
     streaming.progress.add(outcome)
+    streaming.on_outcome(outcome)
 
 
 async def stream_object(streaming: Streaming, candidate: Candidate) -> Outcome | None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from moderation.admission import DEATHS, Claim, Grant, SessionKind
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("soundcheck.stream")
 POISON = "the last {deaths} workers that streamed it have died over it: it is not sent again before `soundcheck quarantine release`"
+NOTED_AFTER_S = 0.25
+"""How long a first result that nothing hangs on waits to be noted: the booking of a session that has ended by then says the same."""
 REPEATED = f"so it was with {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
 
 
@@ -61,6 +64,7 @@ class Trial:
         self.sent_ms = 0
         self._paid = False
         self._telling: asyncio.Task[None] | None = None
+        self._is_noting = False
         self.claim = Claim(
             session_id=self.session_id,
             lake=streaming.lake,
@@ -127,16 +131,19 @@ class Trial:
                 session_id=self.session_id,
                 cautious=grant.kind is SessionKind.PROBE,
                 on_session=self._note_session,
-                on_result=self._tell,
+                on_result=partial(self._tell, 0.0 if grant.awaited else NOTED_AFTER_S),
             )
 
-    def _tell(self) -> None:
+    def _tell(self, after_s: float) -> None:
         """Let the ledger know of the first result while the session goes on: the next one may start for it."""
         self.streaming.has_result[self.planned.endpoint.name].set()
         self.streaming.takes_key[self.planned.endpoint.name].set()
-        self._telling = asyncio.create_task(self._note_result())
+        self._telling = asyncio.create_task(self._note_result(after_s))
 
-    async def _note_result(self) -> None:
+    async def _note_result(self, after_s: float) -> None:
+        if after_s:
+            await self.streaming.sleep(after_s)
+        self._is_noting = True
         try:
             await self.streaming.ledger.note_result(self.session_id)
         except SoundcheckError as error:  # its booking says the same again
@@ -168,7 +175,7 @@ class Trial:
 
     async def _done(self, result: SessionResult) -> None:
         self._paid = True
-        await self._told()
+        await self._told(with_its_end=True)
         attempt = self._attempt()
         await self._keep(
             attempt_row(attempt, self.session, "done"),
@@ -184,7 +191,7 @@ class Trial:
 
     async def _failed(self, error: SessionError, said: Cause) -> GiveUp | RetryAfter:
         """Keep the attempt's record, book what may have been spent, and say what follows from what was said and what the ledger knows."""
-        await self._told()
+        await self._told(with_its_end=False)
         streaming, attempt, sent_ms = self.streaming, self._attempt(), self._sent_ms()
         refused = error.http_status is not None or error.text is not None
         outcome = "cancelled" if said is CANCELLED else "refused" if refused else "failed"
@@ -234,10 +241,16 @@ class Trial:
     async def _outlast(self, step: Callable[[], Awaitable[T]]) -> T:
         return await self.streaming.admission.outages.outlast(step)
 
-    async def _told(self) -> None:
-        """Wait until the ledger has heard of the first result: its end comes after that."""
-        if self._telling is not None:
-            await self._telling
+    async def _told(self, *, with_its_end: bool) -> None:
+        """Wait until the ledger has heard of the first result, whose session has ended; what is not noted yet may be told with its end."""
+        if self._telling is None:
+            return
+        if not self._is_noting:
+            self._telling.cancel()
+            if not with_its_end:
+                await self._note_result(0.0)
+            return
+        await self._telling
 
     def _decoded_here(self, cause: Cause) -> RetryAfter | None:
         """Once more, decoded on this side, where the service could not decode it (rules.md, 4002)."""

@@ -20,6 +20,7 @@ _SAME = [name for name in _COLUMNS if name not in {*NOT_JUDGED, "policy", "polic
 def make_changed(lake: duckdb.DuckDBPyConnection, rows: str) -> str:
     """A table of the decisions that are not what the last of their objects are, with `before` and `decided_before` of those: its name.
 
+    It takes the place of the rows, of which it has as many where everything is new: both together would be most of what deciding holds.
     What they say is compared by its 64-bit hash: to carry all columns of every decision along would take half as long again.
     """
     said = ", ".join(_SAME)
@@ -38,6 +39,7 @@ def make_changed(lake: duckdb.DuckDBPyConnection, rows: str) -> str:
         WHERE before.said IS DISTINCT FROM hash({", ".join(f"rows.{name}" for name in _SAME)})
     """  # noqa: S608 - names of ours
     lake.execute(query)
+    lake.execute(f"DROP TABLE {rows}")
     return f"{rows}_changed"
 
 

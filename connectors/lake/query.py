@@ -4,7 +4,7 @@ The engine reads the lake and nothing else: no other file, no network, no extens
 """
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -24,13 +24,16 @@ from moderation.outcomes import ExitCode
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
+Configuration: TypeAlias = dict[str, str | bool | int | float | list[str]]
+CONFIGURATION: Configuration = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "python_enable_replacements": "false",
 }
 """What every DuckDB of ours is opened with: it fetches nothing, and takes nothing from this process."""
+FRUGAL: Configuration = {"threads": 1, "allocator_bulk_deallocation_flush_threshold": "1MB"}
+"""What one has besides that answers a run, which streams beside it: each thread holds buffers of its own, and what is freed is kept."""
 
 
 class QueryError(ConfigurationError):
@@ -39,14 +42,17 @@ class QueryError(ConfigurationError):
     exit_code = ExitCode.USAGE
 
 
-def connect(results_url: str, s3: "S3Client | None" = None, *, only: Collection[str] | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    results_url: str, s3: "S3Client | None" = None, *, only: Collection[str] | None = None, frugal: bool = False
+) -> duckdb.DuckDBPyConnection:
     """A connection over the results at a path or `s3://bucket/prefix`, closed to everything else; s3 as in `open_store`.
 
     Tables bear the names of the datasets and have scan_date (DATE), or run_id for those of a run; one without files is empty. Files that
-    come later may show or not: connect anew. Times are shown in UTC. With `only` the other tables stay empty, and are not listed.
+    come later may show or not: connect anew. Times are shown in UTC. With `only` the other tables stay empty, and are not listed. A
+    frugal one takes its time, and little memory.
     Raises ConfigurationError for a bad address, and what the store raises when it is listed.
     """
-    return _connected(open_store(results_url, s3), only)
+    return _connected(open_store(results_url, s3), only, frugal=frugal)
 
 
 def connect_to_files(store: ResultStore, endpoint: str, names: Sequence[str]) -> duckdb.DuckDBPyConnection:
@@ -80,8 +86,8 @@ def connect_to_nothing() -> duckdb.DuckDBPyConnection:
     return _connected(None, only=())
 
 
-def _connected(store: ResultStore | None, only: Collection[str] | None) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(":memory:", config=CONFIGURATION)
+def _connected(store: ResultStore | None, only: Collection[str] | None, *, frugal: bool = False) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(":memory:", config=CONFIGURATION | FRUGAL if frugal else CONFIGURATION)
     try:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")  # it would write into what a command prints

@@ -80,7 +80,8 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
     await connection.execute(insert(sessions), row)
     alone = usages.endpoint.gate.limit.stage is Stage.PREFLIGHT
     kind = SessionKind.PROBE if alone else entered.kind
-    return Grant(claim.session_id, moment.lease_until, kind, usages.spent_with(claim.estimate_ms), history.deaths)
+    awaited = gate.awaited(usages.gates, entered)
+    return Grant(claim.session_id, moment.lease_until, kind, usages.spent_with(claim.estimate_ms), history.deaths, awaited)
 
 
 def _refusal(denial: Denial, usages: Usages, moment: Moment, estimate_ms: int) -> Refusal:

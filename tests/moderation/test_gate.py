@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from moderation.admission import Denial, SessionKind
 from moderation.breaker import Breaker, BreakerState, OpenedBy
 from moderation.errors import Phase
-from moderation.gate import Crowd, Entry, Gate, GateRules, Gates, admitted, closure, entry, left, started
+from moderation.gate import Crowd, Entry, Gate, GateRules, Gates, admitted, awaited, closure, entry, left, started
 from moderation.judgement import Failure, given_up, judge
 from moderation.limits import ConnectionLimit, Place, Stage
 from moderation.refusals import (
@@ -184,6 +184,23 @@ def test_without_a_ceiling_the_limit_grows_with_what_is_admitted():
     assert admitted(gates, Crowd(2, 2, 2), "s", 0, MIDDLE, RULES).endpoint.limit.allowed == 4
     raising = started(gates_of(endpoint={"ceiling": None}), "s", Entry(SessionKind.OBJECT, Place.RAISE), 0, RULES)
     assert admitted(raising, Crowd(3, 3, 3), "s", 0, MIDDLE, RULES).endpoint.limit.allowed == 4
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "entered", "hangs_on_it"),
+    [
+        ({"limit": ConnectionLimit()}, OBJECT, True),
+        ({"limit": ConnectionLimit(Stage.GROWING, 7)}, OBJECT, True),
+        ({"limit": ConnectionLimit(Stage.GROWING, 8)}, OBJECT, False),
+        ({"limit": ConnectionLimit(Stage.GROWING, 8), "ceiling": None}, OBJECT, True),
+        ({"limit": ConnectionLimit(), "ceiling": 1}, OBJECT, True),
+        ({"limit": HELD}, OBJECT, False),
+        ({"limit": HELD}, Entry(SessionKind.OBJECT, Place.RAISE), True),
+        ({"limit": HELD}, PROBE, True),
+    ],
+)
+def test_what_hangs_on_a_first_result(endpoint, entered, hangs_on_it):
+    assert awaited(gates_of(endpoint=endpoint), entered) is hangs_on_it
 
 
 # runs

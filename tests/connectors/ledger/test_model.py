@@ -140,7 +140,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert isinstance(answer, Refusal)
             assert answer.denial is expected
             return
-        assert answer == Grant(claim.session_id, self.clock.ms + LEASE_MS, spent=answer.spent, deaths=answer.deaths)
+        assert answer == Grant(claim.session_id, self.clock.ms + LEASE_MS, spent=answer.spent, deaths=answer.deaths, awaited=answer.awaited)
         assert [cap.share for cap in answer.spent] == pytest.approx([float(share) for share in self.shares(claim, claim.estimate_ms)])
         self.waiting.pop((claim.endpoint, claim.worker), None)
         self.sessions[claim.session_id] = {
