@@ -118,6 +118,11 @@ class Admission:
             self._live[claim.endpoint] -= 1
             line.move()
 
+    async def note_result(self, claim: Claim) -> None:
+        """Tell the ledger of a session's first result, and let the first in line ask at once: it may be the one that starts for it."""
+        await self.ledger.note_result(claim.session_id)
+        self._lines[claim.endpoint].move()
+
     async def _admit(self, claim: Claim, line: Line) -> tuple[Grant, int]:
         """Wait for the first place in line, then ask until the ledger grants it, and when that was asked.
 

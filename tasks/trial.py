@@ -145,7 +145,7 @@ class Trial:
             await self.streaming.sleep(after_s)
         self._is_noting = True
         try:
-            await self.streaming.ledger.note_result(self.session_id)
+            await self.streaming.admission.note_result(self.claim)
         except SoundcheckError as error:  # its booking says the same again
             logger.warning("session %s: its first result is not noted yet: %s", self.session_id, error)
 

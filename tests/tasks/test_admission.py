@@ -12,6 +12,7 @@ from ledger_facts import MONTH, Clock, claim_of, live, money, set_gate, write_ga
 from moderation.admission import EVERY_ENDPOINT, Claim, Denial, Grant, Refusal
 from moderation.breaker import Breaker, BreakerState, OpenedBy
 from moderation.errors import LeaseLost, UnreachableError
+from moderation.limits import ConnectionLimit
 from moderation.outcomes import Reason, StopCause
 from tasks.admission import Admission, NotAdmitted, Stop
 from tasks.leases import Leases
@@ -100,6 +101,19 @@ async def test_slots_are_given_in_the_order_of_asking_and_at_once_when_one_is_fr
         await house.end(ids[number])
     assert house.granted == ids
     assert not house.admission.refusals
+
+
+async def test_whom_a_first_result_lets_start_asks_at_once(house):
+    await write_gate(house.ledger, "acme", "music", limit=ConnectionLimit())
+    ids = [house.wants(number) for number in range(3)]
+    await house.until(lambda: house.granted and house.admission.refusals.get("music"))
+    at_ms = house.clock.ms
+    await house.admission.note_result(claim_of(0))
+    for _ in range(500):
+        await asyncio.sleep(0.002)
+        if len(house.granted) == 2:
+            break
+    assert (house.granted, house.clock.ms) == (ids[:2], at_ms), "nobody waited for the next question"
 
 
 async def test_while_a_breaker_is_open_the_shortest_session_goes_as_its_probe(house):
