@@ -2,12 +2,14 @@
 
 Each size is one run of the pipeline in a fresh process, warmed up by a run over a few objects. Objects are listed by S3's list API in a
 process of its own. Streaming is stubbed at the socket: heads, bodies and the service's messages come from memory, and everything else is
-as always, ledger, spool, session and admission included. CPU is of the process; its peak of memory begins anew with each stage.
+as always, ledger, spool, session and admission included. CPU is of the process; its peak of memory begins anew with each stage. Figures of
+short runs are medians.
 """
 
 import asyncio
 import logging
 import os
+import statistics
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +20,7 @@ from typing import Annotated, Any
 
 import cyclopts
 from listing import BUCKET, serve
-from measuring import Spent, Told, process, spending
+from measuring import Spent, Told, process, spending, spread, told
 from services import KEY
 
 from flows.request import Request
@@ -36,6 +38,8 @@ from moderation.session import ClientSession
 
 SIZES = (100, 1_000, 10_000, 100_000)
 SMALLEST_COMPARED = 1_000
+SHORT, RUNS = 1_000, 3
+"""Runs of so many objects or fewer take seconds, of which a pause of the machine is much: so many of them are made."""
 CPU_BOUND, MEMORY_BOUND = 1.3, 1.5
 """What an object may cost at the largest size beside SMALLEST_COMPARED, and what the process may hold."""
 WARMING_OBJECTS = 100
@@ -187,27 +191,43 @@ def measure(objects: int) -> Grown:
             return found
 
 
-def show(report: Told, grown: Sequence[Grown]) -> None:
+def show(report: Told, grown: Sequence[Sequence[Grown]]) -> None:
     """A table of the stages by size, and whether the lines are straight."""
-    columns = ["stage", *(f"{each.objects:,}" for each in grown)]
-    rows = [[f"{stage}, CPU-ms an object", *(f"{_of_object(each, stage):.3f}" for each in grown)] for stage in STAGES]
-    rows += [[f"{stage}, s", *(f"{each.stages[stage]['wall_s']:.1f}" for each in grown)] for stage in STAGES]
-    rows += [[f"{stage}, peak MiB", *(f"{each.stages[stage]['peak_mib']:.0f}" for each in grown)] for stage in STAGES]
+    columns = ["stage", *(f"{runs[0].objects:,}" for runs in grown)]
+    rows = [[f"{stage}, CPU-ms an object", *(_told(runs, _of_object(stage), ".3f") for runs in grown)] for stage in STAGES]
+    rows += [[f"{stage}, s", *(_told(runs, _figure(stage, "wall_s"), ".1f") for runs in grown)] for stage in STAGES]
+    rows += [[f"{stage}, peak MiB", *(_told(runs, _figure(stage, "peak_mib"), ".0f") for runs in grown)] for stage in STAGES]
     report.table("stages of runs of so many objects, one endpoint", columns, rows)
-    report.figures["growth"] = [asdict(each) for each in grown]
-    small, large = next((each for each in grown if each.objects == SMALLEST_COMPARED), grown[0]), grown[-1]
+    report.figures["growth"] = [asdict(each) for runs in grown for each in runs]
+    small, large = next((runs for runs in grown if runs[0].objects == SMALLEST_COMPARED), grown[0]), grown[-1]
     if small is large:
         return
-    sizes = f"{large.objects:,} objects beside {small.objects:,}"
+    sizes = f"{large[0].objects:,} objects beside {small[0].objects:,}"
     for stage in STAGES:
-        found = _of_object(large, stage) / _of_object(small, stage)
+        found = _median(large, _of_object(stage)) / _median(small, _of_object(stage))
         report.verdict(f"{stage}, CPU an object, {sizes}", found, f"<= {CPU_BOUND}", reached=found <= CPU_BOUND)
-    memory = large.peak_mib / small.peak_mib
+    memory = _median(large, _peak) / _median(small, _peak)
     report.verdict(f"peak memory, {sizes}", memory, f"<= {MEMORY_BOUND}", reached=memory <= MEMORY_BOUND)
 
 
-def _of_object(grown: Grown, stage: str) -> float:
-    return 1000 * grown.stages[stage]["cpu_s"] / grown.objects
+def _of_object(stage: str) -> Callable[[Grown], float]:
+    return lambda grown: 1000 * grown.stages[stage]["cpu_s"] / grown.objects
+
+
+def _figure(stage: str, name: str) -> Callable[[Grown], float]:
+    return lambda grown: grown.stages[stage][name]
+
+
+def _peak(grown: Grown) -> float:
+    return grown.peak_mib
+
+
+def _median(runs: Sequence[Grown], figure: Callable[[Grown], float]) -> float:
+    return statistics.median(map(figure, runs))
+
+
+def _told(runs: Sequence[Grown], figure: Callable[[Grown], float], form: str) -> str:
+    return told(spread(map(figure, runs)), form)
 
 
 def main(
@@ -225,7 +245,7 @@ def main(
         Where to write the figures.
     """
     report = Told(json_file)
-    show(report, [measure(objects) for objects in SIZES if objects <= most])
+    show(report, [[measure(objects) for _ in range(RUNS if objects <= SHORT else 1)] for objects in SIZES if objects <= most])
     report.end()
 
 

@@ -1,7 +1,12 @@
-"""The composition root: where the key comes from, where state lies."""
+"""The composition root: where the key comes from, where state lies, and what memory is handed back."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 
+from connectors.lake.query import connect
 from connectors.lake.store import open_store
 from flows.embedded_prefect import embedded_prefect
 from flows.keys import load_key
@@ -78,3 +83,17 @@ def test_the_spool_is_this_hosts_or_with_a_ledger_for_several_that_of_the_result
     assert place(spool="results") == shared
     assert place(ledger_url="postgresql://user@host/database") == shared
     assert place(ledger_url="postgresql://user@host/database", spool="state") == own
+
+
+def test_what_a_stage_has_freed_is_the_systems_again():
+    """Arrow's own allocator keeps it, and the next stage adds to it: so it must not be chosen before Arrow is loaded."""
+    asked = "import flows.cli, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    names = {"ARROW_DEFAULT_MEMORY_POOL", "_RJEM_MALLOC_CONF"}
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    said = subprocess.run([sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["system"]
+
+
+def test_a_run_asks_its_lake_with_one_thread(tmp_path):
+    with connect(str(tmp_path), frugal=True) as lake:
+        assert lake.execute("SELECT current_setting('threads')").fetchall() == [(1,)]
