@@ -23,8 +23,6 @@ from tasks.stream import Streaming, stream_claimed, stream_shard
 
 SHARDS_AT_ONCE = 4
 """Shards of one endpoint side by side: the long tail of one is filled by the next."""
-AHEAD = 2
-"""Sessions of a shard that stand in line beside those that stream: their first bytes have come by the time a slot is free."""
 T = TypeVar("T")
 Wanted = Callable[[str, str], bool]
 """Whether an object (endpoint, object_id) of a plan is to be streamed."""
@@ -74,7 +72,7 @@ def streaming_of(
         now=wired.now,
         chance=wired.chance,
         entropy=wired.entropy,
-        places=max({settings.connections, *settings.endpoint_connections.values()}) + AHEAD,
+        places=max({settings.connections, *settings.endpoint_connections.values()}),
         renewed_client=wired.renewed_client,
         priority=settings.priority + request.flow.urgency,
         force=request.force,
