@@ -2,18 +2,17 @@
 
 Each size is one run of the pipeline in a fresh process, warmed up by a run over a few objects. Objects are listed by S3's list API in a
 process of its own. Streaming is stubbed at the socket: heads, bodies and the service's messages come from memory, and everything else is
-as always, ledger, spool, session and admission included. CPU is of the process; its peak of memory begins anew with each stage. Figures of
-short runs are medians.
+as always, ledger, spool, session and admission included. CPU is of the process; its peak of memory begins anew with each stage. Sizes take
+turns, from the smallest to the largest and back again, as a machine is not the same a quarter of an hour later; figures are medians.
 """
 
 import asyncio
 import logging
 import os
-import statistics
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,10 +37,11 @@ from moderation.session import ClientSession
 
 SIZES = (100, 1_000, 10_000, 100_000)
 SMALLEST_COMPARED = 1_000
-SHORT, RUNS = 1_000, 3
-"""Runs of so many objects or fewer take seconds, of which a pause of the machine is much: so many of them are made."""
+SHORT, RUNS = 1_000, 2
+"""Runs of so many objects or fewer take seconds, of which a pause of the machine is much: so many of them are made in each turn."""
 CPU_BOUND, MEMORY_BOUND = 1.3, 1.5
 """What an object may cost at the largest size beside SMALLEST_COMPARED, and what the process may hold."""
+PEAK, CPU = "peak memory, MiB", "CPU-ms an object"
 WARMING_OBJECTS = 100
 CONNECTIONS = 5
 STAGES = ("listing", "planning", "streaming", "publishing", "deciding")
@@ -113,15 +113,6 @@ class ServiceInMemory:
         return session.result()
 
 
-@dataclass(frozen=True, slots=True)
-class Grown:
-    """What one run over so many objects took, by stage."""
-
-    objects: int
-    stages: dict[str, dict[str, float]]
-    peak_mib: float
-
-
 class Stages:
     """An executor that keeps what each stage takes: streaming is all that lies between the plan and its publication."""
 
@@ -160,7 +151,7 @@ def grow(pipe: Connection, warming: str, url: str, objects: int) -> None:
     os.environ |= {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
     asyncio.run(_scan(warming, WARMING_OBJECTS))
     stages = asyncio.run(_scan(url, objects))
-    pipe.send(Grown(objects, {name: asdict(spent) for name, spent in stages.items()}, max(each.peak_mib for each in stages.values())))
+    pipe.send(_figures(objects, stages))
     pipe.poll(None)
     os._exit(0)
 
@@ -182,52 +173,46 @@ async def _scan(url: str, objects: int) -> dict[str, Spent]:
         return stages.spent
 
 
-def measure(objects: int) -> Grown:
-    """The figures of one size."""
+def _figures(objects: int, stages: Mapping[str, Spent]) -> dict[str, float]:
+    figures = {PEAK: max(spent.peak_mib for spent in stages.values())}
+    for name, spent in stages.items():
+        figures |= {f"{name}, {CPU}": 1000 * spent.cpu_s / objects, f"{name}, s": spent.wall_s, f"{name}, peak MiB": spent.peak_mib}
+    return figures
+
+
+def measure(objects: int) -> dict[str, float]:
+    """The figures of one run over so many objects."""
     with process(serve, WARMING_OBJECTS) as (few, _), process(serve, objects) as (all_of_them, _):
         addresses = [f"http://127.0.0.1:{pipe.recv()}" for pipe in (few, all_of_them)]
         with process(grow, *addresses, objects) as (pipe, _):
-            found: Grown = pipe.recv()
-            return found
+            figures: dict[str, float] = pipe.recv()
+            return figures
 
 
-def show(report: Told, grown: Sequence[Sequence[Grown]]) -> None:
+def turns(most: int) -> list[int]:
+    """The sizes in the order of their runs: up to the largest, which comes once, and back again."""
+    up = [size for size in SIZES if size <= most for _ in range(RUNS if size <= SHORT else 1)]
+    return up if up[-1] <= SHORT else up + up[-2::-1]
+
+
+def show(report: Told, runs: Mapping[int, Sequence[Mapping[str, float]]]) -> None:
     """A table of the stages by size, and whether the lines are straight."""
-    columns = ["stage", *(f"{runs[0].objects:,}" for runs in grown)]
-    rows = [[f"{stage}, CPU-ms an object", *(_told(runs, _of_object(stage), ".3f") for runs in grown)] for stage in STAGES]
-    rows += [[f"{stage}, s", *(_told(runs, _figure(stage, "wall_s"), ".1f") for runs in grown)] for stage in STAGES]
-    rows += [[f"{stage}, peak MiB", *(_told(runs, _figure(stage, "peak_mib"), ".0f") for runs in grown)] for stage in STAGES]
+    grown = {size: {name: spread((run[name] for run in of_size), 6) for name in of_size[0]} for size, of_size in runs.items()}
+    columns = ["stage", *(f"{size:,}" for size in grown)]
+    rows = [
+        [f"{stage}, {unit}", *(told(of_size[f"{stage}, {unit}"], form) for of_size in grown.values())]
+        for unit, form in ((CPU, ".3f"), ("s", ".1f"), ("peak MiB", ".0f"))
+        for stage in STAGES
+    ]
     report.table("stages of runs of so many objects, one endpoint", columns, rows)
-    report.figures["growth"] = [asdict(each) for runs in grown for each in runs]
-    small, large = next((runs for runs in grown if runs[0].objects == SMALLEST_COMPARED), grown[0]), grown[-1]
-    if small is large:
+    report.figures["growth"] = runs
+    small, large = grown.get(SMALLEST_COMPARED), grown[max(grown)]
+    if small is None or small is large:
         return
-    sizes = f"{large[0].objects:,} objects beside {small[0].objects:,}"
-    for stage in STAGES:
-        found = _median(large, _of_object(stage)) / _median(small, _of_object(stage))
-        report.verdict(f"{stage}, CPU an object, {sizes}", found, f"<= {CPU_BOUND}", reached=found <= CPU_BOUND)
-    memory = _median(large, _peak) / _median(small, _peak)
-    report.verdict(f"peak memory, {sizes}", memory, f"<= {MEMORY_BOUND}", reached=memory <= MEMORY_BOUND)
-
-
-def _of_object(stage: str) -> Callable[[Grown], float]:
-    return lambda grown: 1000 * grown.stages[stage]["cpu_s"] / grown.objects
-
-
-def _figure(stage: str, name: str) -> Callable[[Grown], float]:
-    return lambda grown: grown.stages[stage][name]
-
-
-def _peak(grown: Grown) -> float:
-    return grown.peak_mib
-
-
-def _median(runs: Sequence[Grown], figure: Callable[[Grown], float]) -> float:
-    return statistics.median(map(figure, runs))
-
-
-def _told(runs: Sequence[Grown], figure: Callable[[Grown], float], form: str) -> str:
-    return told(spread(map(figure, runs)), form)
+    bounds = {f"{stage}, {CPU}": CPU_BOUND for stage in STAGES} | {PEAK: MEMORY_BOUND}
+    for name, bound in bounds.items():
+        found = large[name]["median"] / small[name]["median"]
+        report.verdict(f"{name}, {max(grown):,} objects beside {SMALLEST_COMPARED:,}", found, f"<= {bound}", reached=found <= bound)
 
 
 def main(
@@ -245,7 +230,10 @@ def main(
         Where to write the figures.
     """
     report = Told(json_file)
-    show(report, [[measure(objects) for _ in range(RUNS if objects <= SHORT else 1)] for objects in SIZES if objects <= most])
+    runs: dict[int, list[dict[str, float]]] = {}
+    for objects in turns(most):
+        runs.setdefault(objects, []).append(measure(objects))
+    show(report, runs)
     report.end()
 
 

@@ -119,7 +119,7 @@ def measure(folder: str, objects: int, new: int, answer: Any) -> None:
         make_plan(
             WavesInMemory(),
             results,
-            partial(connect, results.url),
+            partial(connect, results.url, frugal=True),
             Run("bench", "acme", START),
             tuple(ENDPOINTS.values()),
             PlanRules(),

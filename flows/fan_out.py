@@ -17,7 +17,7 @@ from moderation.outcomes import Reason, StopCause
 from tasks.progress import Outcome
 from tasks.records import Run
 from tasks.shard_reports import Counts, ShardReport, forget_reports, read_report
-from tasks.shards import Shard, named_in
+from tasks.shards import PlannedShards, Shard
 
 LOOK_S = 2.0
 """How often the reports are read and Prefect is asked."""
@@ -62,6 +62,7 @@ class FanOut:
         self._wired = wired
         self._run = run
         self._watch = watch
+        self._planned = PlannedShards(wired.results, run.run_id)
         self._runs = runs
         self._at_once = at_once
         self._flights: list[_Flight] = []
@@ -212,7 +213,7 @@ class FanOut:
         stop, numbers = self._watch.stop, [shard.number for shard in shards]
         if not numbers:
             return
-        for endpoint, object_id, key in await asyncio.to_thread(named_in, self._wired.results, self._run.run_id, numbers):
+        for endpoint, object_id, key in await asyncio.to_thread(self._planned.names, numbers):
             if wanted(endpoint, object_id):
                 self._watch.progress.add(Outcome(object_id, key, endpoint, stop.reason, stop.message))
 

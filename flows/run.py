@@ -36,7 +36,7 @@ from tasks.progress import Standing
 from tasks.records import Run
 from tasks.refresh import try_to_keep_current
 from tasks.resume import NO_REST, has_manifest, has_plan, rest_of_plan
-from tasks.shards import Shard, forget_loaded
+from tasks.shards import PlannedShards, Shard
 from tasks.spans import span
 
 ALARM_OBJECTS = 20
@@ -184,7 +184,6 @@ class _Scan:
             if shards:
                 progress.step = "streaming"
                 await self._stream(shards)
-                forget_loaded()
         finally:  # what was paid for is published, however the rest ended
             progress.step = "publishing"
             await self.execute("publish", lambda: self.wired.publisher.publish_run(run.run_id, run.scan_date))
@@ -240,7 +239,8 @@ class _Scan:
             return
         streaming = streaming_of(self.wired, self.request, self.run, self.watch, self.notifier)
         self.watch.streams = streaming.admission
-        await stream_shards(streaming, self.wired, shards, self.rest.has, self.execute)
+        planned = PlannedShards(self.wired.results, self.run.run_id)
+        await stream_shards(streaming, self.wired, planned, shards, self.rest.has, self.execute)
 
     def verdict(self) -> tuple[str, ExitCode]:
         """The name of the final state and the exit code (rules.md)."""

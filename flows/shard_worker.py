@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from connectors.lake.query import quarantined_now
 from flows.report import state_name
 from flows.request import Request
-from flows.streaming import directly, notifier_of, stream_shards, streaming_of
+from flows.streaming import notifier_of, stream_shards, streaming_of
 from flows.watch import Watch
 from flows.wiring import Wired
 from moderation.errors import ConfigurationError, SoundcheckError, first_of_group
@@ -16,7 +16,7 @@ from tasks.frames import frame_of
 from tasks.progress import Outcome
 from tasks.records import PlannedObject, Run
 from tasks.shard_reports import Reporter, was_tried
-from tasks.shards import Shard, load_shard
+from tasks.shards import PlannedShards, Shard
 
 logger = logging.getLogger("soundcheck.shards")
 
@@ -28,10 +28,11 @@ async def run_shard(wired: Wired, request: Request, watch: Watch, number: int, f
     """
     assert request.begun is not None, "a shard is one of a run that has begun"
     run = Run(request.begun.run_id, wired.settings.org, request.begun.started_at)
-    objects = await asyncio.to_thread(load_shard, wired.results, run.run_id, number)
+    planned = PlannedShards(wired.results, run.run_id)
+    objects = await asyncio.to_thread(planned.objects, number)
     if not objects:
         raise ConfigurationError(f"run {run.run_id} has planned no shard {number}")
-    shard = Shard(number, objects[0].endpoint.name, len(objects), sum(planned.estimate_ms for planned in objects))
+    shard = Shard(number, objects[0].endpoint.name, len(objects), sum(each.estimate_ms for each in objects))
     counts = watch.progress.of(shard.endpoint)
     counts.planned, counts.planned_ms = shard.objects, shard.estimate_ms
     taken_up_again = await asyncio.to_thread(was_tried, wired.results, run.run_id, number)
@@ -43,7 +44,7 @@ async def run_shard(wired: Wired, request: Request, watch: Watch, number: int, f
                 if taken_up_again:
                     await wired.publisher.recover()  # what the worker before this one has left
                     outcomes += await asyncio.to_thread(_held, wired, objects)
-                await _stream(wired, request, run, watch, shard, outcomes)
+                await _stream(wired, request, run, watch, planned, shard, outcomes)
     except SoundcheckError as error:
         watch.stop.request(StopCause(state_name(error)), Reason.NOT_REACHED, str(error))
         await reporter.end(outcomes, watch.stop)
@@ -52,7 +53,9 @@ async def run_shard(wired: Wired, request: Request, watch: Watch, number: int, f
     logger.info("%s shard %d: %s", run.run_id, number, watch.progress.line())
 
 
-async def _stream(wired: Wired, request: Request, run: Run, watch: Watch, shard: Shard, outcomes: list[Outcome]) -> None:
+async def _stream(
+    wired: Wired, request: Request, run: Run, watch: Watch, planned: PlannedShards, shard: Shard, outcomes: list[Outcome]
+) -> None:
     """Stream the objects of a shard that have no outcome yet."""
     held = {outcome.object_id for outcome in outcomes}
     notifier = notifier_of(wired, run)
@@ -60,7 +63,7 @@ async def _stream(wired: Wired, request: Request, run: Run, watch: Watch, shard:
     watch.streams = streaming.admission
     async with notifier.until_told():
         try:
-            await stream_shards(streaming, wired, [shard], lambda _, object_id: object_id not in held, directly)
+            await stream_shards(streaming, wired, planned, [shard], lambda _, object_id: object_id not in held)
         finally:  # what was paid for is published, however the rest ended
             await wired.publisher.publish_run(run.run_id, run.scan_date)
 

@@ -18,7 +18,7 @@ from tasks.outgoing import Outlet
 from tasks.progress import Outcome
 from tasks.records import Run
 from tasks.room import Room
-from tasks.shards import Shard, load_shard
+from tasks.shards import PlannedShards, Shard
 from tasks.stream import Streaming, stream_claimed, stream_shard
 
 SHARDS_AT_ONCE = 4
@@ -90,13 +90,15 @@ async def directly(name: str, step: Callable[[], Awaitable[T]]) -> T:
     return await step()
 
 
-async def stream_shards(streaming: Streaming, wired: Wired, shards: Sequence[Shard], wanted: Wanted, execute: Executor) -> None:
-    """Stream the objects of some shards that are wanted, then what other sessions have claimed of them."""
+async def stream_shards(
+    streaming: Streaming, wired: Wired, planned: PlannedShards, shards: Sequence[Shard], wanted: Wanted, execute: Executor = directly
+) -> None:
+    """Stream the objects of some planned shards that are wanted, then what other sessions have claimed of them."""
     await streaming.find_suspects()
     early = EarlyPackages(wired.publisher, streaming.run_id, wired.settings.packages)
     async with asyncio.TaskGroup() as group:  # nothing streams on when its leases are no longer kept
         kept = [group.create_task(streaming.admission.leases.keep()), group.create_task(early.keep())]
-        await _Shards(streaming, wired, wanted, execute).stream(shards)
+        await _Shards(streaming, wired, planned, wanted, execute).stream(shards)
         if streaming.claimed:
             await execute("wait for what others stream", lambda: stream_claimed(streaming))
         async with early.at_work:
@@ -105,9 +107,9 @@ async def stream_shards(streaming: Streaming, wired: Wired, shards: Sequence[Sha
 
 
 class _Shards:
-    def __init__(self, streaming: Streaming, wired: Wired, wanted: Wanted, execute: Executor) -> None:
+    def __init__(self, streaming: Streaming, wired: Wired, planned: PlannedShards, wanted: Wanted, execute: Executor) -> None:
         self._streaming = streaming
-        self._results = wired.results
+        self._planned = planned
         self._wanted = wanted
         self._execute = execute
         self._places = {endpoint.name: asyncio.Semaphore(SHARDS_AT_ONCE) for endpoint in wired.endpoints}
@@ -129,7 +131,7 @@ class _Shards:
             await self._execute(f"stream {shard.endpoint} shard {shard.number}", partial(self._step, shard))
 
     async def _step(self, shard: Shard) -> None:
-        objects = await asyncio.to_thread(load_shard, self._results, self._streaming.run_id, shard.number)
+        objects = await asyncio.to_thread(self._planned.objects, shard.number)
         wanted = [planned for planned in objects if self._wanted(planned.endpoint.name, planned.item.object_id)]
         await stream_shard(self._streaming, shard.number, wanted)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -59,43 +58,40 @@ def _parts(rows: pl.DataFrame, rules: ShardRules) -> Iterator[list[int]]:
         yield [rest[place] for place in part]
 
 
-def load_shard(results: ResultStore, run_id: str, shard: int) -> list[PlannedObject]:
-    """The objects of one shard, from the plan and the manifest in the lake: whoever streams it needs no more than these two numbers."""
-    rows = _rows_of(results, run_id, [shard]).sort("estimate_ms", "position", descending=[True, False])
-    return [_planned(row) for row in rows.iter_rows(named=True)]
+class PlannedShards:
+    """What a run streams, by shard, from the plan and the manifest in the lake: whoever streams needs no more than the run and numbers.
 
+    Both are read once for all shards, of which there may be thousands: a manifest never changes, and a plan only gains shards.
+    """
 
-def named_in(results: ResultStore, run_id: str, shards: Sequence[int]) -> list[tuple[str, str, str]]:
-    """The (endpoint, object_id, key) of what some shards hold: for a million objects there is no time for more."""
-    return _rows_of(results, run_id, shards).select("endpoint", "object_id", "key").rows()
+    def __init__(self, results: ResultStore, run_id: str) -> None:
+        self._results = results
+        self._run_id = run_id
+        self._read: pl.DataFrame | None = None
+        self._reading = Lock()
 
+    def objects(self, shard: int) -> list[PlannedObject]:
+        """The objects of a shard, the longest first."""
+        rows = self._rows([shard]).sort("estimate_ms", "position", descending=[True, False])
+        return [_planned(row) for row in rows.iter_rows(named=True)]
 
-def _rows_of(results: ResultStore, run_id: str, shards: Sequence[int]) -> pl.DataFrame:
-    is_wanted = pl.col("shard").is_in(shards)
-    with _LOADING:
-        rows = _streamed(results, run_id).filter(is_wanted)  # type: ignore[arg-type] # a store is known by identity
-        if rows.is_empty():  # the second stage of a cascade has been planned since
-            _streamed.cache_clear()
-            rows = _streamed(results, run_id).filter(is_wanted)  # type: ignore[arg-type]
-    return rows
+    def names(self, shards: Sequence[int]) -> list[tuple[str, str, str]]:
+        """The (endpoint, object_id, key) of what some shards hold: for a million objects there is no time for more."""
+        return self._rows(shards).select("endpoint", "object_id", "key").rows()
 
+    def _rows(self, shards: Sequence[int]) -> pl.DataFrame:
+        is_wanted = pl.col("shard").is_in(shards)
+        with self._reading:
+            rows = None if self._read is None else self._read.filter(is_wanted)
+            if rows is None or rows.is_empty():  # the second stage of a cascade may have been planned since
+                self._read = self._streamed()
+                rows = self._read.filter(is_wanted)
+        return rows
 
-def forget_loaded() -> None:
-    """Let go of what shards were loaded from: once a run has streamed them nobody asks again."""
-    with _LOADING:
-        _streamed.cache_clear()
-
-
-_LOADING = Lock()
-"""Shards are loaded side by side, and from the same two files."""
-
-
-@lru_cache(maxsize=1)
-def _streamed(results: ResultStore, run_id: str) -> pl.DataFrame:
-    """What a run streams. Its manifest never changes, its plan only gains shards, of which there may be thousands: they are read once."""
-    plan = read_frame(results, run_id, "plan").filter(pl.col("shard").is_not_null())
-    manifest = read_frame(results, run_id, "manifest").unique("object_id", keep="first", maintain_order=True).with_row_index("position")
-    return plan.join(manifest, on="object_id", how="inner")
+    def _streamed(self) -> pl.DataFrame:
+        plan = read_frame(self._results, self._run_id, "plan").filter(pl.col("shard").is_not_null())
+        manifest = read_frame(self._results, self._run_id, "manifest").unique("object_id", keep="first", maintain_order=True)
+        return plan.join(manifest.with_row_index("position"), on="object_id", how="inner")
 
 
 def _planned(row: dict[str, Any]) -> PlannedObject:

@@ -15,7 +15,6 @@ from moderation.errors import (
     LeaseLost,
     Phase,
     SessionError,
-    SoundcheckError,
 )
 from moderation.identity import session_id
 from moderation.judgement import Failure
@@ -25,6 +24,7 @@ from moderation.repeats import OBJECTS
 from moderation.results import SessionResult, SpooledSession
 from moderation.retry import GiveUp, RetryAfter, Verdict
 from moderation.session import ClientSession
+from tasks.first_result import FirstResult
 from tasks.own_causes import LEASE_LOST, OWN_ERRORS, LedgerFailed, Poisonous, own_cause
 from tasks.records import Attempt, PlannedObject, attempt_row, quarantine_row, segment_rows, summary_row
 from tasks.reservation import Reservation
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("soundcheck.stream")
 POISON = "the last {deaths} workers that streamed it have died over it: it is not sent again before `soundcheck quarantine release`"
-NOTED_AFTER_S = 0.25
-"""How long a first result that nothing hangs on waits to be noted: the booking of a session that has ended by then says the same."""
 REPEATED = f"so it was with {OBJECTS} distinct objects: it is not the objects, so nothing more was streamed"
 
 
@@ -63,8 +61,6 @@ class Trial:
         self.story = self.advice = ""
         self.sent_ms = 0
         self._paid = False
-        self._telling: asyncio.Task[None] | None = None
-        self._is_noting = False
         self.claim = Claim(
             session_id=self.session_id,
             lake=streaming.lake,
@@ -82,6 +78,7 @@ class Trial:
             priority=streaming.priority,
             force=streaming.force,
         )
+        self.first_result = FirstResult(self.session_id, partial(streaming.admission.note_result, self.claim), streaming.sleep)
 
     async def run(self) -> GiveUp | RetryAfter | None:
         """None when it is done, else what follows. Raises NotAdmitted or LeaseLost."""
@@ -95,6 +92,7 @@ class Trial:
                     return await self._analyse(grant, first)
                 finally:
                     counts.live -= 1
+                    await self.first_result.settled()  # its lease may be lost: nothing is told behind its end
         finally:
             first.cancel()
 
@@ -131,23 +129,13 @@ class Trial:
                 session_id=self.session_id,
                 cautious=grant.kind is SessionKind.PROBE,
                 on_session=self._note_session,
-                on_result=partial(self._tell, 0.0 if grant.awaited else NOTED_AFTER_S),
+                on_result=partial(self._note_result, grant),
             )
 
-    def _tell(self, after_s: float) -> None:
-        """Let the ledger know of the first result while the session goes on: the next one may start for it."""
+    def _note_result(self, grant: Grant) -> None:
         self.streaming.has_result[self.planned.endpoint.name].set()
         self.streaming.takes_key[self.planned.endpoint.name].set()
-        self._telling = asyncio.create_task(self._note_result(after_s))
-
-    async def _note_result(self, after_s: float) -> None:
-        if after_s:
-            await self.streaming.sleep(after_s)
-        self._is_noting = True
-        try:
-            await self.streaming.admission.note_result(self.claim)
-        except SoundcheckError as error:  # its booking says the same again
-            logger.warning("session %s: its first result is not noted yet: %s", self.session_id, error)
+        self.first_result.came(awaited=grant.awaited)
 
     def _note_session(self, session: ClientSession) -> None:
         self.session = session
@@ -175,7 +163,7 @@ class Trial:
 
     async def _done(self, result: SessionResult) -> None:
         self._paid = True
-        await self._told(with_its_end=True)
+        await self.first_result.settled()
         attempt = self._attempt()
         await self._keep(
             attempt_row(attempt, self.session, "done"),
@@ -191,7 +179,7 @@ class Trial:
 
     async def _failed(self, error: SessionError, said: Cause) -> GiveUp | RetryAfter:
         """Keep the attempt's record, book what may have been spent, and say what follows from what was said and what the ledger knows."""
-        await self._told(with_its_end=False)
+        await self.first_result.told()
         streaming, attempt, sent_ms = self.streaming, self._attempt(), self._sent_ms()
         refused = error.http_status is not None or error.text is not None
         outcome = "cancelled" if said is CANCELLED else "refused" if refused else "failed"
@@ -240,17 +228,6 @@ class Trial:
 
     async def _outlast(self, step: Callable[[], Awaitable[T]]) -> T:
         return await self.streaming.admission.outages.outlast(step)
-
-    async def _told(self, *, with_its_end: bool) -> None:
-        """Wait until the ledger has heard of the first result, whose session has ended; what is not noted yet may be told with its end."""
-        if self._telling is None:
-            return
-        if not self._is_noting:
-            self._telling.cancel()
-            if not with_its_end:
-                await self._note_result(0.0)
-            return
-        await self._telling
 
     def _decoded_here(self, cause: Cause) -> RetryAfter | None:
         """Once more, decoded on this side, where the service could not decode it (rules.md, 4002)."""

@@ -65,12 +65,13 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
     usages = await usages_of(connection, claim.org, claim.endpoint, claim.month, moment)
     history = await _history(connection, claim)
     entered = decide(claim, history, usages, moment.now_ms, moment.rules)
+    if isinstance(entered, Denial) and entered not in _WAITED_OUT:
+        return _refusal(entered, usages, moment, claim.estimate_ms)
     line = await turns.line_at(connection, claim, moment)
     if isinstance(entered, Entry) and entered.kind is SessionKind.OBJECT and await turns.is_anothers(connection, claim, line, moment):
         entered = Denial.FULL
     if isinstance(entered, Denial):
-        if entered in _WAITED_OUT:
-            await turns.wait(connection, claim, line, moment)
+        await turns.wait(connection, claim, line, moment)
         return _refusal(entered, usages, moment, claim.estimate_ms)
     after = gate.started(usages.gates, claim.session_id, entered, moment.now_ms, moment.rules)
     await keep_gates(connection, claim.org, claim.endpoint, usages.gates, after)

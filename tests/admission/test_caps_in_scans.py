@@ -1,16 +1,13 @@
 """Caps of the month in whole scans: what they leave, what they hold all the same, and sessions that outlive their estimate under them."""
 
-from dataclasses import replace
-
 import pytest
 
 from connectors.ledger import Ledger
+from estimates import estimate_all
 from flows.report import Report
 from moderation.errors import AccessDeniedError
 from moderation.outcomes import ExitCode
 from scanning import scanning
-from tasks.records import PlannedObject
-from tasks.shards import load_shard
 
 pytestmark = pytest.mark.torture
 
@@ -46,11 +43,7 @@ async def test_a_cap_is_used_by_whatever_it_still_holds(put, tmp_path):
 @pytest.fixture
 def too_short(monkeypatch):
     """Takes every object for one of thirty seconds."""
-
-    def shard(*place: object) -> list[PlannedObject]:
-        return [replace(planned, estimate_ms=30_000) for planned in load_shard(*place)]
-
-    monkeypatch.setattr("flows.streaming.load_shard", shard)
+    estimate_all(monkeypatch, 30_000)
 
 
 @pytest.mark.parametrize(("cap_s", "reserved_ms"), [(None, 150_000), (101, 99_375)])

@@ -24,7 +24,7 @@ def noted(monkeypatch):
 
 
 async def test_a_session_that_ends_soon_after_its_first_result_tells_it_with_its_end(put, tmp_path, noted, monkeypatch):
-    monkeypatch.setattr("tasks.trial.NOTED_AFTER_S", LONG_S)
+    monkeypatch.setattr("tasks.first_result.HELD_BACK_S", LONG_S)
     for number in range(6):
         put(f"{number}.ulaw", 2.0)
     async with scanning(tmp_path, connections=2) as world:
@@ -36,7 +36,7 @@ async def test_a_session_that_ends_soon_after_its_first_result_tells_it_with_its
 
 
 async def test_one_that_streams_on_tells_it_in_the_meantime(put, tmp_path, noted, monkeypatch):
-    monkeypatch.setattr("tasks.trial.NOTED_AFTER_S", 0.001)
+    monkeypatch.setattr("tasks.first_result.HELD_BACK_S", 0.001)
     for number in range(2):
         put(f"{number}.ulaw", 20.0)
     async with scanning(tmp_path, connections=1, speed=20) as world:
@@ -45,7 +45,7 @@ async def test_one_that_streams_on_tells_it_in_the_meantime(put, tmp_path, noted
 
 
 async def test_one_that_fails_after_its_first_result_tells_it_before_its_failure(put, tmp_path, noted, monkeypatch):
-    monkeypatch.setattr("tasks.trial.NOTED_AFTER_S", LONG_S)
+    monkeypatch.setattr("tasks.first_result.HELD_BACK_S", LONG_S)
     put("0-first.ulaw", 1.0)
     put("1-fails.ulaw", 40.0)
     async with scanning(tmp_path, connections=1, speed=40) as world:

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from connectors.spool import Spool
-from flows import fan_out
+from flows import fan_out, shard_worker
 from flows.request import Request
 from flows.resuming import request_of
 from flows.run import run_scan
 from flows.stopping import Drain
+from flows.streaming import stream_shards
 from flows.watch import Watch
 from flows.wiring import wired
 from moderation.catalogue import ShardRules
@@ -106,6 +107,21 @@ async def test_a_shard_that_is_lost_again_and_again_ends_the_run_and_says_where_
     with pytest.raises(UnreachableError, match=r"shard 0 of run .* was lost by 5 workers .*look into their logs"):
         await scan_on(ShardsHere(settings, doomed={0: 5}), settings)
     assert world.ask("SELECT state, exit_code FROM runs_latest") == [("ServiceUnreachable", ExitCode.UNREACHABLE)]
+
+
+async def test_a_shard_that_ends_with_an_error_says_what_it_had_done(world, make_wav, monkeypatch):
+    async def breaks_off(*arguments):
+        await stream_shards(*arguments)
+        raise UnreachableError("S3 did not answer")
+
+    monkeypatch.setattr(shard_worker, "stream_shards", breaks_off)
+    put_raw(world, make_wav, 4, 1.0)
+    settings = settings_of(world, shards_in_flight=1)
+    report = await scan_on(ShardsHere(settings), settings)
+    assert (report.state, report.exit_code) == ("ServiceUnreachable", ExitCode.UNREACHABLE)
+    assert report.counts()["endpoints"]["music"]["reasons"]["not_reached"] == 3
+    assert report.counts()["done"] == 1
+    assert world.ask("SELECT count(*) FROM music_summaries") == [(1,)]
 
 
 @pytest.mark.torture

@@ -32,7 +32,7 @@ async def broken(world, make_wav, monkeypatch):
         raise UnreachableError("S3 did not answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.streaming.load_shard", breaks)
+        patch.setattr("tasks.shards.PlannedShards.objects", breaks)
         with pytest.raises(UnreachableError):
             await run_of(world, FORCED)
     return world.ask("SELECT max(run_id) FROM runs")[0][0]

@@ -120,7 +120,9 @@ async def test_a_store_that_takes_no_sign_of_life_ends_no_run(tmp_path, caplog):
 async def test_a_run_keeps_its_endpoints_and_its_cascade_when_it_is_taken_up(world, make_wav, monkeypatch, anyway):
     for number in range(2):
         world.put(f"{number}.wav", make_wav(1.0, 200.0 + number))
-    run_id = await broken_at(world, monkeypatch, "flows.streaming.load_shard", named("", portion=Portion(limit=1)), endpoints=["ai_music"])
+    run_id = await broken_at(
+        world, monkeypatch, "tasks.shards.PlannedShards.objects", named("", portion=Portion(limit=1)), endpoints=["ai_music"]
+    )
     report = await world.scan_request(request_of(world.settings, run_id, anyway=anyway), cascade="music_pct > 5")
     assert (report.run_id, list(report.progress.endpoints), report.progress.sessions) == (run_id, ["ai_music"], 1)
 

@@ -7,10 +7,10 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from connectors.ledger import Ledger
+from estimates import estimate_all
 from moderation.errors import UnreachableError
 from moderation.outcomes import ExitCode
 from moderation.retry import RetryRules
-from tasks.shards import load_shard
 from velma_services import done, service
 
 pytestmark = pytest.mark.torture
@@ -19,16 +19,10 @@ AT_ONCE = RetryRules(step_s=0)
 PATIENCE_SECONDS = 60
 
 
-def estimated(monkeypatch, minutes: int) -> None:
-    """Take every object for so long."""
-    long = {"estimate_ms": minutes * 60_000}
-    monkeypatch.setattr("flows.streaming.load_shard", lambda *place: [replace(each, **long) for each in load_shard(*place)])
-
-
 async def test_beyond_an_hour_of_audio_retries_are_left_to_the_next_run(world, make_wav, monkeypatch):
     for name in ("a", "b"):
         world.put(f"{name}.wav", make_wav(5.0))
-    estimated(monkeypatch, minutes=40)
+    estimate_all(monkeypatch, 40 * 60_000)
     sessions = 0
 
     async def fails_every_object_once(connection: ServerConnection) -> None:
@@ -56,7 +50,7 @@ async def test_an_object_that_keeps_losing_its_lease_is_left_to_the_next_run(wor
         raise UnreachableError("the ledger does not answer")
 
     monkeypatch.setattr(Ledger, "renew", late)
-    estimated(monkeypatch, minutes)
+    estimate_all(monkeypatch, minutes * 60_000)
     world.put("one.wav", make_wav(5.0))
 
     async def never_ends(connection: ServerConnection) -> None:

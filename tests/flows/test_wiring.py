@@ -6,18 +6,31 @@ import sys
 
 import pytest
 
-from connectors.lake.query import connect
 from connectors.lake.store import open_store
 from flows.embedded_prefect import embedded_prefect
 from flows.keys import load_key
 from flows.places import open_spool, state_of
+from flows.request import Request
 from flows.settings import fixed_settings
-from flows.wiring import velma_client
+from flows.wiring import velma_client, wired, wired_to_plan
 from moderation.endpoints import ENDPOINTS
 from moderation.errors import AccessDeniedError, ConfigurationError
 from prefect_homes import migrated_home
 
 KEY = "canary-5f0e9d1c7b"
+ALLOCATORS = ("ARROW_DEFAULT_MEMORY_POOL", "_RJEM_MALLOC_CONF")
+LOADED = f"""
+import os, sys
+
+class Told:
+    def find_spec(self, name, path=None, target=None):
+        if name in {{"polars", "pyarrow"}}:
+            print(f"{{name}}: {{'told' if {{*{ALLOCATORS}}} <= {{*os.environ}} else 'not told'}}")
+
+sys.meta_path.insert(0, Told())
+import flows.cli, polars, pyarrow
+print(pyarrow.default_memory_pool().backend_name)
+"""
 
 
 async def test_the_key_is_read_from_a_file(tmp_path):
@@ -86,14 +99,14 @@ def test_the_spool_is_this_hosts_or_with_a_ledger_for_several_that_of_the_result
 
 
 def test_what_a_stage_has_freed_is_the_systems_again():
-    """Arrow's own allocator keeps it, and the next stage adds to it: so it must not be chosen before Arrow is loaded."""
-    asked = "import flows.cli, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
-    names = {"ARROW_DEFAULT_MEMORY_POOL", "_RJEM_MALLOC_CONF"}
-    environment = {name: value for name, value in os.environ.items() if name not in names}
-    said = subprocess.run([sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True)
-    assert said.stdout.split() == ["system"]
+    """Arrow's and polars' allocators would keep it, and the next stage add to it: they must be told before they are loaded."""
+    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATORS}
+    said = subprocess.run([sys.executable, "-c", LOADED], env=environment, capture_output=True, text=True, check=True)
+    assert {*said.stdout.splitlines()} == {"polars: told", "pyarrow: told", "system"}
 
 
-def test_a_run_asks_its_lake_with_one_thread(tmp_path):
-    with connect(str(tmp_path), frugal=True) as lake:
-        assert lake.execute("SELECT current_setting('threads')").fetchall() == [(1,)]
+@pytest.mark.parametrize("opened", [wired, wired_to_plan])
+async def test_a_run_and_a_plan_ask_their_lake_with_one_thread(world, opened):
+    async with opened(world.settings, Request(("s3://catalogue/",))) as parts:
+        with parts.open_lake() as lake:
+            assert lake.execute("SELECT current_setting('threads')").fetchall() == [(1,)]

@@ -19,9 +19,10 @@ from moderation.errors import AccessDeniedError
 from moderation.outcomes import Reason
 from planning import START, Bench, CountingStore
 from tasks.cut import Cut
+from tasks.frames import read_frame
 from tasks.plan import PlanRules
 from tasks.progress import Changes, Standing
-from tasks.shards import load_shard
+from tasks.shards import PlannedShards
 
 ROOT = Path(__file__).parents[2]
 MUSIC = (ENDPOINTS["music"],)
@@ -225,12 +226,26 @@ async def test_of_every_endpoint_the_shortest_goes_alone_and_before_all_others(b
         (4, "ai_music", 2, 9000, False),
         (5, "ai_music", 2, 5000, False),
     ]
-    loaded = {shard.number: load_shard(bench.results, "20261121T080000Z-abcdef", shard.number) for shard in planned.plan.shards}
+    shards = PlannedShards(bench.results, "20261121T080000Z-abcdef")
+    loaded = {shard.number: shards.objects(shard.number) for shard in planned.plan.shards}
     assert [item.item.key for item in loaded[1]] == ["0.wav", "1.wav"]
     assert [(item.endpoint.name, item.estimate_ms, item.expected_ms) for item in loaded[5]] == [
         ("ai_music", 3000, 3000),
         ("ai_music", 2000, 2000),
     ]
+
+
+async def test_a_plan_is_read_once_for_all_its_shards_and_again_for_one_that_was_planned_since(bench, monkeypatch):
+    for number in range(4):
+        bench.put(f"{number}.wav", sound(4 - number))
+    planned = await bench.plan(PlanRules(shards=ShardRules(max_objects=2)), endpoints=MUSIC)
+    read = []
+    monkeypatch.setattr("tasks.shards.read_frame", lambda *place: read.append(place) or read_frame(*place))
+    shards = PlannedShards(bench.results, "20261121T080000Z-abcdef")
+    assert [len(shards.objects(shard.number)) for shard in planned.plan.shards] == [1, 2, 1]
+    assert len(read) == 2, "the plan, and the manifest"
+    assert shards.names([7]) == []
+    assert len(read) == 4
 
 
 async def test_of_equally_short_objects_the_first_by_identity_goes_first(bench):
@@ -270,7 +285,7 @@ async def test_a_file_that_lacks_what_its_header_declares_is_flagged_and_planned
     assert planned.plan.forecast.truncated == 1
     assert [place.key for place in planned.plan.forecast.truncated_places] == ["cut.wav"]
     assert planned.of("cut.wav")["estimate_ms"] == 5000
-    [item] = load_shard(bench.results, "20261121T080000Z-abcdef", 0)
+    [item] = PlannedShards(bench.results, "20261121T080000Z-abcdef").objects(0)
     assert item.expected_ms is None, "a result is not held against what is not there"
 
 

@@ -15,7 +15,7 @@ from other_media import MEDIA, MP4, media_bytes
 from planning import Bench
 from tasks.plan import PlanRules
 from tasks.progress import Standing
-from tasks.shards import load_shard
+from tasks.shards import PlannedShards
 
 MUSIC = (ENDPOINTS["music"],)
 AUTO, ALWAYS, NEVER = (PlanRules(transcode=mode) for mode in Transcode)
@@ -35,7 +35,8 @@ def put_raw(bench, key, rate, channels, audio_format="s16le"):
 
 def loaded(bench, planned):
     run_id = max(path.name for path in (bench.results.root / "_runs").iterdir())
-    return {item.item.key: item for shard in planned.plan.shards for item in load_shard(bench.results, run_id, shard.number)}
+    shards = PlannedShards(bench.results, run_id)
+    return {item.item.key: item for shard in planned.plan.shards for item in shards.objects(shard.number)}
 
 
 async def test_what_the_service_does_not_take_is_planned_as_what_it_goes_out_as(bench):
