@@ -140,7 +140,8 @@ class Refusal:
     """No slot, and why. Of a breaker: stop is what ends the run, where it has given up, and opened_by what it was opened by.
 
     probe_in_ms is how long until it is probed, None while its probe is out; 0 where that waits only until nothing of ours is in flight.
-    Of a budget: cap is the endpoint whose cap does not hold the session, "*" where the organisation's does not.
+    Of a budget: cap is the endpoint whose cap does not hold the session, "*" where the organisation's does not. Of what is full: live is
+    how many sessions the organisation has, None where the slot that is free is another worker's turn.
     """
 
     denial: Denial
@@ -148,6 +149,7 @@ class Refusal:
     opened_by: OpenedBy | None = None
     probe_in_ms: int | None = None
     cap: str | None = None
+    live: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

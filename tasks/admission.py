@@ -20,6 +20,8 @@ from tasks.room import Room
 
 SLOT_SECONDS = (0.2, 0.5)
 """The bounds of the random pause before the ledger is asked again for a slot that another process has."""
+OWN_SECONDS = (1.0, 2.0)
+"""The same while this process has all of them: it hears of each that ends, and asks only for a limit that rises meanwhile."""
 DOOR_SECONDS = (0.5, 1.5)
 """The same while a breaker is open, whose next probe is half a minute away or more, or an operator has paused the organisation."""
 SHORTEST_FIRST = {Denial.BREAKER, Denial.BUDGET}
@@ -152,7 +154,7 @@ class Admission:
             if answer.stop is not None:
                 self.stop.give_up(answer.stop)
             elif answer.denial in POLLED or (answer.denial is Denial.BUDGET and self._may_give_back(answer.cap)):
-                await self._until({moved, self.stop.requested}, *POLLED.get(answer.denial, SLOT_SECONDS))
+                await self._until({moved, self.stop.requested}, *self._pause(answer))
             else:
                 del self.refusals[claim.endpoint]
                 if answer.denial is Denial.BUDGET:
@@ -160,6 +162,12 @@ class Admission:
                 raise NotAdmitted(answer.denial, answer.cap)
         self.refusals.pop(claim.endpoint, None)
         raise NotAdmitted(None)
+
+    def _pause(self, answer: Refusal) -> tuple[float, float]:
+        """The bounds of the pause before the ledger is asked again."""
+        if answer.live is not None and answer.live <= self._live.total():
+            return OWN_SECONDS
+        return POLLED.get(answer.denial, SLOT_SECONDS)
 
     async def _ask(self, claim: Claim) -> Grant | Refusal | None:
         """The ledger's answer; None where it was away. Raises LeaseLost where it had granted what nobody heard of."""

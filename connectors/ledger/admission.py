@@ -69,7 +69,8 @@ async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Gr
         return _refusal(entered, usages, moment, claim.estimate_ms)
     line = await turns.line_at(connection, claim, moment)
     if isinstance(entered, Entry) and entered.kind is SessionKind.OBJECT and await turns.is_anothers(connection, claim, line, moment):
-        entered = Denial.FULL
+        await turns.wait(connection, claim, line, moment)
+        return Refusal(Denial.FULL)
     if isinstance(entered, Denial):
         await turns.wait(connection, claim, line, moment)
         return _refusal(entered, usages, moment, claim.estimate_ms)
@@ -93,6 +94,8 @@ def _refusal(denial: Denial, usages: Usages, moment: Moment, estimate_ms: int) -
         raise ConfigurationError(
             f"{usages.whole.org} has a cap in money, but endpoint {usages.unpriced!r} has no price: nothing is admitted without one"
         )
+    if denial is Denial.FULL:
+        return Refusal(denial, live=usages.whole.live)
     return Refusal(denial, cap=usages.full(estimate_ms) if denial is Denial.BUDGET else None)
 
 

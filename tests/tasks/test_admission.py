@@ -116,6 +116,29 @@ async def test_whom_a_first_result_lets_start_asks_at_once(house):
     assert (house.granted, house.clock.ms) == (ids[:2], at_ms), "nobody waited for the next question"
 
 
+@pytest.mark.parametrize(("workers", "asked_in_30_s"), [(("worker", "worker"), 20), (("worker", "another"), 86)])
+async def test_who_has_every_slot_itself_asks_less_often(house, monkeypatch, workers, asked_in_30_s):
+    for number, worker in enumerate(workers):
+        if worker == "worker":
+            house.wants(number)
+        else:
+            await house.ledger.admit(claim_of(number, worker=worker))
+    await house.until(lambda: len(house.granted) == workers.count("worker"))
+    house.wants(2)
+    await house.until(lambda: house.admission.refusals.get("music"))
+    asked, admit = [], Ledger.admit
+
+    async def counted(ledger: Ledger, claim: Claim) -> Grant | Refusal:
+        asked.append(claim)
+        return await admit(ledger, claim)
+
+    monkeypatch.setattr(Ledger, "admit", counted)
+    house.ticking.expected = 1
+    await house.ticking.advance(30_000)
+    house.ticking.expected = 0
+    assert len(asked) == pytest.approx(asked_in_30_s, abs=2)
+
+
 async def test_while_a_breaker_is_open_the_shortest_session_goes_as_its_probe(house):
     opened = Breaker(state=BreakerState.OPEN, opened_by=OpenedBy.SERVICE, opened_ms=house.clock.ms, until_ms=house.clock.ms + 30_000)
     await write_gate(house.ledger, "acme", "music", breaker=opened)

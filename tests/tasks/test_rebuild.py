@@ -191,7 +191,7 @@ async def test_after_a_rebuild_nothing_that_is_paid_for_is_streamed_and_no_packa
     async with Ledger.open(place) as ledger:
         claim = Claim("s", LAKE, "acme", "music", "a", "key-a", SHA, NEXT_RUN, 0, "w", 1, "2026-12", 1000)
         closed = await ledger.admit(replace(claim, object_id="new"))
-        assert closed == Refusal(Denial.FULL), "until a run has written its limits"
+        assert closed == Refusal(Denial.FULL, live=0), "until a run has written its limits"
         await set_gate(ledger, "acme", "music", 5)
         for done in ("a", "b", "d", "e"):
             assert await ledger.admit(replace(claim, object_id=done)) == Refusal(Denial.DONE)

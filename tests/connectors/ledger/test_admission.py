@@ -57,7 +57,7 @@ async def test_a_deleted_gate_of_the_organisation_is_missed_too(ledger):
 async def test_the_ceiling_of_an_endpoint_holds(ledger):
     await admit(ledger, 1)
     await admit(ledger, 2)
-    assert await ledger.admit(claim_of(3)) == Refusal(Denial.FULL)
+    assert await ledger.admit(claim_of(3)) == Refusal(Denial.FULL, live=2)
     await admit(ledger, 4, endpoint="ai_music")
     await ledger.finish("session-0001", 900)
     await admit(ledger, 5)
@@ -68,7 +68,7 @@ async def test_the_ceiling_of_the_organisation_holds_over_all_endpoints(ledger):
     await admit(ledger, 1)
     await admit(ledger, 2)
     await admit(ledger, 3, endpoint="ai_music")
-    assert await ledger.admit(claim_of(4, endpoint="ai_music")) == Refusal(Denial.FULL)
+    assert await ledger.admit(claim_of(4, endpoint="ai_music")) == Refusal(Denial.FULL, live=3)
     assert await live(ledger, "*") == 3
 
 
@@ -82,7 +82,7 @@ async def test_one_organisation_does_not_take_slots_or_hours_of_another(ledger):
 
 async def test_a_ceiling_of_nothing_admits_nothing_and_none_admits_all(ledger):
     await set_gate(ledger, "acme", "music", 0)
-    assert await ledger.admit(claim_of(1)) == Refusal(Denial.FULL)
+    assert await ledger.admit(claim_of(1)) == Refusal(Denial.FULL, live=0)
     await set_gate(ledger, "acme", "music", None)
     for number in range(5):
         await admit(ledger, number)
@@ -211,7 +211,7 @@ async def test_a_slot_can_be_kept_for_urgent_runs(place, priority, slots):
         await set_gate(ledger, "acme", "music", 3)
         for number in range(slots):
             await admit(ledger, number, priority=priority)
-        assert await ledger.admit(claim_of(9, priority=priority)) == Refusal(Denial.FULL)
+        assert await ledger.admit(claim_of(9, priority=priority)) == Refusal(Denial.FULL, live=slots)
 
 
 async def test_an_erased_key_is_never_streamed_again(ledger):

@@ -25,7 +25,7 @@ async def test_an_expired_lease_frees_the_slot_and_is_not_renewed_nor_finished(l
     await set_gate(ledger, "acme", "music", 1)
     claim = await admit(ledger, 1)
     clock.ms += LEASE_MS - 1
-    assert await ledger.admit(claim_of(2)) == Refusal(Denial.FULL)
+    assert await ledger.admit(claim_of(2)) == Refusal(Denial.FULL, live=1)
     clock.ms += 1
     await admit(ledger, 2, worker="another")
     assert await ledger.renew("worker") == frozenset()
@@ -72,7 +72,7 @@ async def test_a_server_whose_clock_is_set_back_drops_nobody_and_gives_no_slot_t
     clock.ms -= back_ms
     assert await live(ledger) == 1
     assert await ledger.expired() == ()
-    assert await ledger.admit(claim_of(2, worker="another")) == Refusal(Denial.FULL)
+    assert await ledger.admit(claim_of(2, worker="another")) == Refusal(Denial.FULL, live=1)
     assert await ledger.renew("worker") == {claim.session_id}
     clock.ms += LEASE_MS
     assert await ledger.expired() == (claim.session_id,), "it was renewed by the clock as it was then"

@@ -131,6 +131,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def admits(self, number, **wish):
         claim = claim_of(len(self.sessions), object_id=f"object-{number}", **wish)
         expected = self.denial(claim)
+        live = self.live("*") if expected is Denial.FULL else None
         if expected is None and self.is_anothers(claim):
             expected = Denial.FULL
         if expected in {Denial.FULL, Denial.PAUSED, Denial.BREAKER}:
@@ -138,7 +139,7 @@ class LedgerMachine(RuleBasedStateMachine):
         answer = self.run(self.ledger.admit(claim))
         if expected is not None:
             assert isinstance(answer, Refusal)
-            assert answer.denial is expected
+            assert (answer.denial, answer.live) == (expected, live)
             return
         assert answer == Grant(claim.session_id, self.clock.ms + LEASE_MS, spent=answer.spent, deaths=answer.deaths, awaited=answer.awaited)
         assert [cap.share for cap in answer.spent] == pytest.approx([float(share) for share in self.shares(claim, claim.estimate_ms)])
