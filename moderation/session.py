@@ -121,6 +121,13 @@ class ClientSession:
         """Milliseconds of audio sent: exact for raw PCM, else what the items prove."""
         return self.bytes_sent * 1000 // self._rate if self._rate else self._acknowledged_ms
 
+    @property
+    def end_ms(self) -> int | None:
+        """Where the audio ends, in milliseconds: by the object's header, or by what was sent; None where nobody knows yet."""
+        if self.expected_ms is not None or not (self._rate and self.end_sent):
+            return self.expected_ms
+        return self.audio_sent_ms
+
     def sending(self, size: int) -> None:
         """Count `size` bytes of audio that are about to be sent."""
         self.bytes_sent += size

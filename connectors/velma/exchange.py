@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from connectors.velma.chunks import SourceFailure, whole_frames
 from connectors.velma.key import ApiKey
 from connectors.velma.settings import VelmaSettings
-from moderation.pacing import AckWindow, Watchdog
+from moderation.pacing import AckWindow, Watchdog, breath_s
 from moderation.session import ClientSession, State
 
 BUFFER_POLL_S = 0.1
@@ -21,8 +21,6 @@ BUFFER_POLL_S = 0.1
 
 FRESH_SHARE = 0.01
 """Of the progress deadline: so early it may strike, for that it need not be moved with every message."""
-BREATH_S = 0.01
-"""How long a receiver lets results gather once it has had to wait for one: together they cost less than a turn of the loop each."""
 WAITED_S = 0.0005
 """What takes longer was waited for; a message that is there already takes a tenth of that."""
 HEARD = frozenset({State.DONE, State.BROKEN})
@@ -42,6 +40,7 @@ class Exchange:
         self._watchdog = Watchdog(settings.deadlines)
         self._deadline: asyncio.Timeout | None = None
         self._news = asyncio.Event()
+        self._sending = asyncio.Lock()
         self._stale_at = 0.0
         self._source_failure: Exception | None = None
         self._cautious = self._has_result = False
@@ -105,8 +104,25 @@ class Exchange:
                 if session.state is State.REFUSED:
                     self._watchdog.dying(self._clock())
                     self._rearm()
-                elif waited and self._has_result and not session.over:
-                    await asyncio.sleep(BREATH_S)
+                elif waited and not session.over:
+                    await self._breathe()
+
+    async def _breathe(self) -> None:
+        """Let results gather in the kernel, where they wake nobody, once one had to be waited for.
+
+        Nothing is sent meanwhile: a send that fails takes down what is not read yet, and with it the reason.
+        """
+        session, transport = self._session, self._connection.transport
+        breath = breath_s(session.acknowledged_ms, self._clock() - self._window.started_at, session.endpoint.item_ms, session.end_ms)
+        if not breath or self._sending.locked() or self._unsent():
+            return
+        async with self._sending:
+            transport.pause_reading()
+            try:
+                await asyncio.sleep(breath)
+            finally:
+                transport.resume_reading()
+            await asyncio.sleep(0)  # what lies there is read first
 
     async def _send(self, audio: AsyncIterator[bytes], chunk_bytes: int) -> None:
         try:
@@ -119,7 +135,8 @@ class Exchange:
             self._session.end_of_stream()
             self._watchdog.draining(self._clock(), max(self._session.audio_sent_ms, self._session.expected_ms or 0))
             self._rearm()
-            await self._connection.send("")
+            async with self._sending:
+                await self._connection.send("")
         except SourceFailure as failure:
             self._source_failure = failure.cause
             self._rearm()
@@ -128,9 +145,10 @@ class Exchange:
             self._rearm()
 
     async def _transmit(self, chunk: bytes) -> None:
-        self._session.sending(len(chunk))
-        self._window.sending(len(chunk), self._clock())
-        await self._connection.send(chunk)
+        async with self._sending:
+            self._session.sending(len(chunk))
+            self._window.sending(len(chunk), self._clock())
+            await self._connection.send(chunk)
         self._moved()
 
     async def _listen(self) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderation.pacing import AckWindow, Deadlines, Pace, Watchdog
+from moderation.pacing import BLIND_BREATH_S, GATHERED_MS, LONGEST_BREATH_S, AckWindow, Deadlines, Pace, Watchdog, breath_s
 
 RATE = 32_000
 CHUNK = 64 * 1024
@@ -273,3 +273,40 @@ def test_a_container_has_no_pace():
 @given(st.floats(0.1, 100), st.integers(0, 10**9))
 def test_a_pace_is_a_multiple_of_real_time(times, sent):
     assert Pace(times).due_s(sent, RATE) == pytest.approx(sent / RATE / times)
+
+
+@pytest.mark.parametrize(
+    ("heard_ms", "elapsed_s", "item_ms", "end_ms", "breath"),
+    [
+        pytest.param(0, 1.0, 192, 60_000, 0.0, id="nothing yet"),
+        pytest.param(20_000, 0.5, 192, 60_000, 0.05, id="40 times"),
+        pytest.param(20_000, 0.1, 192, 60_000, 0.01, id="200 times"),
+        pytest.param(58_000, 1.45, 192, 60_000, 0.025, id="near its end"),
+        pytest.param(59_616, 1.4904, 192, 60_000, 0.0048, id="two to come"),
+        pytest.param(59_808, 1.4952, 192, 60_000, 0.0, id="one to come"),
+        pytest.param(61_000, 1.5, 192, 60_000, 0.0, id="longer than it was said to be"),
+        pytest.param(20_000, 0.5, 192, None, 0.01, id="no end known"),
+        pytest.param(20_000, 20.0, 192, 60_000, 0.0, id="as fast as it sounds"),
+        pytest.param(20_000, 0.5, 4_000, 60_000, 0.0, id="long windows"),
+    ],
+)
+def test_results_gather_for_a_moment_where_several_come_in_it(heard_ms, elapsed_s, item_ms, end_ms, breath):
+    assert breath_s(heard_ms, elapsed_s, item_ms, end_ms) == pytest.approx(breath)
+
+
+@given(
+    heard_ms=st.integers(1, 10_000_000),
+    elapsed_s=st.floats(0.001, 100_000),
+    item_ms=st.sampled_from([192, 4_000]),
+    end_ms=st.none() | st.integers(0, 10_000_000),
+)
+def test_who_lets_results_gather_starves_nobody_and_keeps_no_done_waiting(heard_ms, elapsed_s, item_ms, end_ms):
+    breath = breath_s(heard_ms, elapsed_s, item_ms, end_ms)
+    heard_in_it_ms = breath * heard_ms / elapsed_s
+    assert 0 <= breath <= LONGEST_BREATH_S
+    assert heard_in_it_ms <= GATHERED_MS * 1.001
+    assert breath == 0 or heard_in_it_ms >= item_ms * 0.999
+    if end_ms is None:
+        assert breath <= BLIND_BREATH_S
+    else:
+        assert heard_in_it_ms <= max(0, end_ms - heard_ms) / 2 * 1.001

@@ -237,6 +237,21 @@ def test_raw_audio_sent_is_counted_exactly(chunks):
     assert session.audio_sent_ms == sum(chunks) // BYTES_PER_MS
 
 
+FLAC = StreamParameters(AudioFormat.FLAC)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected_ms", "end_sent", "end_ms"),
+    [(RAW, None, False, None), (RAW, None, True, 2000), (RAW, 5000, True, 5000), (FLAC, None, True, None), (FLAC, 5000, False, 5000)],
+)
+def test_where_the_audio_ends_is_known_by_its_header_or_by_what_was_sent(parameters, expected_ms, end_sent, end_ms):
+    session = ClientSession(MUSIC, parameters, expected_ms=expected_ms)
+    session.sending(2000 * BYTES_PER_MS)
+    if end_sent:
+        session.end_of_stream()
+    assert session.end_ms == end_ms
+
+
 # ------------------------------------------------------------------------------------------------------------ what nobody has told us about
 
 
