@@ -4,6 +4,7 @@ The receiver decides what a session was worth; the sender only ever says that it
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 
@@ -21,6 +22,8 @@ BUFFER_POLL_S = 0.1
 
 FRESH_SHARE = 0.01
 """Of the progress deadline: so early it may strike, for that it need not be moved with every message."""
+MANY_BYTES = 16 * 1024
+"""What is read at once, however long results may gather: some 150 of them."""
 WAITED_S = 0.0005
 """What takes longer was waited for; a message that is there already takes a tenth of that."""
 HEARD = frozenset({State.DONE, State.BROKEN})
@@ -31,6 +34,7 @@ class Exchange:
 
     def __init__(self, connection: ClientConnection, session: ClientSession, settings: VelmaSettings, key: ApiKey) -> None:
         self._connection = connection
+        self._socket = connection.transport.get_extra_info("socket")
         self._session = session
         self._settings = settings
         self._key = key
@@ -40,7 +44,6 @@ class Exchange:
         self._watchdog = Watchdog(settings.deadlines)
         self._deadline: asyncio.Timeout | None = None
         self._news = asyncio.Event()
-        self._sending = asyncio.Lock()
         self._stale_at = 0.0
         self._source_failure: Exception | None = None
         self._cautious = self._has_result = False
@@ -108,21 +111,20 @@ class Exchange:
                     await self._breathe()
 
     async def _breathe(self) -> None:
-        """Let results gather in the kernel, where they wake nobody, once one had to be waited for.
-
-        Nothing is sent meanwhile: a send that fails takes down what is not read yet, and with it the reason.
-        """
-        session, transport = self._session, self._connection.transport
+        """Let results gather in the kernel, where they wake nobody, once one had to be waited for: the end of the connection still does."""
+        session = self._session
         breath = breath_s(session.acknowledged_ms, self._clock() - self._window.started_at, session.endpoint.item_ms, session.end_ms)
-        if not breath or self._sending.locked() or self._unsent():
-            return
-        async with self._sending:
-            transport.pause_reading()
+        if breath:
+            self._wake_for(MANY_BYTES)
             try:
                 await asyncio.sleep(breath)
             finally:
-                transport.resume_reading()
-            await asyncio.sleep(0)  # what lies there is read first
+                self._wake_for(1)
+
+    def _wake_for(self, size: int) -> None:
+        """Let the socket be readable for so many bytes; where the system knows no such thing, each message wakes the loop as ever."""
+        with suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
     async def _send(self, audio: AsyncIterator[bytes], chunk_bytes: int) -> None:
         try:
@@ -135,8 +137,7 @@ class Exchange:
             self._session.end_of_stream()
             self._watchdog.draining(self._clock(), max(self._session.audio_sent_ms, self._session.expected_ms or 0))
             self._rearm()
-            async with self._sending:
-                await self._connection.send("")
+            await self._connection.send("")
         except SourceFailure as failure:
             self._source_failure = failure.cause
             self._rearm()
@@ -145,10 +146,9 @@ class Exchange:
             self._rearm()
 
     async def _transmit(self, chunk: bytes) -> None:
-        async with self._sending:
-            self._session.sending(len(chunk))
-            self._window.sending(len(chunk), self._clock())
-            await self._connection.send(chunk)
+        self._session.sending(len(chunk))
+        self._window.sending(len(chunk), self._clock())
+        await self._connection.send(chunk)
         self._moved()
 
     async def _listen(self) -> None:

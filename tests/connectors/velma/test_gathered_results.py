@@ -1,6 +1,8 @@
 """Results that a client lets gather before it reads them: nothing is lost by that, whatever happens meanwhile."""
 
 import asyncio
+import socket
+import struct
 
 import pytest
 from websockets.asyncio.server import ServerConnection
@@ -30,15 +32,24 @@ def breaths(monkeypatch):
     return for_seconds
 
 
-async def test_what_has_gathered_is_all_there(breaths):
+async def test_what_has_gathered_is_all_there_and_done_is_heard_by_itself(breaths):
     taken = breaths(0.02)
-    async with service(answers) as host:
+
+    async def stays(connection: ServerConnection) -> None:
+        await answers(connection)
+        await connection.wait_closed()
+
+    async with asyncio.timeout(20), service(stays) as host:
         result = await client_of(host, chunk_bytes=CHUNK, pace=FAST).analyse(MUSIC, RAW, pieces(bytes(10 * SECOND)))
     assert (len(result.columns), result.flags) == (52, frozenset())
     assert taken
 
 
-async def test_a_refusal_is_heard_though_the_connection_is_reset_while_results_gather(breaths):
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_refusal_is_heard_though_the_connection_ends_while_results_gather(breaths, request, tmp_path, monkeypatch, tls, reset):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    secure = {"ssl": request.getfixturevalue("certificate")} if tls else {}
     taken = breaths(0.2)
 
     async def refuses(connection: ServerConnection) -> None:
@@ -47,9 +58,12 @@ async def test_a_refusal_is_heard_though_the_connection_is_reset_while_results_g
         while not taken:
             await asyncio.sleep(0.001)
         await connection.send(error(NOT_PERMITTED))
+        await asyncio.sleep(0.01)
+        if reset:
+            connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.transport.abort()
 
-    async with service(refuses) as host:
+    async with service(refuses, **secure) as host:
         client = client_of(host, chunk_bytes=CHUNK, pace=FAST)
         with pytest.raises(SessionError) as refused:
             await client.analyse(MUSIC, RAW, pieces(bytes(60 * SECOND)))
