@@ -44,6 +44,7 @@ class Exchange:
         self._watchdog = Watchdog(settings.deadlines)
         self._deadline: asyncio.Timeout | None = None
         self._news = asyncio.Event()
+        self._sending = asyncio.Lock()
         self._stale_at = 0.0
         self._source_failure: Exception | None = None
         self._cautious = self._has_result = False
@@ -111,15 +112,21 @@ class Exchange:
                     await self._breathe()
 
     async def _breathe(self) -> None:
-        """Let results gather in the kernel, where they wake nobody, once one had to be waited for: the end of the connection still does."""
+        """Let results gather in the kernel, where they wake nobody, once one had to be waited for: the end of the connection still does.
+
+        Nothing is sent meanwhile: a send that fails takes down what is not read yet, and with it the reason.
+        """
         session = self._session
         breath = breath_s(session.acknowledged_ms, self._clock() - self._window.started_at, session.endpoint.item_ms, session.end_ms)
-        if breath:
+        if not breath or self._sending.locked() or self._unsent():
+            return
+        async with self._sending:
             self._wake_for(MANY_BYTES)
             try:
                 await asyncio.sleep(breath)
             finally:
                 self._wake_for(1)
+            await asyncio.sleep(0)  # what lies there is read first
 
     def _wake_for(self, size: int) -> None:
         """Let the socket be readable for so many bytes; where the system knows no such thing, each message wakes the loop as ever."""
@@ -137,7 +144,8 @@ class Exchange:
             self._session.end_of_stream()
             self._watchdog.draining(self._clock(), max(self._session.audio_sent_ms, self._session.expected_ms or 0))
             self._rearm()
-            await self._connection.send("")
+            async with self._sending:
+                await self._connection.send("")
         except SourceFailure as failure:
             self._source_failure = failure.cause
             self._rearm()
@@ -146,9 +154,10 @@ class Exchange:
             self._rearm()
 
     async def _transmit(self, chunk: bytes) -> None:
-        self._session.sending(len(chunk))
-        self._window.sending(len(chunk), self._clock())
-        await self._connection.send(chunk)
+        async with self._sending:
+            self._session.sending(len(chunk))
+            self._window.sending(len(chunk), self._clock())
+            await self._connection.send(chunk)
         self._moved()
 
     async def _listen(self) -> None:
