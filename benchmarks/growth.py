@@ -217,7 +217,7 @@ def show(report: Told, runs: Mapping[int, Sequence[Mapping[str, float]]]) -> Non
 
 def main(
     *,
-    most: int = SIZES[-1],
+    most: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=SIZES[0]))] = SIZES[-1],
     json_file: Annotated[Path | None, cyclopts.Parameter("--json")] = None,
 ) -> None:
     """Measure, and print a table.

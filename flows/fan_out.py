@@ -62,7 +62,6 @@ class FanOut:
         self._wired = wired
         self._run = run
         self._watch = watch
-        self._planned = PlannedShards(wired.results, run.run_id)
         self._runs = runs
         self._at_once = at_once
         self._flights: list[_Flight] = []
@@ -78,6 +77,7 @@ class FanOut:
 
         Raises UnreachableError where one is lost again and again, and what `ShardRuns` raises for a deployment that is not there.
         """
+        self._planned = PlannedShards(self._wired.results, self._run.run_id)
         try:
             for first in (shard for shard in shards if shard.first):
                 await self._fly([first], wanted)

@@ -1,4 +1,4 @@
-"""How fast audio may go out, and how long a silence may last. Time is an argument everywhere: seconds of a monotonic clock."""
+"""How fast audio may go out, how long results may gather and a silence may last. Times are arguments: seconds of a monotonic clock."""
 
 from dataclasses import dataclass, field
 
@@ -56,12 +56,12 @@ class AckWindow:
 
 GATHERED_MS = 2_000
 """Milliseconds of audio whose results a receiver lets gather: a small part of the window, so that the sender does not starve."""
-LONGEST_BREATH_S = 0.05
-BLIND_BREATH_S = 0.01
+LONGEST_GATHERING_S = 0.05
+BLIND_GATHERING_S = 0.01
 """The longest where nobody knows when the audio ends."""
 
 
-def breath_s(heard_ms: int, elapsed_s: float, item_ms: int, end_ms: int | None) -> float:
+def gathering_s(heard_ms: int, elapsed_s: float, item_ms: int, end_ms: int | None) -> float:
     """Seconds that a receiver lets results gather, which cost less together than a turn of the loop each.
 
     heard_ms of audio have their results after elapsed_s, and each result is of item_ms. It is half of what is left until end_ms at the
@@ -70,9 +70,9 @@ def breath_s(heard_ms: int, elapsed_s: float, item_ms: int, end_ms: int | None) 
     if heard_ms <= 0:
         return 0.0
     s_per_ms = elapsed_s / heard_ms
-    left_s = BLIND_BREATH_S if end_ms is None else max(0, end_ms - heard_ms) * s_per_ms / 2
-    breath = min(GATHERED_MS * s_per_ms, LONGEST_BREATH_S, left_s)
-    return breath if breath >= item_ms * s_per_ms else 0.0
+    left_s = BLIND_GATHERING_S if end_ms is None else max(0, end_ms - heard_ms) * s_per_ms / 2
+    gathering = min(GATHERED_MS * s_per_ms, LONGEST_GATHERING_S, left_s)
+    return gathering if gathering >= item_ms * s_per_ms else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,7 @@ class Admission:
 
     def _pause(self, answer: Refusal) -> tuple[float, float]:
         """The bounds of the pause before the ledger is asked again."""
-        if answer.live is not None and answer.live <= self._live.total():
+        if answer.live and answer.live <= self._live.total():
             return OWN_SECONDS
         return POLLED.get(answer.denial, SLOT_SECONDS)
 

@@ -28,18 +28,18 @@ class FirstResult:
 
     async def told(self) -> None:
         """Return once the ledger has heard of it, if it came: it is held back no longer."""
-        if self._leave():
+        if self._take_back():
             await self._tell()
         elif self._telling is not None:
             await self._telling
 
     async def settled(self) -> None:
         """Return once nothing is told any more: what is still held back is left to the session's end."""
-        if not self._leave() and self._telling is not None:
+        if not self._take_back() and self._telling is not None:
             await self._telling
 
-    def _leave(self) -> bool:
-        """Whether it was still held back, and is ours to tell now."""
+    def _take_back(self) -> bool:
+        """Whether it was still held back: then nobody tells it any more."""
         if self._telling is None or not self._is_held_back:
             return False
         self._is_held_back = False

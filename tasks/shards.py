@@ -61,13 +61,13 @@ def _parts(rows: pl.DataFrame, rules: ShardRules) -> Iterator[list[int]]:
 class PlannedShards:
     """What a run streams, by shard, from the plan and the manifest in the lake: whoever streams needs no more than the run and numbers.
 
-    Both are read once for all shards, of which there may be thousands: a manifest never changes, and a plan only gains shards.
+    Both are read once for all shards, of which there may be thousands; the second stage of a cascade is planned later, and has its own.
     """
 
     def __init__(self, results: ResultStore, run_id: str) -> None:
         self._results = results
         self._run_id = run_id
-        self._read: pl.DataFrame | None = None
+        self._streamed: pl.DataFrame | None = None
         self._reading = Lock()
 
     def objects(self, shard: int) -> list[PlannedObject]:
@@ -80,15 +80,12 @@ class PlannedShards:
         return self._rows(shards).select("endpoint", "object_id", "key").rows()
 
     def _rows(self, shards: Sequence[int]) -> pl.DataFrame:
-        is_wanted = pl.col("shard").is_in(shards)
         with self._reading:
-            rows = None if self._read is None else self._read.filter(is_wanted)
-            if rows is None or rows.is_empty():  # the second stage of a cascade may have been planned since
-                self._read = self._streamed()
-                rows = self._read.filter(is_wanted)
-        return rows
+            if self._streamed is None:
+                self._streamed = self._read()
+        return self._streamed.filter(pl.col("shard").is_in(shards))
 
-    def _streamed(self) -> pl.DataFrame:
+    def _read(self) -> pl.DataFrame:
         plan = read_frame(self._results, self._run_id, "plan").filter(pl.col("shard").is_not_null())
         manifest = read_frame(self._results, self._run_id, "manifest").unique("object_id", keep="first", maintain_order=True)
         return plan.join(manifest.with_row_index("position"), on="object_id", how="inner")

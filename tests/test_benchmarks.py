@@ -58,6 +58,12 @@ def test_lengths_are_skewed_and_last_as_long_as_asked(benchmark_of):
     assert sorted(seconds)[len(seconds) // 2] < sum(seconds) / len(seconds)
 
 
+def test_sizes_take_turns_up_to_the_largest_and_back(benchmark_of):
+    turns = benchmark_of("growth").turns
+    assert turns(10_000) == [100, 100, 1_000, 1_000, 10_000, 1_000, 1_000, 100, 100]
+    assert turns(1_000) == [100, 100, 1_000, 1_000]
+
+
 @pytest.mark.net
 def test_all_stages_of_a_run_are_measured(benchmark_of, monkeypatch):
     growth = benchmark_of("growth")

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from connectors.velma.chunks import SourceFailure, whole_frames
 from connectors.velma.key import ApiKey
 from connectors.velma.settings import VelmaSettings
-from moderation.pacing import AckWindow, Watchdog, breath_s
+from moderation.pacing import AckWindow, Watchdog, gathering_s
 from moderation.session import ClientSession, State
 
 BUFFER_POLL_S = 0.1
@@ -22,8 +22,8 @@ BUFFER_POLL_S = 0.1
 
 FRESH_SHARE = 0.01
 """Of the progress deadline: so early it may strike, for that it need not be moved with every message."""
-MANY_BYTES = 16 * 1024
-"""What is read at once, however long results may gather: some 150 of them."""
+LOW_WATER_BYTES = 16 * 1024
+"""So much may gather, some 150 results: more than that wakes the loop."""
 WAITED_S = 0.0005
 """What takes longer was waited for; a message that is there already takes a tenth of that."""
 HEARD = frozenset({State.DONE, State.BROKEN})
@@ -109,26 +109,26 @@ class Exchange:
                     self._watchdog.dying(self._clock())
                     self._rearm()
                 elif waited and not session.over:
-                    await self._breathe()
+                    await self._let_gather()
 
-    async def _breathe(self) -> None:
+    async def _let_gather(self) -> None:
         """Let results gather in the kernel, where they wake nobody, once one had to be waited for: the end of the connection still does.
 
         Nothing is sent meanwhile: a send that fails takes down what is not read yet, and with it the reason.
         """
         session = self._session
-        breath = breath_s(session.acknowledged_ms, self._clock() - self._window.started_at, session.endpoint.item_ms, session.end_ms)
-        if not breath or self._sending.locked() or self._unsent():
+        gathering = gathering_s(session.acknowledged_ms, self._clock() - self._window.started_at, session.endpoint.item_ms, session.end_ms)
+        if not gathering or self._sending.locked() or self._unsent():
             return
         async with self._sending:
-            self._wake_for(MANY_BYTES)
+            self._set_low_water(LOW_WATER_BYTES)
             try:
-                await asyncio.sleep(breath)
+                await asyncio.sleep(gathering)
             finally:
-                self._wake_for(1)
+                self._set_low_water(1)
             await asyncio.sleep(0)  # what lies there is read first
 
-    def _wake_for(self, size: int) -> None:
+    def _set_low_water(self, size: int) -> None:
         """Let the socket be readable for so many bytes; where the system knows no such thing, each message wakes the loop as ever."""
         with suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderation.pacing import BLIND_BREATH_S, GATHERED_MS, LONGEST_BREATH_S, AckWindow, Deadlines, Pace, Watchdog, breath_s
+from moderation.pacing import BLIND_GATHERING_S, GATHERED_MS, LONGEST_GATHERING_S, AckWindow, Deadlines, Pace, Watchdog, gathering_s
 
 RATE = 32_000
 CHUNK = 64 * 1024
@@ -276,7 +276,7 @@ def test_a_pace_is_a_multiple_of_real_time(times, sent):
 
 
 @pytest.mark.parametrize(
-    ("heard_ms", "elapsed_s", "item_ms", "end_ms", "breath"),
+    ("heard_ms", "elapsed_s", "item_ms", "end_ms", "gathering"),
     [
         pytest.param(0, 1.0, 192, 60_000, 0.0, id="nothing yet"),
         pytest.param(20_000, 0.5, 192, 60_000, 0.05, id="40 times"),
@@ -290,8 +290,8 @@ def test_a_pace_is_a_multiple_of_real_time(times, sent):
         pytest.param(20_000, 0.5, 4_000, 60_000, 0.0, id="long windows"),
     ],
 )
-def test_results_gather_for_a_moment_where_several_come_in_it(heard_ms, elapsed_s, item_ms, end_ms, breath):
-    assert breath_s(heard_ms, elapsed_s, item_ms, end_ms) == pytest.approx(breath)
+def test_results_gather_for_a_moment_where_several_come_in_it(heard_ms, elapsed_s, item_ms, end_ms, gathering):
+    assert gathering_s(heard_ms, elapsed_s, item_ms, end_ms) == pytest.approx(gathering)
 
 
 @given(
@@ -301,12 +301,12 @@ def test_results_gather_for_a_moment_where_several_come_in_it(heard_ms, elapsed_
     end_ms=st.none() | st.integers(0, 10_000_000),
 )
 def test_who_lets_results_gather_starves_nobody_and_keeps_no_done_waiting(heard_ms, elapsed_s, item_ms, end_ms):
-    breath = breath_s(heard_ms, elapsed_s, item_ms, end_ms)
-    heard_in_it_ms = breath * heard_ms / elapsed_s
-    assert 0 <= breath <= LONGEST_BREATH_S
+    gathering = gathering_s(heard_ms, elapsed_s, item_ms, end_ms)
+    heard_in_it_ms = gathering * heard_ms / elapsed_s
+    assert 0 <= gathering <= LONGEST_GATHERING_S
     assert heard_in_it_ms <= GATHERED_MS * 1.001
-    assert breath == 0 or heard_in_it_ms >= item_ms * 0.999
+    assert gathering == 0 or heard_in_it_ms >= item_ms * 0.999
     if end_ms is None:
-        assert breath <= BLIND_BREATH_S
+        assert gathering <= BLIND_GATHERING_S
     else:
         assert heard_in_it_ms <= max(0, end_ms - heard_ms) / 2 * 1.001

@@ -116,8 +116,9 @@ async def test_whom_a_first_result_lets_start_asks_at_once(house):
     assert (house.granted, house.clock.ms) == (ids[:2], at_ms), "nobody waited for the next question"
 
 
-@pytest.mark.parametrize(("workers", "asked_in_30_s"), [(("worker", "worker"), 20), (("worker", "another"), 86)])
+@pytest.mark.parametrize(("workers", "asked_in_30_s"), [(("worker", "worker"), 20), (("worker", "another"), 86), ((), 86)])
 async def test_who_has_every_slot_itself_asks_less_often(house, monkeypatch, workers, asked_in_30_s):
+    await set_gate(house.ledger, "acme", "music", len(workers))
     for number, worker in enumerate(workers):
         if worker == "worker":
             house.wants(number)

@@ -43,24 +43,14 @@ async def test_what_never_came_is_not_told():
     assert (telling.noted, telling.waits) == (0, [])
 
 
-async def test_what_others_wait_for_is_told_at_once_and_once():
+@pytest.mark.parametrize(("awaited", "told_at_once", "waits"), [(True, 1, []), (False, 0, [HELD_BACK_S])])
+async def test_it_is_told_once_and_at_once_where_others_wait_for_it(awaited, told_at_once, waits):
     telling = Telling()
-    telling.first.came(awaited=True)
+    telling.first.came(awaited=awaited)
     await turns()
-    assert (telling.noted, telling.waits) == (1, [])
-    await telling.first.told()
-    await telling.first.settled()
-    assert telling.noted == 1
-
-
-async def test_what_nobody_waits_for_is_held_back_and_then_told_once():
-    telling = Telling()
-    telling.first.came(awaited=False)
-    await turns()
-    assert (telling.noted, telling.waits) == (0, [HELD_BACK_S])
+    assert (telling.noted, telling.waits) == (told_at_once, waits)
     telling.time.set()
     await turns()
-    assert telling.noted == 1
     await telling.first.told()
     await telling.first.settled()
     assert telling.noted == 1

@@ -20,20 +20,20 @@ FAST = Pace(50.0)
 
 
 @pytest.fixture
-def breaths(monkeypatch):
-    """Every result is followed by a breath of so many seconds; how many there were."""
+def gathering(monkeypatch):
+    """Every result is followed by so many seconds in which others gather; how many there were."""
     monkeypatch.setattr(exchange, "WAITED_S", -1.0)
     taken: list[float] = []
 
     def for_seconds(seconds):
-        monkeypatch.setattr(exchange, "breath_s", lambda *_: taken.append(seconds) or seconds)
+        monkeypatch.setattr(exchange, "gathering_s", lambda *_: taken.append(seconds) or seconds)
         return taken
 
     return for_seconds
 
 
-async def test_what_has_gathered_is_all_there_and_done_is_heard_by_itself(breaths):
-    taken = breaths(0.02)
+async def test_what_has_gathered_is_all_there_and_done_is_heard_by_itself(gathering):
+    taken = gathering(0.02)
 
     async def stays(connection: ServerConnection) -> None:
         await answers(connection)
@@ -47,10 +47,10 @@ async def test_what_has_gathered_is_all_there_and_done_is_heard_by_itself(breath
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-async def test_a_refusal_is_heard_though_the_connection_ends_while_results_gather(breaths, request, tmp_path, monkeypatch, tls, reset):
+async def test_a_refusal_is_heard_though_the_connection_ends_while_results_gather(gathering, request, tmp_path, monkeypatch, tls, reset):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
     secure = {"ssl": request.getfixturevalue("certificate")} if tls else {}
-    taken = breaths(0.2)
+    taken = gathering(0.2)
 
     async def refuses(connection: ServerConnection) -> None:
         await connection.recv()
@@ -70,8 +70,8 @@ async def test_a_refusal_is_heard_though_the_connection_ends_while_results_gathe
     assert refused.value.text == NOT_PERMITTED
 
 
-async def test_a_session_that_is_dropped_while_results_gather_hears_the_service_say_goodbye(breaths):
-    taken, said = breaths(HOUR_S), asyncio.get_running_loop().create_future()
+async def test_a_session_that_is_dropped_while_results_gather_hears_the_service_say_goodbye(gathering):
+    taken, said = gathering(HOUR_S), asyncio.get_running_loop().create_future()
 
     async def waits(connection: ServerConnection) -> None:
         await connection.recv()
