@@ -72,7 +72,7 @@ def streaming_of(
         now=wired.now,
         chance=wired.chance,
         entropy=wired.entropy,
-        places=max({settings.connections, *settings.endpoint_connections.values()}),
+        places=1 + max({settings.connections, *settings.endpoint_connections.values()}),
         renewed_client=wired.renewed_client,
         priority=settings.priority + request.flow.urgency,
         force=request.force,

@@ -141,7 +141,8 @@ class Refusal:
 
     probe_in_ms is how long until it is probed, None while its probe is out; 0 where that waits only until nothing of ours is in flight.
     Of a budget: cap is the endpoint whose cap does not hold the session, "*" where the organisation's does not. Of what is full: live is
-    how many sessions the organisation has, None where the slot that is free is another worker's turn.
+    how many sessions the organisation has, None where time alone may make room: the free slot is another worker's turn, or none is given
+    for a moment.
     """
 
     denial: Denial
@@ -174,7 +175,8 @@ class SessionRecord:
 
     reserved_ms is what it reserved, booked_ms what it counts against the cap since its end (settled or at risk), sent_ms what was sent
     where that is known: milliseconds of audio. lease_until (milliseconds of the ledger's clock) is None once it ended; admitted
-    whether it has a result. outcome, scope, close_code and error_text are the facts of the attempt (datasets.md, attempts).
+    whether it has a result, closed whether its connection is known to have closed before it ended. outcome, scope, close_code
+    and error_text are the facts of the attempt (datasets.md, attempts).
     """
 
     session_id: str
@@ -197,6 +199,7 @@ class SessionRecord:
     started_at: datetime
     lease_until: int | None
     admitted: bool
+    closed: bool
     outcome: str | None
     scope: str | None
     close_code: int | None

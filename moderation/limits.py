@@ -60,9 +60,13 @@ class ConnectionLimit:
         """At the start of a run while nothing is live: one session first."""
         return replace(self, stage=Stage.PREFLIGHT, allowed=1, rest_until_ms=0, raise_every_ms=0, raising=None)
 
+    def rests(self, now_ms: int) -> bool:
+        """Whether nothing starts for a moment, since the service has refused a session."""
+        return now_ms < self.rest_until_ms
+
     def place(self, live: int, ceiling: int, now_ms: int) -> Place:
         """What there is for one more session beside `live` others, under the configured ceiling."""
-        if now_ms < self.rest_until_ms:
+        if self.rests(now_ms):
             return Place.NONE
         if live < min(self.allowed, ceiling):
             return Place.SLOT

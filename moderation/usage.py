@@ -11,9 +11,9 @@ from moderation.gate import Crowd, Entry, Gate, GateRules, Gates, entry
 class Usage:
     """Where a gate and its budget of one month stand; endpoint "*" is the organisation as a whole.
 
-    live counts sessions with an unexpired lease, admitted those of them that have a result. Times are milliseconds of audio. endpoints
-    are, of the organisation's, the usages of its endpoints: it has no price of its own, and what they cost is its cost. A correction of
-    the organisation's hours alone has no price either.
+    live counts sessions with an unexpired lease whose connections may be open, admitted those of them that have a result. Times are
+    milliseconds of audio. endpoints are, of the organisation's, the usages of its endpoints: it has no price of its own, and what they cost
+    is its cost. A correction of the organisation's hours alone has no price either.
     """
 
     org: str

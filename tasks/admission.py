@@ -21,7 +21,7 @@ from tasks.room import Room
 SLOT_SECONDS = (0.2, 0.5)
 """The bounds of the random pause before the ledger is asked again for a slot that another process has."""
 OWN_SECONDS = (1.0, 2.0)
-"""The same while this process has all of them: it hears of each that ends, and asks only for a limit that rises meanwhile."""
+"""How long this process asks for nothing that it has all of itself: it hears of each that ends, and a limit rarely rises meanwhile."""
 DOOR_SECONDS = (0.5, 1.5)
 """The same while a breaker is open, whose next probe is half a minute away or more, or an operator has paused the organisation."""
 SHORTEST_FIRST = {Denial.BREAKER, Denial.BUDGET}
@@ -63,6 +63,18 @@ class NotAdmitted(Exception):
         self.cap = cap
 
 
+@dataclass(frozen=True, slots=True)
+class _Ours:
+    """How many sessions of this process were live, at an endpoint and in all, when nobody else's were and there was no slot for more.
+
+    Until until_ms, by the clock of leases, there is none as long as no fewer are.
+    """
+
+    live: int
+    whole: int
+    until_ms: int
+
+
 @dataclass(slots=True)
 class Admission:
     """The way into the ledger for all sessions of a run in this process.
@@ -88,6 +100,9 @@ class Admission:
     _full: dict[tuple[str, str], tuple[int, str | None]] = field(default_factory=dict)
     """By endpoint and month, the shortest session that a cap has refused for good, and whose cap: none as long need ask any more."""
     _live: Counter[str] = field(default_factory=Counter)
+    _closed: dict[str, str] = field(default_factory=dict)
+    """By session, the endpoint of those that have given their slots back, but are not booked yet."""
+    _all_ours: dict[str, _Ours] = field(default_factory=dict)
     _lines: defaultdict[str, Line] = field(default_factory=lambda: defaultdict(Line))
     _dropping: bool = False
 
@@ -117,12 +132,20 @@ class Admission:
             task.uncancel()
             raise NotAdmitted(None) from None
         finally:
-            self._live[claim.endpoint] -= 1
+            if self._closed.pop(claim.session_id, None) is None:
+                self._live[claim.endpoint] -= 1
             line.move()
+
+    def give_back(self, claim: Claim) -> None:
+        """Give a slot back whose connection has closed: the first in line asks for it while this session is spooled and booked."""
+        self._closed[claim.session_id] = claim.endpoint
+        self._live[claim.endpoint] -= 1
+        self._lines[claim.endpoint].move()
 
     async def note_result(self, claim: Claim) -> None:
         """Tell the ledger of a session's first result, and let the first in line ask at once: it may be the one that starts for it."""
         await self.ledger.note_result(claim.session_id)
+        self._all_ours.pop(claim.endpoint, None)
         self._lines[claim.endpoint].move()
 
     async def _admit(self, claim: Claim, line: Line) -> tuple[Grant, int]:
@@ -135,12 +158,16 @@ class Admission:
             if not line.is_first(claim):
                 await self._until({moved, self.stop.requested})
                 continue
+            if (full_s := self._all_ours_s(claim.endpoint)) > 0:
+                await self._until({moved, self.stop.requested}, full_s)
+                continue
             if self.room is not None and (full := await asyncio.to_thread(self.room.full)):
                 self.stop.request(StopCause.RESULTS_NOT_WRITABLE, Reason.NOT_REACHED, full)
                 continue
             asked_ms = self.leases.clock_ms()
             asked = replace(claim, month=self.month())
             self._check_cap(asked)
+            ours = _Ours(self._live[claim.endpoint], self._live.total(), asked_ms + round(1000 * self._between(*OWN_SECONDS)))
             answer = await self._ask(asked)
             if answer is None:
                 continue
@@ -149,30 +176,37 @@ class Admission:
                 self.refusals.pop(claim.endpoint, None)
                 self.on_grant(asked, answer)
                 return answer, asked_ms
-            self.refusals[claim.endpoint] = answer
-            self.on_refusal(answer)
-            if answer.stop is not None:
-                self.stop.give_up(answer.stop)
-            elif answer.denial in POLLED or (answer.denial is Denial.BUDGET and self._may_give_back(answer.cap)):
-                await self._until({moved, self.stop.requested}, *self._pause(answer))
-            else:
-                del self.refusals[claim.endpoint]
-                if answer.denial is Denial.BUDGET:
-                    self._full[asked.endpoint, asked.month] = claim.estimate_ms, answer.cap
-                raise NotAdmitted(answer.denial, answer.cap)
+            await self._refused(asked, answer, ours, moved)
         self.refusals.pop(claim.endpoint, None)
         raise NotAdmitted(None)
 
-    def _pause(self, answer: Refusal) -> tuple[float, float]:
-        """The bounds of the pause before the ledger is asked again."""
-        if answer.live and answer.live <= self._live.total():
-            return OWN_SECONDS
-        return POLLED.get(answer.denial, SLOT_SECONDS)
+    async def _refused(self, claim: Claim, answer: Refusal, ours: _Ours, moved: asyncio.Event) -> None:
+        """Wait until the ledger may say something else. Raises NotAdmitted where it will not."""
+        self.refusals[claim.endpoint] = answer
+        self.on_refusal(answer)
+        if answer.stop is not None:
+            self.stop.give_up(answer.stop)
+        elif answer.live and answer.live <= ours.whole:
+            self._all_ours[claim.endpoint] = ours
+        elif answer.denial in POLLED or (answer.denial is Denial.BUDGET and self._may_give_back(answer.cap)):
+            await self._until({moved, self.stop.requested}, self._between(*POLLED.get(answer.denial, SLOT_SECONDS)))
+        else:
+            del self.refusals[claim.endpoint]
+            if answer.denial is Denial.BUDGET:
+                self._full[claim.endpoint, claim.month] = claim.estimate_ms, answer.cap
+            raise NotAdmitted(answer.denial, answer.cap)
+
+    def _all_ours_s(self, endpoint: str) -> float:
+        """Seconds for which the ledger need not be asked, as sessions of this process have every slot that there is; 0 where it must be."""
+        ours = self._all_ours.get(endpoint)
+        if ours is None or self._live[endpoint] < ours.live or self._live.total() < ours.whole:
+            return 0.0
+        return (ours.until_ms - self.leases.clock_ms()) / 1000
 
     async def _ask(self, claim: Claim) -> Grant | Refusal | None:
         """The ledger's answer; None where it was away. Raises LeaseLost where it had granted what nobody heard of."""
         try:
-            answer = await self.ledger.admit(claim)
+            answer = await self.ledger.admit(claim, tuple(self._closed))
         except UnreachableError as error:
             try:
                 await self._take_back(claim)
@@ -199,13 +233,18 @@ class Admission:
 
     def _may_give_back(self, cap: str | None) -> bool:
         """Whether sessions of ours count against this cap, which may end with less than they reserved."""
-        return bool(self.leases) if cap is None or cap == EVERY_ENDPOINT else self._live[cap] > 0
+        if cap is None or cap == EVERY_ENDPOINT:
+            return bool(self.leases)
+        return self._live[cap] > 0 or cap in self._closed.values()
 
-    async def _until(self, events: set[asyncio.Event], low: float | None = None, high: float = 0.0) -> None:
-        """Wait for one of the events, or for a random time between low and high seconds."""
+    def _between(self, low: float, high: float) -> float:
+        return low + (high - low) * self.chance()
+
+    async def _until(self, events: set[asyncio.Event], seconds: float | None = None) -> None:
+        """Wait for one of the events, or for so long."""
         waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(event.wait()) for event in events}
-        if low is not None:
-            waits.add(asyncio.ensure_future(self.sleep(low + (high - low) * self.chance())))
+        if seconds is not None:
+            waits.add(asyncio.ensure_future(self.sleep(seconds)))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -212,6 +212,7 @@ def _record(
         started_at=row["started_at"],
         lease_until=None,
         admitted=bool(row["items_received"]) or row.get("outcome", "done") == "done",
+        closed=False,
         outcome=row.get("outcome", "done"),
         scope=row.get("scope"),
         close_code=row["close_code"],

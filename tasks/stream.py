@@ -55,8 +55,8 @@ class Candidate:
 class Streaming:
     """What all sessions of a run share.
 
-    places is how many sessions of a shard are prepared at once: the ledger decides how many of them stream. now gives the wall clock
-    (UTC), chance a random number in [0, 1), entropy random bytes.
+    places is how many sessions of a shard are prepared at once, one more than may stream, so that no slot waits: the ledger decides how
+    many do. now gives the wall clock (UTC), chance a random number in [0, 1), entropy random bytes.
     """
 
     run_id: str

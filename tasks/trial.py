@@ -60,7 +60,7 @@ class Trial:
         self.session: ClientSession | None = None
         self.story = self.advice = ""
         self.sent_ms = 0
-        self._paid = False
+        self._paid = self._gave_back = False
         self.claim = Claim(
             session_id=self.session_id,
             lake=streaming.lake,
@@ -91,7 +91,7 @@ class Trial:
                 try:
                     return await self._analyse(grant, first)
                 finally:
-                    counts.live -= 1
+                    counts.live -= not self._gave_back
                     await self.first_result.settled()  # its lease may be lost: nothing is told behind its end
         finally:
             first.cancel()
@@ -113,8 +113,16 @@ class Trial:
             told = SessionError("cancelled" if isinstance(error, asyncio.CancelledError) else str(error), phase=self._phase())
             await asyncio.shield(self._failed(told, CANCELLED))
             raise
+        if not grant.awaited:  # else others wait for what the ledger is yet to be told
+            self._give_back()
         await asyncio.shield(self._done(result))
         return None
+
+    def _give_back(self) -> None:
+        """Let the next object have the slot, whose connection has closed, while this one is kept and booked."""
+        self._gave_back = True
+        self.streaming.progress.of(self.planned.endpoint.name).live -= 1
+        self.streaming.admission.give_back(self.claim)
 
     async def _session(self, grant: Grant, pieces: AsyncGenerator[bytes, None]) -> SessionResult:
         assert self.planned.parameters is not None, "they are known where there is audio"

@@ -3,6 +3,7 @@
 Statements stand ready with named parameters: building them anew took twice as long as running them.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -54,14 +55,19 @@ _ADMITTED = (
     .values(admitted=True)
     .returning(sessions.c.org, sessions.c.endpoint, sessions.c.month)
 )
-
+_CLOSED = update(sessions).where(sessions.c.session_id == bindparam("of_session_id")).values(closed=True)
 
 _WAITED_OUT = {Denial.FULL, Denial.BREAKER, Denial.PAUSED}
 """What everybody waits for alike. A cap may hold somebody else's shorter session: who waits for one stands in nobody's way."""
 
 
-async def admit(connection: AsyncConnection, claim: Claim, moment: Moment) -> Grant | Refusal:
-    """Grant a claim, writing the session, its reservation and what it changes about its gates; or say why not."""
+async def admit(connection: AsyncConnection, claim: Claim, closed: Collection[str], moment: Moment) -> Grant | Refusal:
+    """Grant a claim, writing the session, its reservation and what it changes about its gates; or say why not.
+
+    closed are sessions that have given their slots back.
+    """
+    if closed:
+        await connection.execute(_CLOSED, [{"of_session_id": session_id} for session_id in closed])
     usages = await usages_of(connection, claim.org, claim.endpoint, claim.month, moment)
     history = await _history(connection, claim)
     entered = decide(claim, history, usages, moment.now_ms, moment.rules)
@@ -95,7 +101,7 @@ def _refusal(denial: Denial, usages: Usages, moment: Moment, estimate_ms: int) -
             f"{usages.whole.org} has a cap in money, but endpoint {usages.unpriced!r} has no price: nothing is admitted without one"
         )
     if denial is Denial.FULL:
-        return Refusal(denial, live=usages.whole.live)
+        return Refusal(denial, live=None if usages.endpoint.gate.limit.rests(moment.now_ms) else usages.whole.live)
     return Refusal(denial, cap=usages.full(estimate_ms) if denial is Denial.BUDGET else None)
 
 

@@ -8,10 +8,10 @@ import msgspec
 from sqlalchemy import String, and_, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.ledger.leases import LEASED, Moment
+from connectors.ledger.leases import LIVE, Moment
 from connectors.ledger.schema import budgets, gates, sessions
 from connectors.ledger.sqlite import LedgerDamaged
-from moderation.admission import EVERY_ENDPOINT, SessionState
+from moderation.admission import EVERY_ENDPOINT
 from moderation.errors import ConfigurationError
 from moderation.gate import Gate, Gates
 from moderation.usage import Usage, Usages
@@ -36,7 +36,7 @@ _LIVE = (
         func.count(sessions.c.session_id).label("live"),
         func.sum(case((sessions.c.admitted, 1), else_=0)).label("admitted"),
     )
-    .where(sessions.c.org == OF_ORG, sessions.c.state == SessionState.STREAMING, LEASED)
+    .where(sessions.c.org == OF_ORG, LIVE)
     .group_by(sessions.c.endpoint)
 )
 _LIVE_THERE = _LIVE.subquery("live_there")

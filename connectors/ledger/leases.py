@@ -57,6 +57,8 @@ LEASED = and_(sessions.c.lease_until > _NOW, sessions.c.lease_until <= _LATEST)
 """Whether a session's lease is unexpired at the parameter now_ms, where none can reach beyond latest_ms."""
 EXPIRED = or_(sessions.c.lease_until <= _NOW, sessions.c.lease_until > _LATEST)
 """Whether it has expired; ended sessions have none."""
+LIVE = and_(sessions.c.state == SessionState.STREAMING, LEASED, sessions.c.closed.is_(False))
+"""Whether it takes a slot: one whose connection has closed has given that back, though it is not booked yet."""
 
 _RENEW = (
     update(sessions)

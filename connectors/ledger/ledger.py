@@ -123,14 +123,15 @@ class Ledger:
         """End a pause. Raises ConfigurationError for an unknown organisation."""
         await self._transact(lambda c, _: gates.change_gate(c, org, EVERY_ENDPOINT, paused=False))
 
-    async def admit(self, claim: Claim) -> Grant | Refusal:
+    async def admit(self, claim: Claim, closed: Collection[str] = ()) -> Grant | Refusal:
         """Grant a slot and a reservation for one session, or say why not (`moderation.usage.decide` has the rule).
 
+        closed are sessions of the caller that hold no slot from now on, though they are not booked yet: their connections have closed.
         A granted session streams until `finish` or `fail`, as long as `renew` comes at least once in a lease. When the caller is
         cancelled meanwhile, the session is released. Raises ConfigurationError when a gate is missing.
         """
         try:
-            return await self._transact(lambda c, moment: admission.admit(c, claim, moment))
+            return await self._transact(lambda c, moment: admission.admit(c, claim, closed, moment))
         except asyncio.CancelledError:
             with suppress(SoundcheckError):  # then `renew` names it to a worker that does not know it
                 await self._transact(lambda c, moment: settlement.withdraw(c, claim.session_id, moment))

@@ -43,5 +43,10 @@ async def _gates_by_rule(connection: AsyncConnection) -> None:
     await connection.execute(text("ALTER TABLE sessions ADD COLUMN admitted BOOLEAN DEFAULT false NOT NULL"))
 
 
-_STEPS: dict[int, Callable[[AsyncConnection], Awaitable[None]]] = {1: _gates_by_rule}
+async def _closed_connections(connection: AsyncConnection) -> None:
+    """Version 3: sessions know if their connection has closed."""
+    await connection.execute(text("ALTER TABLE sessions ADD COLUMN closed BOOLEAN DEFAULT false NOT NULL"))
+
+
+_STEPS: dict[int, Callable[[AsyncConnection], Awaitable[None]]] = {1: _gates_by_rule, 2: _closed_connections}
 """By the version that each starts from."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import BigInteger, Boolean, Column, Date, DateTime, Dialect, Index, Integer, MetaData, String, Table, TypeDecorator, false
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Instant(TypeDecorator[datetime]):
@@ -52,6 +52,7 @@ sessions = Table(
     Column("started_at", Instant, nullable=False),
     Column("lease_until", BigInteger),
     Column("admitted", Boolean, nullable=False, server_default=false()),
+    Column("closed", Boolean, nullable=False, server_default=false()),
     Column("outcome", String),
     Column("scope", String),
     Column("close_code", Integer),

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.ledger.leases import LEASED, Moment
+from connectors.ledger.leases import LIVE, Moment
 from connectors.ledger.schema import sessions, waiting
-from moderation.admission import Claim, SessionState
+from moderation.admission import Claim
 from moderation.turns import FRESH_MS, Waiting, yields
 
 SEEN_EVERY_MS = FRESH_MS // 3
@@ -16,8 +16,7 @@ _AT = (waiting.c.org == bindparam("of_org"), waiting.c.endpoint == bindparam("of
 _MINE = (*_AT, waiting.c.worker == bindparam("of_worker"))
 _LIVE = (
     select(func.count(sessions.c.session_id))
-    .where(sessions.c.org == waiting.c.org, sessions.c.endpoint == waiting.c.endpoint, sessions.c.worker == waiting.c.worker)
-    .where(sessions.c.state == SessionState.STREAMING, LEASED)
+    .where(sessions.c.org == waiting.c.org, sessions.c.endpoint == waiting.c.endpoint, sessions.c.worker == waiting.c.worker, LIVE)
     .scalar_subquery()
 )
 _WAITING = select(waiting.c.worker, waiting.c.priority, _LIVE, waiting.c.since_ms, waiting.c.seen_ms).where(*_AT)
@@ -29,7 +28,7 @@ _IN_LINE = (
 _MY_LIVE = (
     select(func.count(sessions.c.session_id))
     .where(sessions.c.org == bindparam("of_org"), sessions.c.endpoint == bindparam("of_endpoint"))
-    .where(sessions.c.worker == bindparam("of_worker"), sessions.c.state == SessionState.STREAMING, LEASED)
+    .where(sessions.c.worker == bindparam("of_worker"), LIVE)
 )
 _SEEN = update(waiting).where(*_MINE).values(seen_ms=bindparam("now_ms", type_=BigInteger), priority=bindparam("of_priority"))
 _LEAVE = delete(waiting).where(*_MINE)

@@ -1,6 +1,7 @@
 """The way into the ledger: who asks when, what is waited for, and what ends the waiting."""
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
 from math import inf
 
@@ -60,6 +61,14 @@ class House:
         self.ends[session_id].set()
         await self.tasks[session_id]
 
+    async def until_real(self, condition) -> None:
+        """Real time alone."""
+        for _ in range(2_000):
+            if condition():
+                return
+            await asyncio.sleep(0.002)
+        raise AssertionError("it never came")
+
     async def until(self, condition) -> None:
         """Real time for real databases; simulated time for the pauses between questions."""
         for _ in range(2_000):
@@ -84,16 +93,25 @@ async def house(tmp_path):
             await asyncio.gather(*built.tasks.values(), return_exceptions=True)
 
 
+def questions(monkeypatch) -> list[tuple[Claim, tuple[str, ...]]]:
+    """What the ledger is asked from now on: who wants to start, and who has given a slot back."""
+    asked, admit = [], Ledger.admit
+
+    async def noted(ledger: Ledger, claim: Claim, closed: tuple[str, ...]) -> Grant | Refusal:
+        asked.append((claim, closed))
+        return await admit(ledger, claim, closed)
+
+    monkeypatch.setattr(Ledger, "admit", noted)
+    return asked
+
+
 async def test_slots_are_given_in_the_order_of_asking_and_at_once_when_one_is_free(house):
     ids = [house.wants(number) for number in range(5)]
     await house.until(lambda: len(house.granted) == 2 and house.admission.refusals.get("music"))
     assert house.admission.refusals["music"].denial is Denial.FULL
     at_ms = house.clock.ms
     await house.end(ids[1])
-    for _ in range(500):
-        await asyncio.sleep(0.002)
-        if len(house.granted) == 3:
-            break
+    await house.until_real(lambda: len(house.granted) == 3)
     assert house.granted == ids[:3]
     assert house.clock.ms == at_ms, "nobody waited for the next question"
     for number in (0, 2, 3, 4):
@@ -109,10 +127,7 @@ async def test_whom_a_first_result_lets_start_asks_at_once(house):
     await house.until(lambda: house.granted and house.admission.refusals.get("music"))
     at_ms = house.clock.ms
     await house.admission.note_result(claim_of(0))
-    for _ in range(500):
-        await asyncio.sleep(0.002)
-        if len(house.granted) == 2:
-            break
+    await house.until_real(lambda: len(house.granted) == 2)
     assert (house.granted, house.clock.ms) == (ids[:2], at_ms), "nobody waited for the next question"
 
 
@@ -127,17 +142,50 @@ async def test_who_has_every_slot_itself_asks_less_often(house, monkeypatch, wor
     await house.until(lambda: len(house.granted) == workers.count("worker"))
     house.wants(2)
     await house.until(lambda: house.admission.refusals.get("music"))
-    asked, admit = [], Ledger.admit
-
-    async def counted(ledger: Ledger, claim: Claim) -> Grant | Refusal:
-        asked.append(claim)
-        return await admit(ledger, claim)
-
-    monkeypatch.setattr(Ledger, "admit", counted)
+    asked = questions(monkeypatch)
     house.ticking.expected = 1
     await house.ticking.advance(30_000)
     house.ticking.expected = 0
     assert len(asked) == pytest.approx(asked_in_30_s, abs=2)
+
+
+async def test_a_slot_is_given_back_before_its_session_is_booked(house):
+    ids = [house.wants(number) for number in range(4)]
+    await house.until(lambda: len(house.granted) == 2 and house.admission.refusals.get("music"))
+    at_ms = house.clock.ms
+    house.admission.give_back(claim_of(0))
+    await house.until_real(lambda: len(house.granted) == 3)
+    assert (house.granted, house.clock.ms) == (ids[:3], at_ms), "nobody waited for the next question"
+    assert await live(house.ledger) == 2
+    assert await house.ledger.admit(claim_of(9)) == Refusal(Denial.FULL, live=2)
+    await house.end(ids[0])
+    await house.until(lambda: house.admission.refusals.get("music"))
+    assert house.granted == ids[:3], "its slot is not given back twice"
+    await house.end(ids[1])
+    await house.until(lambda: house.granted == ids)
+
+
+async def test_sessions_that_take_turns_ask_the_ledger_once_each(house, monkeypatch):
+    ids = [house.wants(number) for number in range(8)]
+    await house.until(lambda: len(house.granted) == 2 and house.admission.refusals.get("music"))
+    asked = questions(monkeypatch)
+    for number in range(4):
+        house.admission.give_back(claim_of(number))
+        await house.until_real(lambda number=number: len(house.granted) == number + 3)
+        await house.end(ids[number])
+    assert [(claim.session_id, closed) for claim, closed in asked] == [(ids[number + 2], (ids[number],)) for number in range(4)]
+
+
+async def test_of_a_cap_something_may_come_back_until_the_last_session_is_booked(house):
+    await house.ledger.set_cap("acme", "music", 1_500)
+    first, second = house.wants(1, estimate_ms=1_000), house.wants(2, estimate_ms=1_000)
+    await house.until(lambda: (waits := house.admission.refusals.get("music")) and waits.denial is Denial.BUDGET)
+    house.admission.give_back(claim_of(1))
+    await house.ticking.advance(5_000)
+    assert not house.tasks[second].done()
+    await house.ledger.set_cap("acme", "music", 2_000)
+    await house.end(first)
+    await house.until(lambda: house.granted == [first, second])
 
 
 async def test_while_a_breaker_is_open_the_shortest_session_goes_as_its_probe(house):
@@ -235,13 +283,13 @@ class Deaf:
     def __getattr__(self, name: str) -> object:
         return getattr(self.ledger, name)
 
-    async def admit(self, claim: Claim) -> Grant | Refusal:
+    async def admit(self, claim: Claim, closed: Collection[str]) -> Grant | Refusal:
         self.asked += 1
         if self.asked <= self.times:
             if self.heard:
-                await self.ledger.admit(claim)
+                await self.ledger.admit(claim, closed)
             raise UnreachableError("the connection is closed")
-        return await self.ledger.admit(claim)
+        return await self.ledger.admit(claim, closed)
 
 
 async def test_a_question_that_was_not_heard_is_asked_again(house):

@@ -91,7 +91,8 @@ async def test_a_ledger_of_the_first_version_is_brought_up_with_its_newest_cap_a
             assert (usages["*"].gate, usages["music"].gate) == (Gate(cap_ms=6000, paused=True), Gate(ceiling=7))
             assert [(usage.settled_ms, usage.at_risk_ms, usage.reserved_ms) for usage in usages.values()] == [(900, 10, 0)] * 2
             assert (await ledger.usage("acme", "2026-10"))[0].settled_ms == 9000
-            assert (await ledger.session("s1")).admitted is False
+            session = await ledger.session("s1")
+            assert (session.admitted, session.closed) == (False, False)
             assert await ledger.admit(claim_of(9)) == Refusal(Denial.TOMBSTONE)
     await ledger_admits_up_to_its_cap(path, clock)
 

@@ -63,8 +63,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def held(self, session):
         return session["state"] == "streaming" and self.clock.ms < session["lease_until"]
 
+    def is_live(self, session):
+        return self.held(session) and not session["closed"]
+
     def live(self, endpoint):
-        return sum(self.held(s) and endpoint in {"*", s["claim"].endpoint} for s in self.sessions.values())
+        return sum(self.is_live(s) and endpoint in {"*", s["claim"].endpoint} for s in self.sessions.values())
 
     def spent(self, endpoint, month):
         """{reserved, settled, at_risk} as sums over sessions."""
@@ -105,7 +108,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def waits(self, endpoint, worker):
         since_ms, seen_ms = self.waiting.get((endpoint, worker), (self.clock.ms, self.clock.ms))
-        sessions = [s for s in self.sessions.values() if (s["claim"].endpoint, s["claim"].worker) == (endpoint, worker) and self.held(s)]
+        sessions = [s for s in self.sessions.values() if (s["claim"].endpoint, s["claim"].worker) == (endpoint, worker) and self.is_live(s)]
         return Waiting(worker, 0, len(sessions), since_ms, seen_ms)
 
     def is_anothers(self, claim):
@@ -127,16 +130,20 @@ class LedgerMachine(RuleBasedStateMachine):
         estimate_ms=st.integers(0, 2000),
         force=st.booleans(),
         run_id=st.sampled_from(RUNS),
+        closed=st.sets(st.integers(0, 99), max_size=2),
     )
-    def admits(self, number, **wish):
+    def admits(self, number, closed, **wish):
         claim = claim_of(len(self.sessions), object_id=f"object-{number}", **wish)
+        given_back = {self.pick(index) for index in closed} if self.sessions else set()
+        for session_id in given_back:
+            self.sessions[session_id]["closed"] = True
         expected = self.denial(claim)
         live = self.live("*") if expected is Denial.FULL else None
         if expected is None and self.is_anothers(claim):
             expected = Denial.FULL
         if expected in {Denial.FULL, Denial.PAUSED, Denial.BREAKER}:
             self.waited(claim)
-        answer = self.run(self.ledger.admit(claim))
+        answer = self.run(self.ledger.admit(claim, given_back))
         if expected is not None:
             assert isinstance(answer, Refusal)
             assert (answer.denial, answer.live) == (expected, live)
@@ -149,6 +156,7 @@ class LedgerMachine(RuleBasedStateMachine):
             "state": "streaming",
             "ms": claim.estimate_ms,
             "lease_until": self.clock.ms + LEASE_MS,
+            "closed": False,
         }
 
     def pick(self, index):

@@ -140,7 +140,7 @@ class RealLedger:
 
 async def _ask(connection: AsyncConnection, claim: Claim, moment: Moment) -> tuple[Grant | Refusal, SessionKind]:
     """Ask as the model is asked: a probe is for claims of kind PROBE alone, and nobody waits in line, since nobody asks again by itself."""
-    answer = await admission.admit(connection, claim, moment)
+    answer = await admission.admit(connection, claim, (), moment)
     if isinstance(answer, Refusal) and answer.denial is not Denial.BUDGET:
         await turns.leave(connection, claim, await turns.line_at(connection, claim, moment))
         return answer, claim.kind
