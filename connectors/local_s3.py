@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-from http.client import HTTPConnection
 from threading import Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
 
 _HOST = "127.0.0.1"
-_REQUEST_SECONDS = 60
-"""The first request imports much of moto."""
 _POLL_SECONDS = 0.05
 
 
@@ -59,27 +56,14 @@ class LocalS3:
     def __enter__(self) -> Self:
         self._connections = _Connections()
         self._server = _server(self._connections, self._port)
+        _empty()
         self._thread = Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="local-s3", daemon=True)
         self._thread.start()
-        try:
-            self._reset()
-        except BaseException:
-            self._stop()
-            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        try:
-            self._reset()
-        finally:
-            self._stop()
-
-    def _reset(self) -> None:
-        """Empties every bucket of this process, which also closes the temporary files that moto keeps bodies in."""
-        assert self._server is not None
-        with contextlib.closing(HTTPConnection(_HOST, self._server.port, timeout=_REQUEST_SECONDS)) as connection:
-            connection.request("POST", "/moto-api/reset")
-            connection.getresponse().read()
+        self._stop()
+        _empty()
 
     def _stop(self) -> None:
         """Ends the accepting thread, then the connections, whose threads the accepting thread waits for."""
@@ -123,14 +107,20 @@ def _hang_up(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
+def _empty() -> None:
+    """Empty every bucket of this process, which also closes the temporary files that moto keeps bodies in."""
+    from moto.s3.models import s3_backends  # noqa: PLC0415 - the local extra may be missing
+
+    s3_backends.reset()
+
+
 def _server(connections: _Connections, port: int) -> "BaseWSGIServer":
-    """The server: moto behind werkzeug's threaded server: listening, not yet serving, and silent about requests."""
+    """The server: moto behind werkzeug's threaded server: listening, not yet serving, and silent about requests.
+
+    It is moto's S3 alone: to find out for each request which of its services is meant takes moto as long as to answer it.
+    """
     try:
-        from moto.moto_server.werkzeug_app import (  # noqa: PLC0415 - the local extra may be missing
-            DomainDispatcherApplication,
-            MotoRequestHandler,
-            create_backend_app,
-        )
+        from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app  # noqa: PLC0415 - as above
         from werkzeug.serving import ThreadedWSGIServer  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError(f"the local S3 needs {error.name}: install soundcheck with its `local` extra") from error
@@ -156,4 +146,4 @@ def _server(connections: _Connections, port: int) -> "BaseWSGIServer":
     except OSError as error:
         raise ConfigurationError(f"the local S3 cannot listen on port {port}: {error.strerror}") from error
     with listening:
-        return Server(_HOST, port, DomainDispatcherApplication(create_backend_app), Handler, fd=listening.fileno())
+        return Server(_HOST, port, create_backend_app("s3"), Handler, fd=listening.fileno())

@@ -43,6 +43,8 @@ class S3Listing:
         self._caller = caller
         self._prefixes = _outermost(prefixes)
         self._ranges = ranges
+        self._outlined: dict[tuple[str, str], ListPage] = {}
+        """The prefixes of which the outline has seen the one page that there is: it is not asked for again."""
         prepare(caller.client)
 
     def __str__(self) -> str:
@@ -62,8 +64,9 @@ class S3Listing:
         keys = msgspec.json.decode(piece, type=KeyRange)
         last = keys.after if cursor is None or keys.is_whole else cursor
         request = {"ContinuationToken": cursor} if cursor is not None and keys.is_whole else {"StartAfter": last} if last else {}
+        outlined = self._outlined.pop((keys.bucket, keys.prefix), None) if keys.is_whole and cursor is None else None
         while True:
-            page = await self._page(keys.bucket, Prefix=keys.prefix, **request)
+            page = outlined or await self._page(keys.bucket, Prefix=keys.prefix, **request)
             token = page.token
             items = page.items
             if not keys.is_whole:
@@ -83,6 +86,8 @@ class S3Listing:
     async def _look(self, bucket: str, prefix: str, after: str, delimiter: str, names: int) -> Seen:
         given = {name: text for name, text in (("StartAfter", after), ("Delimiter", delimiter)) if text}
         page = await self._page(bucket, Prefix=prefix, MaxKeys=names, **given)
+        if not given and page.token is None:
+            self._outlined[bucket, prefix] = page
         return Seen(sorted([item.key for item in page.items] + page.folders), page.folders, page.token is not None)
 
 

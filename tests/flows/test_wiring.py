@@ -1,5 +1,6 @@
 """The composition root: where the key comes from, where state lies, and what memory is handed back."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from connectors.lake.store import open_store
+from flows import wiring
 from flows.embedded_prefect import embedded_prefect
 from flows.keys import load_key
 from flows.places import open_spool, state_of
@@ -110,3 +112,14 @@ async def test_a_run_and_a_plan_ask_their_lake_with_one_thread(world, opened):
     async with opened(world.settings, Request(("s3://catalogue/",))) as parts:
         with parts.open_lake() as lake:
             assert lake.execute("SELECT current_setting('threads')").fetchall() == [(1,)]
+
+
+async def test_what_is_imported_is_no_work_for_the_collection_of_garbage(world):
+    wiring._spare_what_is_imported.cache_clear()
+    gc.unfreeze()
+    request = Request(("s3://catalogue/",))
+    async with wired(world.settings, request):
+        spared = gc.get_freeze_count()
+    assert spared > len(gc.get_objects(generation=0))
+    async with wired(world.settings, request):
+        assert gc.get_freeze_count() <= spared, "what a run has made is not imported"

@@ -36,15 +36,17 @@ def objects(keys, bucket="music"):
     return [AudioObject(bucket, key, etag(key), len(key), changed(key), None, "STANDARD") for key in sorted(keys)]
 
 
-async def test_a_small_prefix_is_one_piece_of_one_page(calling):
+async def test_a_small_prefix_is_one_piece_of_one_page_and_listed_once(calling):
     api = ListApi({"music": ["a/1.wav", "a/2.wav", "ab.wav", "b.wav"]})
     async with calling(api) as caller:
         source = S3Listing(caller, [S3Uri("music", "a")])
         (piece,) = (await source.outline()).pieces
         (page,) = await pages(source, piece)
+        assert len(api.requests) == 1
+        assert await pages(source, piece) == [page]
+        assert len(api.requests) == 2, "and anew for whoever asks again"
     assert page.items == objects(["a/1.wav", "a/2.wav", "ab.wav"])
     assert page.cursor is None
-    assert len(api.requests) == 2
 
 
 @pytest.mark.parametrize("ranges", [1, 8])
