@@ -1,5 +1,6 @@
 """The composition root: connectors made from settings, and closed again. Nothing else makes a connector of the real thing."""
 
+import atexit
 import gc
 import os
 import random
@@ -151,6 +152,7 @@ async def wired(settings: Settings, request: Request) -> AsyncIterator[Wired]:
 def _spare_what_is_imported() -> None:
     """Once a process, take what lives as long as it does out of full collections of garbage: each took 0.1 s to walk it, unheard by all."""
     gc.freeze()
+    atexit.register(gc.unfreeze)  # modules written in C count what is left of them
 
 
 @asynccontextmanager
