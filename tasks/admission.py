@@ -134,13 +134,18 @@ class Admission:
         finally:
             if self._closed.pop(claim.session_id, None) is None:
                 self._live[claim.endpoint] -= 1
-            line.move()
+            self._move(line)
 
     def give_back(self, claim: Claim) -> None:
         """Give a slot back whose connection has closed: the first in line asks for it while this session is spooled and booked."""
         self._closed[claim.session_id] = claim.endpoint
         self._live[claim.endpoint] -= 1
-        self._lines[claim.endpoint].move()
+        self._move(self._lines[claim.endpoint])
+
+    def _move(self, line: Line) -> None:
+        """A session has ended: who waits there asks at once; where nobody does, who waits elsewhere: the slot may be the organisation's."""
+        for each in self._lines.values() if line.is_empty else (line,):
+            each.move()
 
     async def note_result(self, claim: Claim) -> None:
         """Tell the ledger of a session's first result, and let the first in line ask at once: it may be the one that starts for it."""

@@ -29,6 +29,11 @@ class Line:
             self._waiting.remove(claim)
             self.move()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits."""
+        return not self._waiting
+
     def is_first(self, claim: Claim) -> bool:
         """Whether this one asks."""
         first = min(self._waiting, key=lambda waiting: waiting.estimate_ms) if self._shortest_first else self._waiting[0]

@@ -105,11 +105,11 @@ class Sloppy(ModelLedger):
 class Spendthrift(ModelLedger):
     """Forgets what its caps are."""
 
-    async def admit(self, claim):
+    async def admit(self, claim, closed=()):
         capped = {endpoint: gate.cap_ms for endpoint, gate in self.standing.items()}
         for endpoint in capped:
             await self.set_cap(endpoint, None)
-        answer = await super().admit(claim)
+        answer = await super().admit(claim, closed)
         for endpoint, cap_ms in capped.items():
             await self.set_cap(endpoint, cap_ms)
         return answer
@@ -118,9 +118,9 @@ class Spendthrift(ModelLedger):
 class Hasty(ModelLedger):
     """Does not wait for breakers."""
 
-    async def admit(self, claim):
+    async def admit(self, claim, closed=()):
         self.standing = {endpoint: gate.reopened(self.clock.ms, live=1) for endpoint, gate in self.standing.items()}
-        return await super().admit(claim)
+        return await super().admit(claim, closed)
 
 
 class Deaf(ModelLedger):

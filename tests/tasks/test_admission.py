@@ -165,6 +165,19 @@ async def test_a_slot_is_given_back_before_its_session_is_booked(house):
     await house.until(lambda: house.granted == ids)
 
 
+async def test_a_slot_of_the_organisation_goes_to_the_other_endpoint_where_nobody_waits_for_it(house):
+    await house.ledger.set_gate("acme", EVERY_ENDPOINT, 2)
+    await set_gate(house.ledger, "acme", "ai_music", 2)
+    ids = [house.wants(0), house.wants(1)]
+    await house.until(lambda: len(house.granted) == 2)
+    ids.append(house.wants(2, endpoint="ai_music"))
+    await house.until(lambda: house.admission.refusals.get("ai_music"))
+    at_ms = house.clock.ms
+    await house.end(ids[0])
+    await house.until_real(lambda: len(house.granted) == 3)
+    assert (house.granted, house.clock.ms) == (ids, at_ms), "nobody waited for the next question"
+
+
 async def test_sessions_that_take_turns_ask_the_ledger_once_each(house, monkeypatch):
     ids = [house.wants(number) for number in range(8)]
     await house.until(lambda: len(house.granted) == 2 and house.admission.refusals.get("music"))

@@ -6,6 +6,7 @@ from admission_simulator.ledger import LEASE_MS
 from admission_simulator.mishaps import SILENCE_MS, crash
 from admission_simulator.objects import Process, Session
 from admission_simulator.service import Seat, cause_of
+from moderation.admission import SessionKind
 from moderation.errors import LeaseLost, Phase, SessionError
 from moderation.judgement import Failure
 from moderation.outcomes import QUARANTINED
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 RENEWAL_MS = LEASE_MS // 4
 RESTART_MS = 5_000
+BOOKING_MS = 2_000
+"""The longest from the end of a connection until its session is booked."""
 RETRIES = RetryRules(patience=200)
 """Runs end by their gates: no object is tried so often for others' faults that it ends one by itself."""
 
@@ -107,6 +110,16 @@ class Attempts:
         if world.random.random() < world.plan.deadly:
             await crash(world, (session.process.number, RESTART_MS))
             return True
+        if session.kind is SessionKind.PROBE:  # others wait for what the ledger is yet to be told
+            return await self._book(session)
+        session.process.closed.add(session.session_id)
+        world.after(world.random.randint(0, BOOKING_MS), self._book, session)
+        return True
+
+    async def _book(self, session: Session) -> bool:
+        if self._put_off(session, self._book, session):
+            return False
+        world = self.world
         self.close(session)
         try:
             await world.ledger.finish(session.session_id, session.item.audio_ms)
@@ -175,6 +188,7 @@ class Attempts:
         self.world.service.leave(session.session_id)
         session.over = True
         session.process.sessions.pop(session.session_id, None)
+        session.process.closed.discard(session.session_id)
 
     # what the service ends
 

@@ -1,5 +1,6 @@
 """What the simulator asks of a ledger, and a model of one in memory that follows the same rules."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -23,8 +24,8 @@ class SimulatedLedger(Protocol):
     async def open_run(self) -> None:
         """A run begins."""
 
-    async def admit(self, claim: Claim) -> SessionKind | Denial | StopCause:
-        """A slot and a reservation, as what; or why not; or why the run ends.
+    async def admit(self, claim: Claim, closed: Collection[str] = ()) -> SessionKind | Denial | StopCause:
+        """A slot and a reservation, as what; or why not; or why the run ends. closed are sessions that have given their slots back.
 
         A claim of kind OBJECT is denied with BREAKER where only a probe may go out: ask again with the shortest object and kind PROBE.
         """
@@ -73,6 +74,7 @@ class Row:
     claim: Claim
     lease_until: int
     admitted: bool = False
+    closed: bool = False
 
 
 @dataclass(slots=True)
@@ -105,8 +107,10 @@ class ModelLedger:
         for endpoint, gate in self.standing.items():
             self.standing[endpoint] = gate.reopened(now, self._live_at(endpoint))
 
-    async def admit(self, claim: Claim) -> SessionKind | Denial | StopCause:
+    async def admit(self, claim: Claim, closed: Collection[str] = ()) -> SessionKind | Denial | StopCause:
         now = self.clock.ms
+        for session_id in self.rows.keys() & closed:
+            self.rows[session_id].closed = True
         if claim.object_id in self.paid:
             return Denial.DONE
         if any(row.claim.object_id == claim.object_id for row in self.rows.values()):
@@ -227,7 +231,7 @@ class ModelLedger:
     def _crowd(self, endpoint: str, session_id: str) -> Crowd:
         now, live, with_result, whole, whole_with_result = self.clock.ms, 0, 0, 0, 0
         for other_id, row in self.rows.items():
-            if row.lease_until > now and other_id != session_id:
+            if row.lease_until > now and not row.closed and other_id != session_id:
                 whole += 1
                 whole_with_result += row.admitted
                 if row.claim.endpoint == endpoint:
@@ -239,7 +243,8 @@ class ModelLedger:
         now = self.clock.ms
         live = 0
         for row in self.rows.values():
-            live += row.lease_until > now and endpoint in {EVERY_ENDPOINT, row.claim.endpoint} and (row.admitted or not admitted)
+            held = row.lease_until > now and not row.closed
+            live += held and endpoint in {EVERY_ENDPOINT, row.claim.endpoint} and (row.admitted or not admitted)
         return live
 
     def _admitted(self, row: Row) -> None:

@@ -36,12 +36,15 @@ class Process:
     sessions: dict[str, "Session"] = field(default_factory=dict)
     aborted: list["Session"] = field(default_factory=list)
     """Sessions that it gave up and has not told the ledger of."""
+    closed: set[str] = field(default_factory=set)
+    """Sessions whose connections have closed, and which are not booked yet."""
 
     def restart(self) -> None:
         """Another process in its place."""
         self.life += 1
         self.worker = f"p{self.number}.{self.life}"
         self.dead = False
+        self.closed.clear()
 
 
 @dataclass(slots=True, eq=False)

@@ -1,6 +1,6 @@
 """The ledger itself in the simulator: its databases under the world's clocks, alone or answer by answer beside the model."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -71,10 +71,10 @@ class RealLedger:
         self._seen = None
         await self.ledger.reopen(ORG, [endpoint for endpoint in endpoints if endpoint != EVERY_ENDPOINT])
 
-    async def admit(self, claim: Claim) -> SessionKind | Denial | StopCause:
+    async def admit(self, claim: Claim, closed: Collection[str] = ()) -> SessionKind | Denial | StopCause:
         self._seen = None
         try:
-            answer, kind = await self.ledger._transact(lambda connection, moment: _ask(connection, claim, moment))
+            answer, kind = await self.ledger._transact(lambda connection, moment: _ask(connection, claim, closed, moment))
         except _ForAProbe:
             return Denial.BREAKER
         if isinstance(answer, Grant):
@@ -138,9 +138,9 @@ class RealLedger:
         return await self.usage(f"{self.clock.now():%Y-%m}")
 
 
-async def _ask(connection: AsyncConnection, claim: Claim, moment: Moment) -> tuple[Grant | Refusal, SessionKind]:
+async def _ask(connection: AsyncConnection, claim: Claim, closed: Collection[str], moment: Moment) -> tuple[Grant | Refusal, SessionKind]:
     """Ask as the model is asked: a probe is for claims of kind PROBE alone, and nobody waits in line, since nobody asks again by itself."""
-    answer = await admission.admit(connection, claim, (), moment)
+    answer = await admission.admit(connection, claim, closed, moment)
     if isinstance(answer, Refusal) and answer.denial is not Denial.BUDGET:
         await turns.leave(connection, claim, await turns.line_at(connection, claim, moment))
         return answer, claim.kind
@@ -177,8 +177,8 @@ class Compared:
     async def open_run(self) -> None:
         await self._both("open_run")
 
-    async def admit(self, claim: Claim) -> SessionKind | Denial | StopCause:
-        return await self._both("admit", claim)
+    async def admit(self, claim: Claim, closed: Collection[str] = ()) -> SessionKind | Denial | StopCause:
+        return await self._both("admit", claim, closed)
 
     async def first_result(self, session_id: str) -> None:
         await self._both("first_result", session_id)

@@ -221,8 +221,9 @@ class Watch:
         if run is None or not self._is_open(endpoint, gates):
             slots.unchanged_ms = 0
             return
-        live = sum(session.item.endpoint == endpoint for session in world.live.values())
-        others = len(world.live) - live
+        open_ones = [session for session in world.live.values() if session.session_id not in session.process.closed]
+        live = sum(session.item.endpoint == endpoint for session in open_ones)
+        others = len(open_ones) - live
         ceiling, whole = world.plan.ceilings[endpoint], world.plan.whole_ceiling
         places = [ceiling, world.plan.processes * world.plan.places - others, world.service.usable(endpoint)]
         usable = max(0, min(places if whole is None else [*places, whole - others]))

@@ -204,7 +204,7 @@ class World:
             session_id = f"s{next(self._numbers)}"
             ids = (session_id, "lake", ORG, item.endpoint, item.name, item.name, "params", "run", 0, worker, 1, month)
             item.claim = claim = Claim(*ids, item.audio_ms, kind)
-        return await self.ledger.admit(claim)
+        return await self.ledger.admit(claim, tuple(process.closed))
 
     async def _denied(self, endpoint: str, answer: Denial | StopCause) -> None:
         if isinstance(answer, StopCause):
