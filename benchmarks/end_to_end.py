@@ -37,6 +37,8 @@ SPEED = 40.0
 WARMING = "warming/"
 LONG_SECONDS = (60.0, 180.0, 240.0, 210.0, 150.0, 300.0)
 """Lengths of objects, one after the other: those of a catalogue of music, 190 s on average."""
+VARIED = (0.95, 0.98, 1.0, 1.02, 1.05)
+"""Times these: of six lengths alone five sessions would often end at once, as in no catalogue."""
 FEW = 10
 """The loop scans one in so many: it takes as much longer as the limit allows connections."""
 FRAME_S = 0.192
@@ -251,8 +253,9 @@ def lengths(hours: float) -> Iterator[float]:
     """Lengths in seconds that make so many hours together."""
     total, number = 0.0, 0
     while total < hours * 3600:
-        yield LONG_SECONDS[number % len(LONG_SECONDS)]
-        total += LONG_SECONDS[number % len(LONG_SECONDS)]
+        seconds = LONG_SECONDS[number % len(LONG_SECONDS)] * VARIED[number % len(VARIED)]
+        yield seconds
+        total += seconds
         number += 1
 
 

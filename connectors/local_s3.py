@@ -109,9 +109,11 @@ def _hang_up(connection: socket.socket) -> None:
 
 def _empty() -> None:
     """Empty every bucket of this process, which also closes the temporary files that moto keeps bodies in."""
-    from moto.s3.models import s3_backends  # noqa: PLC0415 - the local extra may be missing
+    from moto.core.model_instances import reset_model_data  # noqa: PLC0415 - the local extra may be missing
+    from moto.s3.models import s3_backends  # noqa: PLC0415
 
     s3_backends.reset()
+    reset_model_data()
 
 
 def _server(connections: _Connections, port: int) -> "BaseWSGIServer":

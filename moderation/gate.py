@@ -102,6 +102,10 @@ class Crowd:
     whole: int = 0
     whole_admitted: int = 0
 
+    def without_one(self) -> "Crowd":
+        """The same without one that has a result: the one in question itself, or one that may have its place by now."""
+        return Crowd(*(max(0, count - 1) for count in (self.live, self.admitted, self.whole, self.whole_admitted)))
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -65,14 +65,14 @@ class NotAdmitted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Ours:
-    """How many sessions of this process were live, at an endpoint and in all, when nobody else's were and there was no slot for more.
+    """How many sessions of this process are live, at an endpoint and in all.
 
-    Until until_ms, by the clock of leases, there is none as long as no fewer are.
+    Where those were all sessions and there was no slot for more, there is none until until_ms (clock of leases) as long as no fewer are.
     """
 
     live: int
     whole: int
-    until_ms: int
+    until_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -103,6 +103,10 @@ class Admission:
     _closed: dict[str, str] = field(default_factory=dict)
     """By session, the endpoint of those that have given their slots back, but are not booked yet."""
     _all_ours: dict[str, _Ours] = field(default_factory=dict)
+    held_back: set[str] = field(default_factory=set)
+    """Sessions with a first result of which the ledger is to be told later (`tasks.first_result`)."""
+    _awaited: set[str] = field(default_factory=set)
+    """Sessions for whose first result others may start."""
     _lines: defaultdict[str, Line] = field(default_factory=lambda: defaultdict(Line))
     _dropping: bool = False
 
@@ -123,6 +127,8 @@ class Admission:
             raise NotAdmitted(None)
         try:
             self._live[claim.endpoint] += 1
+            if grant.awaited:
+                self._awaited.add(claim.session_id)
             with self.leases.hold(claim.session_id, granted_ms):
                 yield grant
         except asyncio.CancelledError:
@@ -132,8 +138,10 @@ class Admission:
             task.uncancel()
             raise NotAdmitted(None) from None
         finally:
+            self._awaited.discard(claim.session_id)
             if self._closed.pop(claim.session_id, None) is None:
                 self._live[claim.endpoint] -= 1
+                self._all_ours.pop(claim.endpoint, None)  # its end may have told the ledger of a higher limit
             self._move(line)
 
     def give_back(self, claim: Claim) -> None:
@@ -148,10 +156,12 @@ class Admission:
             each.move()
 
     async def note_result(self, claim: Claim) -> None:
-        """Tell the ledger of a session's first result, and let the first in line ask at once: it may be the one that starts for it."""
-        await self.ledger.note_result(claim.session_id)
-        self._all_ours.pop(claim.endpoint, None)
-        self._lines[claim.endpoint].move()
+        """Tell the ledger of a session's first result; where others may start for it, the first in line asks at once."""
+        is_awaited = claim.session_id in self._awaited
+        await self.ledger.note_result(claim.session_id, tuple(self.held_back) if is_awaited else ())
+        if is_awaited:
+            self._all_ours.pop(claim.endpoint, None)
+            self._lines[claim.endpoint].move()
 
     async def _admit(self, claim: Claim, line: Line) -> tuple[Grant, int]:
         """Wait for the first place in line, then ask until the ledger grants it, and when that was asked.
@@ -172,7 +182,7 @@ class Admission:
             asked_ms = self.leases.clock_ms()
             asked = replace(claim, month=self.month())
             self._check_cap(asked)
-            ours = _Ours(self._live[claim.endpoint], self._live.total(), asked_ms + round(1000 * self._between(*OWN_SECONDS)))
+            ours = _Ours(self._live[claim.endpoint], self._live.total())
             answer = await self._ask(asked)
             if answer is None:
                 continue
@@ -186,14 +196,16 @@ class Admission:
         raise NotAdmitted(None)
 
     async def _refused(self, claim: Claim, answer: Refusal, ours: _Ours, moved: asyncio.Event) -> None:
-        """Wait until the ledger may say something else. Raises NotAdmitted where it will not."""
+        """Wait until the ledger may say something else, or note for how long it will not. Raises NotAdmitted where that is for good."""
         self.refusals[claim.endpoint] = answer
         self.on_refusal(answer)
         if answer.stop is not None:
             self.stop.give_up(answer.stop)
         elif answer.live and answer.live <= ours.whole:
-            self._all_ours[claim.endpoint] = ours
-        elif answer.denial in POLLED or (answer.denial is Denial.BUDGET and self._may_give_back(answer.cap)):
+            if not moved.is_set():
+                until_ms = self.leases.clock_ms() + round(1000 * self._between(*OWN_SECONDS))
+                self._all_ours[claim.endpoint] = replace(ours, until_ms=until_ms)
+        elif answer.denial in POLLED or (answer.denial is Denial.BUDGET and self._may_fit_later(answer.cap)):
             await self._until({moved, self.stop.requested}, self._between(*POLLED.get(answer.denial, SLOT_SECONDS)))
         else:
             del self.refusals[claim.endpoint]
@@ -236,7 +248,7 @@ class Admission:
             self.refusals.pop(claim.endpoint, None)
             raise NotAdmitted(Denial.BUDGET, known[1])
 
-    def _may_give_back(self, cap: str | None) -> bool:
+    def _may_fit_later(self, cap: str | None) -> bool:
         """Whether sessions of ours count against this cap, which may end with less than they reserved."""
         if cap is None or cap == EVERY_ENDPOINT:
             return bool(self.leases)

@@ -12,45 +12,51 @@ logger = logging.getLogger("soundcheck.stream")
 
 
 class FirstResult:
-    """The first result of one session. note lets the ledger know of it, sleep waits for so many seconds."""
+    """The first result of one session. note lets the ledger know of it, sleep waits for so many seconds.
 
-    def __init__(self, session_id: str, note: Callable[[], Awaitable[None]], sleep: Callable[[float], Awaitable[None]]) -> None:
+    held_back has the sessions of this process whose first result is held back.
+    """
+
+    def __init__(
+        self, session_id: str, note: Callable[[], Awaitable[None]], sleep: Callable[[float], Awaitable[None]], held_back: set[str]
+    ) -> None:
         self._session_id = session_id
         self._note = note
         self._sleep = sleep
+        self._held_back = held_back
         self._telling: asyncio.Task[None] | None = None
-        self._is_held_back = False
 
     def came(self, *, awaited: bool) -> None:
         """Tell it while the session goes on, at once where others may start for it."""
-        self._is_held_back = not awaited
+        if not awaited:
+            self._held_back.add(self._session_id)
         self._telling = asyncio.create_task(self._tell())
 
     async def told(self) -> None:
         """Return once the ledger has heard of it, if it came: it is held back no longer."""
-        if self._take_back():
+        if self._withhold():
             await self._tell()
         elif self._telling is not None:
             await self._telling
 
     async def settled(self) -> None:
         """Return once nothing is told any more: what is still held back is left to the session's end."""
-        if not self._take_back() and self._telling is not None:
+        if not self._withhold() and self._telling is not None:
             await self._telling
 
-    def _take_back(self) -> bool:
+    def _withhold(self) -> bool:
         """Whether it was still held back: then nobody tells it any more."""
-        if self._telling is None or not self._is_held_back:
+        if self._telling is None or self._session_id not in self._held_back:
             return False
-        self._is_held_back = False
+        self._held_back.discard(self._session_id)
         self._telling.cancel()
         self._telling = None
         return True
 
     async def _tell(self) -> None:
-        if self._is_held_back:
+        if self._session_id in self._held_back:
             await self._sleep(HELD_BACK_S)
-            self._is_held_back = False
+            self._held_back.discard(self._session_id)
         try:
             await self._note()
         except SoundcheckError as error:  # the booking of its session says the same again

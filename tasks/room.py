@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MEBIBYTE = 1024 * 1024
 PAUSE_S = 2.0
 PATIENCE_S = 300.0
-"""How long a paid result is held in memory for a person, or another program, to make room; its slot is held, too, so memory is bounded."""
+"""How long a paid result is held in memory for a person, or another program, to make room; its place is held, too, so memory is bounded."""
 logger = logging.getLogger("soundcheck.spool")
 
 

@@ -78,7 +78,8 @@ class Trial:
             priority=streaming.priority,
             force=streaming.force,
         )
-        self.first_result = FirstResult(self.session_id, partial(streaming.admission.note_result, self.claim), streaming.sleep)
+        admission = streaming.admission
+        self.first_result = FirstResult(self.session_id, partial(admission.note_result, self.claim), streaming.sleep, admission.held_back)
 
     async def run(self) -> GiveUp | RetryAfter | None:
         """None when it is done, else what follows. Raises NotAdmitted or LeaseLost."""

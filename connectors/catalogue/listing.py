@@ -16,6 +16,8 @@ from moderation.errors import ConfigurationError
 
 RANGES = 32
 """Ranges of a prefix: enough that uneven ones even out over those that are listed at once."""
+OUTLINED_PREFIXES = 16
+"""Of so many prefixes the outline keeps the one page that they have until they are listed: of each up to 1,000 objects."""
 
 
 class KeyRange(msgspec.Struct, frozen=True):
@@ -44,7 +46,7 @@ class S3Listing:
         self._prefixes = _outermost(prefixes)
         self._ranges = ranges
         self._outlined: dict[tuple[str, str], ListPage] = {}
-        """The prefixes of which the outline has seen the one page that there is: it is not asked for again."""
+        """By bucket and prefix, the one page that the outline has seen: it is not asked for again."""
         prepare(caller.client)
 
     def __str__(self) -> str:
@@ -86,7 +88,7 @@ class S3Listing:
     async def _look(self, bucket: str, prefix: str, after: str, delimiter: str, names: int) -> Seen:
         given = {name: text for name, text in (("StartAfter", after), ("Delimiter", delimiter)) if text}
         page = await self._page(bucket, Prefix=prefix, MaxKeys=names, **given)
-        if not given and page.token is None:
+        if not given and page.token is None and len(self._outlined) < OUTLINED_PREFIXES:
             self._outlined[bucket, prefix] = page
         return Seen(sorted([item.key for item in page.items] + page.folders), page.folders, page.token is not None)
 

@@ -55,7 +55,11 @@ _ADMITTED = (
     .values(admitted=True)
     .returning(sessions.c.org, sessions.c.endpoint, sessions.c.month)
 )
-_CLOSED = update(sessions).where(sessions.c.session_id == bindparam("of_session_id")).values(closed=True)
+_CLOSED = (
+    update(sessions)
+    .where(sessions.c.session_id == bindparam("of_session_id"), sessions.c.state == SessionState.STREAMING, sessions.c.closed.is_(False))
+    .values(closed=True)
+)
 
 _WAITED_OUT = {Denial.FULL, Denial.BREAKER, Denial.PAUSED}
 """What everybody waits for alike. A cap may hold somebody else's shorter session: who waits for one stands in nobody's way."""
@@ -105,19 +109,21 @@ def _refusal(denial: Denial, usages: Usages, moment: Moment, estimate_ms: int) -
     return Refusal(denial, cap=usages.full(estimate_ms) if denial is Denial.BUDGET else None)
 
 
-async def note_result(connection: AsyncConnection, session_id: str, moment: Moment) -> None:
-    """Let the gates know that a session has its first result; nothing for one that is no longer held."""
+async def note_result(connection: AsyncConnection, session_id: str, beside: Collection[str], moment: Moment) -> None:
+    """Let the gates know that a session has its first result, beside others; nothing for one that is no longer held."""
+    for other in beside:
+        await connection.execute(_ADMITTED, {"of_session_id": other, **moment.clock})
     session = (await connection.execute(_ADMITTED, {"of_session_id": session_id, **moment.clock})).one_or_none()
     if session is not None:
-        await admitted(connection, session_id, session.org, session.endpoint, session.month, moment, itself=1)
+        await admitted(connection, session_id, session.org, session.endpoint, session.month, moment, counted=True)
 
 
 async def admitted(
-    connection: AsyncConnection, session_id: str, org: str, endpoint: str, month: str, moment: Moment, *, itself: int = 0
+    connection: AsyncConnection, session_id: str, org: str, endpoint: str, month: str, moment: Moment, *, counted: bool
 ) -> None:
-    """Take into its gates that the service has admitted a session; itself is 1 where it is one of the live ones."""
+    """Take into its gates that the service has admitted a session; counted is whether it, or who may have its slot, is among the live."""
     usages = await usages_of(connection, org, endpoint, month, moment)
-    crowd = gate.Crowd(usages.crowd.live - itself, usages.crowd.admitted - itself, usages.crowd.whole - itself)
+    crowd = usages.crowd.without_one() if counted else usages.crowd
     after = gate.admitted(usages.gates, crowd, session_id, moment.now_ms, moment.chance, moment.rules)
     await keep_gates(connection, org, endpoint, usages.gates, after)
 

@@ -27,6 +27,7 @@ _FACTS = (
     sessions.c.reserved_ms,
     sessions.c.booked_ms,
     sessions.c.admitted,
+    sessions.c.closed,
 )
 
 _HELD = select(*_FACTS).where(_STREAMING, LEASED)
@@ -102,7 +103,7 @@ async def finish(connection: AsyncConnection, session_id: str, booked_ms: int, c
     if session is None:
         raise _lease_lost(session_id)
     if not session.admitted:  # too short for an item, yet the service has taken it
-        await admitted(connection, session_id, session.org, session.endpoint, session.month, moment)
+        await admitted(connection, session_id, session.org, session.endpoint, session.month, moment, counted=session.closed)
 
 
 async def fail(connection: AsyncConnection, ending: Ending, failure: Failure, moment: Moment) -> Cause:

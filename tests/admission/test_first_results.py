@@ -1,5 +1,7 @@
 """When a scan tells the ledger of a session's first result: at once where others wait for it, else with its end, if that comes soon."""
 
+from collections.abc import Collection
+
 import pytest
 
 from connectors.ledger import Ledger
@@ -15,9 +17,9 @@ def noted(monkeypatch):
     told: list[str] = []
     note_result = Ledger.note_result
 
-    async def note(self: Ledger, session_id: str) -> None:
+    async def note(self: Ledger, session_id: str, beside: Collection[str]) -> None:
         told.append(session_id)
-        await note_result(self, session_id)
+        await note_result(self, session_id, beside)
 
     monkeypatch.setattr(Ledger, "note_result", note)
     return told

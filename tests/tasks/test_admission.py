@@ -13,7 +13,7 @@ from ledger_facts import MONTH, Clock, claim_of, live, money, set_gate, write_ga
 from moderation.admission import EVERY_ENDPOINT, Claim, Denial, Grant, Refusal
 from moderation.breaker import Breaker, BreakerState, OpenedBy
 from moderation.errors import LeaseLost, UnreachableError
-from moderation.limits import ConnectionLimit
+from moderation.limits import ConnectionLimit, Stage
 from moderation.outcomes import Reason, StopCause
 from tasks.admission import Admission, NotAdmitted, Stop
 from tasks.leases import Leases
@@ -131,6 +131,23 @@ async def test_whom_a_first_result_lets_start_asks_at_once(house):
     assert (house.granted, house.clock.ms) == (ids[:2], at_ms), "nobody waited for the next question"
 
 
+@pytest.mark.parametrize("limit", [ConnectionLimit(), ConnectionLimit(Stage.GROWING, allowed=1000)])
+async def test_with_a_first_result_that_others_wait_for_those_are_told_that_are_held_back(house, monkeypatch, limit):
+    await write_gate(house.ledger, "acme", "music", limit=limit)
+    house.wants(0)
+    await house.until(lambda: house.granted)
+    told, note_result = [], Ledger.note_result
+
+    async def noted(ledger: Ledger, *results) -> None:
+        told.append(results)
+        await note_result(ledger, *results)
+
+    monkeypatch.setattr(Ledger, "note_result", noted)
+    house.admission.held_back.add("held back")
+    await house.admission.note_result(claim_of(0))
+    assert told == [(house.granted[0], ("held back",) if limit.stage is Stage.PREFLIGHT else ())]
+
+
 @pytest.mark.parametrize(("workers", "asked_in_30_s"), [(("worker", "worker"), 20), (("worker", "another"), 86), ((), 86)])
 async def test_who_has_every_slot_itself_asks_less_often(house, monkeypatch, workers, asked_in_30_s):
     await set_gate(house.ledger, "acme", "music", len(workers))
@@ -183,6 +200,7 @@ async def test_sessions_that_take_turns_ask_the_ledger_once_each(house, monkeypa
     await house.until(lambda: len(house.granted) == 2 and house.admission.refusals.get("music"))
     asked = questions(monkeypatch)
     for number in range(4):
+        await house.admission.note_result(claim_of(number))
         house.admission.give_back(claim_of(number))
         await house.until_real(lambda number=number: len(house.granted) == number + 3)
         await house.end(ids[number])

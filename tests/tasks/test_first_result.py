@@ -17,7 +17,8 @@ class Telling:
         self.begun, self.noted, self.waits = 0, 0, []
         self.time, self.ledger = asyncio.Event(), asyncio.Event()
         self.ledger.set()
-        self.first = FirstResult("session-1", self.note, self.sleep)
+        self.held_back = {"another"}
+        self.first = FirstResult("session-1", self.note, self.sleep, self.held_back)
 
     async def note(self):
         self.begun += 1
@@ -49,11 +50,12 @@ async def test_it_is_told_once_and_at_once_where_others_wait_for_it(awaited, tol
     telling.first.came(awaited=awaited)
     await turns()
     assert (telling.noted, telling.waits) == (told_at_once, waits)
+    assert telling.held_back == ({"another"} if awaited else {"another", "session-1"})
     telling.time.set()
     await turns()
     await telling.first.told()
     await telling.first.settled()
-    assert telling.noted == 1
+    assert (telling.noted, telling.held_back) == (1, {"another"})
 
 
 async def test_a_session_that_ends_before_that_leaves_it_to_its_booking():
@@ -63,7 +65,7 @@ async def test_a_session_that_ends_before_that_leaves_it_to_its_booking():
     await telling.first.settled()
     telling.time.set()
     await turns()
-    assert telling.noted == 0
+    assert (telling.noted, telling.held_back) == (0, {"another"})
     await telling.first.told()
     assert telling.noted == 0, "what is settled is over"
 

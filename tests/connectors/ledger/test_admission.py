@@ -19,6 +19,7 @@ from ledger_facts import (
     live,
     money,
     set_gate,
+    usage_of,
     write_gate,
 )
 from moderation.admission import Denial, Grant, Refusal, SessionKind
@@ -26,6 +27,7 @@ from moderation.breaker import Breaker, BreakerState, OpenedBy
 from moderation.budget import MICROS, MS_PER_HOUR, Allowance
 from moderation.errors import ConfigurationError
 from moderation.gate import GateRules
+from moderation.limits import ConnectionLimit, Stage
 from moderation.outcomes import StopCause
 from moderation.refusals import CANCELLED
 
@@ -117,6 +119,44 @@ async def test_pausing_an_unknown_organisation_is_said(ledger):
     for act in (ledger.pause, ledger.resume):
         with pytest.raises(ConfigurationError, match="acmee"):
             await act("acmee")
+
+
+async def test_a_slot_is_given_back_by_whoever_asks_next_and_the_session_is_held_until_it_is_booked(ledger):
+    for number in (1, 2):
+        await admit(ledger, number)
+    assert await ledger.admit(claim_of(3)) == Refusal(Denial.FULL, live=2)
+    assert isinstance(await ledger.admit(claim_of(3), ["session-0001"]), Grant)
+    assert await ledger.admit(claim_of(4, object_id="object-1"), ["session-0001"]) == Refusal(Denial.CLAIMED)
+    assert await ledger.admit(claim_of(5)) == Refusal(Denial.FULL, live=2)
+    assert await money(ledger) == (3000, 0, 0)
+    await ledger.finish("session-0001", 900)
+    assert await live(ledger) == 2
+    assert (await ledger.session("session-0001")).closed
+
+
+async def test_a_higher_limit_is_learned_from_all_that_have_a_result_told_before_or_not(ledger, clock):
+    found = ConnectionLimit(Stage.HOLDING, allowed=2, learned=2, raise_at_ms=clock.ms)
+    await ledger.set_gate("acme", "music", 5)
+    await write_gate(ledger, "acme", "music", limit=found)
+    for number in (1, 2, 3):
+        await admit(ledger, number)
+    await ledger.note_result("session-0003", ["session-0001", "session-0002", "of nobody"])
+    assert (await usage_of(ledger)).gate.limit.allowed == 3
+    assert (await usage_of(ledger)).admitted == 3
+
+
+async def test_a_late_booking_makes_no_higher_limit_of_a_session_and_the_one_in_its_place(ledger, clock):
+    """Never more than two were open."""
+    found = ConnectionLimit(Stage.HOLDING, allowed=2, learned=2, raise_at_ms=clock.ms + LEASE_MS)
+    await ledger.set_gate("acme", "music", 5)
+    await write_gate(ledger, "acme", "music", limit=found)
+    for number in (1, 2):
+        await admit(ledger, number)
+    assert isinstance(await ledger.admit(claim_of(3), ["session-0001"]), Grant)
+    for session_id in ("session-0002", "session-0003"):
+        await ledger.note_result(session_id)
+    await ledger.finish("session-0001", 900)
+    assert (await usage_of(ledger)).gate.limit == found
 
 
 @pytest.mark.parametrize("gate", ["music", "*"])

@@ -6,7 +6,6 @@ from admission_simulator.ledger import LEASE_MS
 from admission_simulator.mishaps import SILENCE_MS, crash
 from admission_simulator.objects import Process, Session
 from admission_simulator.service import Seat, cause_of
-from moderation.admission import SessionKind
 from moderation.errors import LeaseLost, Phase, SessionError
 from moderation.judgement import Failure
 from moderation.outcomes import QUARANTINED
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 RENEWAL_MS = LEASE_MS // 4
 RESTART_MS = 5_000
+HELD_BACK_MS = 250
 BOOKING_MS = 2_000
 """The longest from the end of a connection until its session is booked."""
 RETRIES = RetryRules(patience=200)
@@ -97,9 +97,26 @@ class Attempts:
         session.phase = Phase.STREAMING
         if self.world.run is not None:
             self.world.run.unproven.discard(session.item.endpoint)
-        await self.world.ledger.first_result(session.session_id)
+        if not session.awaited:
+            session.untold = True
+            self.world.after(HELD_BACK_MS, self._tell_late, session)
+            return False
+        beside = tuple(other.session_id for other in session.process.sessions.values() if other.untold)
+        await self.world.ledger.first_result(session.session_id, beside)
         self.world.watch.admitted(session)
         return True
+
+    async def _tell_late(self, session: Session) -> bool:
+        if self._put_off(session, self._tell_late, session) or session.session_id in session.process.closed:
+            return False
+        await self._tell_first(session)
+        return True
+
+    async def _tell_first(self, session: Session) -> None:
+        """What fails tells of its first result before."""
+        if session.untold:
+            session.untold = False
+            await self.world.ledger.first_result(session.session_id)
 
     async def _done(self, session: Session) -> bool:
         if self._put_off(session, self._done, session):
@@ -110,7 +127,7 @@ class Attempts:
         if world.random.random() < world.plan.deadly:
             await crash(world, (session.process.number, RESTART_MS))
             return True
-        if session.kind is SessionKind.PROBE:  # others wait for what the ledger is yet to be told
+        if session.awaited:  # others wait for what the ledger is yet to be told
             return await self._book(session)
         session.process.closed.add(session.session_id)
         world.after(world.random.randint(0, BOOKING_MS), self._book, session)
@@ -151,6 +168,7 @@ class Attempts:
         self.close(session)
         failure = Failure(session.session_id, error.phase, cause_of(error), int(1000 * (error.retry_after or 0)))
         sent_ms = self._sent_ms(session)
+        await self._tell_first(session)
         try:
             cause = await world.ledger.fail(failure, sent_ms)
         except LeaseLost:
@@ -262,6 +280,7 @@ class Attempts:
         aborted, process.aborted = process.aborted, []
         for session in aborted:
             sent_ms = self._sent_ms(session)
+            await self._tell_first(session)
             try:
                 await self.world.ledger.cancel(session.session_id, sent_ms)
             except LeaseLost:

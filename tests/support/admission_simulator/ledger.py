@@ -30,8 +30,8 @@ class SimulatedLedger(Protocol):
         A claim of kind OBJECT is denied with BREAKER where only a probe may go out: ask again with the shortest object and kind PROBE.
         """
 
-    async def first_result(self, session_id: str) -> None:
-        """The service has given a session its first result."""
+    async def first_result(self, session_id: str, beside: Collection[str] = ()) -> None:
+        """The service has given a session its first result; beside have had theirs, which was not told yet."""
 
     async def finish(self, session_id: str, booked_ms: int) -> None:
         """Settle a session that is done. Raises LeaseLost when its lease ran out."""
@@ -132,7 +132,10 @@ class ModelLedger:
         self.rows[claim.session_id] = Row(claim, now + LEASE_MS)
         return answer.kind
 
-    async def first_result(self, session_id: str) -> None:
+    async def first_result(self, session_id: str, beside: Collection[str] = ()) -> None:
+        now = self.clock.ms
+        for other in self.rows.keys() & beside:
+            self.rows[other].admitted |= self.rows[other].lease_until > now
         row = self.rows.get(session_id)
         if row is None or row.admitted:
             return
@@ -144,7 +147,7 @@ class ModelLedger:
         if row.lease_until <= self.clock.ms:
             raise LeaseLost(session_id)
         if not row.admitted:
-            self._admitted(row)
+            self._admitted(row, counted=row.closed)
         self._settle(row, booked_ms)
 
     async def fail(self, failure: Failure, sent_ms: int) -> Cause:
@@ -247,9 +250,11 @@ class ModelLedger:
             live += held and endpoint in {EVERY_ENDPOINT, row.claim.endpoint} and (row.admitted or not admitted)
         return live
 
-    def _admitted(self, row: Row) -> None:
+    def _admitted(self, row: Row, *, counted: bool = False) -> None:
         endpoint, session_id = row.claim.endpoint, row.claim.session_id
         crowd, now = self._crowd(endpoint, session_id), self.clock.ms
+        if counted:
+            crowd = crowd.without_one()
         self._keep(endpoint, admitted(self._gates(endpoint), crowd, session_id, now, self.chance(), self.rules))
 
     def _leave(self, row: Row) -> None:

@@ -49,7 +49,10 @@ class Process:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One attempt. over: it has ended here, whatever the ledger still thinks; spooled: its result is safe."""
+    """One attempt. over: it has ended here, whatever the ledger still thinks; spooled: its result is safe.
+
+    awaited: others may start for its first result; untold: it has had one, of which the ledger hears with its end.
+    """
 
     session_id: str
     item: Object
@@ -62,6 +65,8 @@ class Session:
     connected_ms: int | None = None
     over: bool = False
     spooled: bool = False
+    awaited: bool = True
+    untold: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -82,6 +82,8 @@ class Watch:
     world: "World"
     books: dict[tuple[str, str], Books] = field(default_factory=lambda: defaultdict(Books))
     slots: dict[str, Slots] = field(default_factory=lambda: defaultdict(Slots))
+    most: Counter[str] = field(default_factory=Counter)
+    """The most sessions of ours at once that may have had a connection, by endpoint."""
     refusals: list[Refused] = field(default_factory=list)
     failures: list[Failed] = field(default_factory=list)
     starts: list[Session] = field(default_factory=list)
@@ -193,8 +195,16 @@ class Watch:
         self.count_seats()
         for endpoint in world.plan.ceilings:
             gates = await world.ledger.gates(endpoint)
+            self.most[endpoint] = max(self.most[endpoint], self._open_at(endpoint))
+            limit = gates.endpoint.limit
+            assert limit.stage is not Stage.HOLDING or limit.allowed <= max(1, self.most[endpoint]), f"{limit}: so many never were"
             self._look_at(gates)
             self._count_slots(endpoint, gates)
+
+    def _open_at(self, endpoint: str | None = None) -> int:
+        """Sessions of ours, at an endpoint or in all, whose connections are not known to have closed."""
+        live = (session for session in self.world.live.values() if session.session_id not in session.process.closed)
+        return sum(endpoint in {None, session.item.endpoint} for session in live)
 
     def count_seats(self) -> None:
         """The service's journal of ours. A process that sleeps beyond its leases keeps connections that are not its own any more."""
@@ -221,9 +231,8 @@ class Watch:
         if run is None or not self._is_open(endpoint, gates):
             slots.unchanged_ms = 0
             return
-        open_ones = [session for session in world.live.values() if session.session_id not in session.process.closed]
-        live = sum(session.item.endpoint == endpoint for session in open_ones)
-        others = len(open_ones) - live
+        live = self._open_at(endpoint)
+        others = self._open_at() - live
         ceiling, whole = world.plan.ceilings[endpoint], world.plan.whole_ceiling
         places = [ceiling, world.plan.processes * world.plan.places - others, world.service.usable(endpoint)]
         usable = max(0, min(places if whole is None else [*places, whole - others]))

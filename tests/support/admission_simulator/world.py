@@ -184,6 +184,9 @@ class World:
         session = Session(item.claim.session_id, item, process, self.key, answer, item.claim.month, self.clock.ms)
         item.claim, item.state = None, "live"
         pending.remove(item)
+        limit = (await self.ledger.gates(endpoint)).endpoint.limit
+        steady = answer is SessionKind.OBJECT and limit.stage is Stage.HOLDING and limit.raising != session.session_id
+        session.awaited = not steady
         self.sessions[session.session_id] = self.live[session.session_id] = session
         await self.watch.started(session)
         self.attempts.begin(session)
