@@ -1,7 +1,7 @@
 """Admission of sessions in this process: waits its turn, asks the ledger, and holds what it is granted."""
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +16,7 @@ from moderation.refusals import CANCELLED, why
 from tasks.leases import Leases
 from tasks.line import Line
 from tasks.outages import Outages
+from tasks.own_slots import OwnSlots, Taken
 from tasks.room import Room
 
 SLOT_SECONDS = (0.2, 0.5)
@@ -63,18 +64,6 @@ class NotAdmitted(Exception):
         self.cap = cap
 
 
-@dataclass(frozen=True, slots=True)
-class _Ours:
-    """How many sessions of this process are live, at an endpoint and in all.
-
-    Where those were all sessions and there was no slot for more, there is none until until_ms (clock of leases) as long as no fewer are.
-    """
-
-    live: int
-    whole: int
-    until_ms: int = 0
-
-
 @dataclass(slots=True)
 class Admission:
     """The way into the ledger for all sessions of a run in this process.
@@ -96,15 +85,12 @@ class Admission:
     room: Room | None = None
     """What must stay free where the sessions go."""
     refusals: dict[str, Refusal] = field(default_factory=dict)
+    held_back: set[str] = field(default_factory=set)
+    """Sessions with a first result of which the ledger is to be told later (`tasks.first_result`)."""
     outages: Outages = field(init=False)
     _full: dict[tuple[str, str], tuple[int, str | None]] = field(default_factory=dict)
     """By endpoint and month, the shortest session that a cap has refused for good, and whose cap: none as long need ask any more."""
-    _live: Counter[str] = field(default_factory=Counter)
-    _closed: dict[str, str] = field(default_factory=dict)
-    """By session, the endpoint of those that have given their slots back, but are not booked yet."""
-    _all_ours: dict[str, _Ours] = field(default_factory=dict)
-    held_back: set[str] = field(default_factory=set)
-    """Sessions with a first result of which the ledger is to be told later (`tasks.first_result`)."""
+    _own: OwnSlots = field(init=False)
     _awaited: set[str] = field(default_factory=set)
     """Sessions for whose first result others may start."""
     _lines: defaultdict[str, Line] = field(default_factory=lambda: defaultdict(Line))
@@ -112,6 +98,7 @@ class Admission:
 
     def __post_init__(self) -> None:
         self.outages = Outages(self.ledger.lease_ms, self.leases.clock_ms, self.sleep, self.chance)
+        self._own = OwnSlots(self.leases.clock_ms)
 
     @asynccontextmanager
     async def slot(self, claim: Claim) -> AsyncIterator[Grant]:
@@ -126,7 +113,7 @@ class Admission:
             await self._take_back(claim)
             raise NotAdmitted(None)
         try:
-            self._live[claim.endpoint] += 1
+            self._own.take(claim)
             if grant.awaited:
                 self._awaited.add(claim.session_id)
             with self.leases.hold(claim.session_id, granted_ms):
@@ -139,15 +126,12 @@ class Admission:
             raise NotAdmitted(None) from None
         finally:
             self._awaited.discard(claim.session_id)
-            if self._closed.pop(claim.session_id, None) is None:
-                self._live[claim.endpoint] -= 1
-                self._all_ours.pop(claim.endpoint, None)  # its end may have told the ledger of a higher limit
+            self._own.end(claim)
             self._move(line)
 
     def give_back(self, claim: Claim) -> None:
         """Give a slot back whose connection has closed: the first in line asks for it while this session is spooled and booked."""
-        self._closed[claim.session_id] = claim.endpoint
-        self._live[claim.endpoint] -= 1
+        self._own.give_back(claim)
         self._move(self._lines[claim.endpoint])
 
     def _move(self, line: Line) -> None:
@@ -160,7 +144,7 @@ class Admission:
         is_awaited = claim.session_id in self._awaited
         await self.ledger.note_result(claim.session_id, tuple(self.held_back) if is_awaited else ())
         if is_awaited:
-            self._all_ours.pop(claim.endpoint, None)
+            self._own.may_be_more(claim.endpoint)
             self._lines[claim.endpoint].move()
 
     async def _admit(self, claim: Claim, line: Line) -> tuple[Grant, int]:
@@ -173,8 +157,8 @@ class Admission:
             if not line.is_first(claim):
                 await self._until({moved, self.stop.requested})
                 continue
-            if (full_s := self._all_ours_s(claim.endpoint)) > 0:
-                await self._until({moved, self.stop.requested}, full_s)
+            if all_for_s := self._own.all_for_s(claim.endpoint):
+                await self._until({moved, self.stop.requested}, all_for_s)
                 continue
             if self.room is not None and (full := await asyncio.to_thread(self.room.full)):
                 self.stop.request(StopCause.RESULTS_NOT_WRITABLE, Reason.NOT_REACHED, full)
@@ -182,7 +166,7 @@ class Admission:
             asked_ms = self.leases.clock_ms()
             asked = replace(claim, month=self.month())
             self._check_cap(asked)
-            ours = _Ours(self._live[claim.endpoint], self._live.total())
+            taken = self._own.taken(claim.endpoint)
             answer = await self._ask(asked)
             if answer is None:
                 continue
@@ -191,20 +175,19 @@ class Admission:
                 self.refusals.pop(claim.endpoint, None)
                 self.on_grant(asked, answer)
                 return answer, asked_ms
-            await self._refused(asked, answer, ours, moved)
+            await self._refused(asked, answer, taken, moved)
         self.refusals.pop(claim.endpoint, None)
         raise NotAdmitted(None)
 
-    async def _refused(self, claim: Claim, answer: Refusal, ours: _Ours, moved: asyncio.Event) -> None:
+    async def _refused(self, claim: Claim, answer: Refusal, taken: Taken, moved: asyncio.Event) -> None:
         """Wait until the ledger may say something else, or note for how long it will not. Raises NotAdmitted where that is for good."""
         self.refusals[claim.endpoint] = answer
         self.on_refusal(answer)
         if answer.stop is not None:
             self.stop.give_up(answer.stop)
-        elif answer.live and answer.live <= ours.whole:
+        elif answer.live and answer.live <= taken.whole:
             if not moved.is_set():
-                until_ms = self.leases.clock_ms() + round(1000 * self._between(*OWN_SECONDS))
-                self._all_ours[claim.endpoint] = replace(ours, until_ms=until_ms)
+                self._own.are_all(claim.endpoint, taken, self._between(*OWN_SECONDS))
         elif answer.denial in POLLED or (answer.denial is Denial.BUDGET and self._may_fit_later(answer.cap)):
             await self._until({moved, self.stop.requested}, self._between(*POLLED.get(answer.denial, SLOT_SECONDS)))
         else:
@@ -213,17 +196,10 @@ class Admission:
                 self._full[claim.endpoint, claim.month] = claim.estimate_ms, answer.cap
             raise NotAdmitted(answer.denial, answer.cap)
 
-    def _all_ours_s(self, endpoint: str) -> float:
-        """Seconds for which the ledger need not be asked, as sessions of this process have every slot that there is; 0 where it must be."""
-        ours = self._all_ours.get(endpoint)
-        if ours is None or self._live[endpoint] < ours.live or self._live.total() < ours.whole:
-            return 0.0
-        return (ours.until_ms - self.leases.clock_ms()) / 1000
-
     async def _ask(self, claim: Claim) -> Grant | Refusal | None:
         """The ledger's answer; None where it was away. Raises LeaseLost where it had granted what nobody heard of."""
         try:
-            answer = await self.ledger.admit(claim, tuple(self._closed))
+            answer = await self.ledger.admit(claim, self._own.given_back)
         except UnreachableError as error:
             try:
                 await self._take_back(claim)
@@ -250,9 +226,7 @@ class Admission:
 
     def _may_fit_later(self, cap: str | None) -> bool:
         """Whether sessions of ours count against this cap, which may end with less than they reserved."""
-        if cap is None or cap == EVERY_ENDPOINT:
-            return bool(self.leases)
-        return self._live[cap] > 0 or cap in self._closed.values()
+        return bool(self.leases) if cap is None or cap == EVERY_ENDPOINT else self._own.has_sessions(cap)
 
     def _between(self, low: float, high: float) -> float:
         return low + (high - low) * self.chance()
