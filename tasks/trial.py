@@ -92,7 +92,8 @@ class Trial:
                 try:
                     return await self._analyse(grant, first)
                 finally:
-                    counts.live -= not self._gave_back
+                    if not self._gave_back:
+                        counts.live -= 1
                     await self.first_result.settled()  # its lease may be lost: nothing is told behind its end
         finally:
             first.cancel()

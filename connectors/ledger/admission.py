@@ -70,8 +70,8 @@ async def admit(connection: AsyncConnection, claim: Claim, closed: Collection[st
 
     closed are sessions that have given their slots back.
     """
-    if closed:
-        await connection.execute(_CLOSED, [{"of_session_id": session_id} for session_id in closed])
+    for other in closed:
+        await connection.execute(_CLOSED, {"of_session_id": other})
     usages = await usages_of(connection, claim.org, claim.endpoint, claim.month, moment)
     history = await _history(connection, claim)
     entered = decide(claim, history, usages, moment.now_ms, moment.rules)

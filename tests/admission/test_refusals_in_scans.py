@@ -20,6 +20,13 @@ SOON = BreakerRules(pause_factor=0.01)
 AT_ONCE = LimitRules(start=3)
 
 
+def probes_of(rows):
+    """All of these but an object at the beginning: it waited for a slot, and went out before the third loss opened the breaker."""
+    probes = rows[rows[0].kind == SessionKind.OBJECT :]
+    assert {row.kind for row in probes} == {SessionKind.PROBE}
+    return probes
+
+
 def counts(report):
     said = report.counts()
     return {name: said[name] for name in ("done", "pending", "quarantined")}
@@ -146,7 +153,7 @@ async def test_a_revocation_that_is_hidden_as_1006_is_recognised_within_three_pr
         assert (report.state, report.exit_code) == ("AccessDenied", ExitCode.ACCESS_DENIED)
         assert counts(report) == {"done": 1, "pending": 8, "quarantined": 0}
         later = (await world.rows())[4:]
-        assert {row.kind for row in later[1:]} == {SessionKind.PROBE}, "the first one waited, and went out before the third was lost"
+        assert probes_of(later)
         assert [row.close_code for row in later[:3]].index(4003) == hidden
 
 
@@ -163,7 +170,7 @@ async def test_a_revocation_that_is_always_hidden_stops_the_run_after_three_prob
         report = await scan
         assert report.exit_code is ExitCode.UNREACHABLE
         assert counts(report) == {"done": 1, "pending": 5, "quarantined": 0}
-        assert [row.kind for row in await world.rows()].count(SessionKind.PROBE) == 3
+        assert len(probes_of((await world.rows())[4:])) == 3
 
 
 @pytest.mark.fault(52)

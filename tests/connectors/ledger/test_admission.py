@@ -1,6 +1,7 @@
 """Who may stream: every reason for and against, in both databases."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -167,6 +168,15 @@ async def test_an_open_breaker_stops_admission_until_its_probe_is_due(ledger, cl
     clock.ms += 1
     assert (await ledger.admit(claim_of(1))).kind is SessionKind.PROBE
     assert await ledger.admit(claim_of(2)) == Refusal(Denial.BREAKER, opened_by=OpenedBy.SERVICE, probe_in_ms=None)
+
+
+async def test_while_a_limit_rests_nothing_is_said_about_how_many_are_live(ledger, clock):
+    """Who waits asks again, since it is time that makes room, and not a slot that is given back."""
+    limit = (await usage_of(ledger)).gate.limit
+    await write_gate(ledger, "acme", "music", limit=replace(limit, rest_until_ms=clock.ms + 1))
+    assert await ledger.admit(claim_of(1)) == Refusal(Denial.FULL, live=None)
+    clock.ms += 1
+    await admit(ledger, 1)
 
 
 async def test_a_breaker_that_has_given_up_names_what_ends_the_run(ledger, clock):

@@ -301,7 +301,8 @@ async def test_a_redirect_leads_back_with_the_key(velma):
     velma.faults.queue("refuse=307")
     async with connect(url_of(velma), proxy=None) as connection:
         assert connection.request.path == url_of(velma).removeprefix(velma.url)
-    assert [line["event"] for line in velma.events()][:2] == ["fault", "connect"]
+    events = [line["event"] for line in velma.events() if line["event"] != "peak"]  # which the first session of all is, too
+    assert events[:2] == ["fault", "connect"]
 
 
 async def test_a_page_in_a_browser_takes_no_fault_away(velma):
