@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.loaders import Loader, create_loader
 
 from connectors.s3.address import shown
+from connectors.s3.dates import read_date
 from connectors.s3.failures import explain
 from moderation.errors import ConfigurationError
 
@@ -98,6 +99,7 @@ def _session() -> botocore.session.Session:
     """What finds credentials and region, anew each time, over descriptions of AWS that are read once: they are megabytes of JSON."""
     session = botocore.session.Session()
     session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=read_date)
     return session
 
 

@@ -3,6 +3,8 @@
 import socket
 import ssl
 import threading
+from datetime import UTC, datetime
+from email.utils import format_datetime
 
 import pytest
 from boto3.exceptions import S3UploadFailedError
@@ -18,9 +20,13 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from botocore.utils import parse_timestamp
+from hypothesis import given
+from hypothesis import strategies as st
 
 from connectors.local_s3 import LocalS3
 from connectors.s3 import S3_ERRORS, S3Settings, S3Uri, explain, s3_client
+from connectors.s3.dates import read_date
 from moderation.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -60,7 +66,7 @@ def local_s3():
 
 @pytest.fixture
 def client(local_s3):
-    client = s3_client(S3Settings(endpoint_url=local_s3.endpoint_url, region="us-east-1", **QUICK))
+    client = s3_client(S3Settings(endpoint_url=local_s3.endpoint_url, region="us-east-1", max_attempts=1))
     client.create_bucket(Bucket="catalogue")
     client.put_object(Bucket="catalogue", Key="a.wav", Body=b"audio")
     yield client
@@ -166,7 +172,7 @@ class TestSettings:
     @pytest.mark.net
     def test_loopback_needs_no_proxy(self, client, local_s3, monkeypatch):
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-        direct = s3_client(S3Settings(endpoint_url=local_s3.endpoint_url, **QUICK))
+        direct = s3_client(S3Settings(endpoint_url=local_s3.endpoint_url, max_attempts=1))
         assert direct.list_objects_v2(Bucket="catalogue")["KeyCount"] == 1
         direct.close()
 
@@ -175,7 +181,7 @@ class TestSettings:
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         client.put_object_acl(Bucket="catalogue", Key="a.wav", ACL="public-read")
-        anonymous = s3_client(S3Settings(endpoint_url=local_s3.endpoint_url, anonymous=True, **QUICK))
+        anonymous = s3_client(S3Settings(endpoint_url=local_s3.endpoint_url, anonymous=True, max_attempts=1))
         assert anonymous.get_object(Bucket="catalogue", Key="a.wav")["Body"].read() == b"audio"
         anonymous.close()
 
@@ -360,3 +366,21 @@ def test_no_sentence_has_credentials(error):
 
 def test_a_sentence_ends():
     assert len(str(explain(answered("Odd", 400, message="x" * 9999), DOING))) < 500
+
+
+class TestDates:
+    @given(st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - Hypothesis adds the zone
+    def test_a_date_is_the_same_however_it_is_written(self, date):
+        for text in (format_datetime(date, usegmt=True), f"{date:%Y-%m-%dT%H:%M:%S.000Z}", str(int(date.timestamp()))):
+            assert read_date(text) == parse_timestamp(text) == date.replace(microsecond=0)
+
+    @pytest.mark.parametrize("text", ["22 Nov 2026 14:00:01", "22 Nov 2026 14:00:01 -0000", "2026-11-22", "20261122T140001Z"])
+    def test_what_is_no_date_of_a_header_is_read_as_botocore_does(self, text):
+        assert (read_date(text), read_date(text).tzinfo) == (parse_timestamp(text), parse_timestamp(text).tzinfo)
+
+    def test_no_date(self):
+        with pytest.raises(ValueError, match="yesterday"):
+            read_date("yesterday")
+
+    def test_a_client_reads_dates_so(self, client):
+        assert client.get_object(Bucket="catalogue", Key="a.wav")["LastModified"].tzinfo is UTC
