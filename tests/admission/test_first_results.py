@@ -5,6 +5,7 @@ from collections.abc import Collection
 import pytest
 
 from connectors.ledger import Ledger
+from moderation.breaker import BreakerRules
 from moderation.outcomes import ExitCode
 from scanning import scanning
 
@@ -50,7 +51,7 @@ async def test_one_that_fails_after_its_first_result_tells_it_before_its_failure
     monkeypatch.setattr("tasks.first_result.HELD_BACK_S", LONG_S)
     put("0-first.ulaw", 1.0)
     put("1-fails.ulaw", 40.0)
-    async with scanning(tmp_path, connections=1, speed=40) as world:
+    async with scanning(tmp_path, connections=1, speed=40, breaker=BreakerRules(pause_factor=0.01)) as world:
         world.velma.organisation.credit_hours = 20 / 3600
         report = await world.scan()
         assert report.state == "CreditsExhausted"
