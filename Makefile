@@ -36,7 +36,7 @@ lock-check: setup  ## do the requirements files satisfy pyproject.toml? (offline
 	$(BIN)/python -m pytest tests/test_ground.py -k lock
 
 torture: setup  ## run the full numbers of reliability, which take long
-	$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)
+	$(BIN)/python -m pytest -m torture --timeout 3600 -vv $(ARGS)
 
 faults: setup  ## write the fault matrix into docs/reliability.md
 	$(BIN)/python tests/support/fault_matrix.py

@@ -66,6 +66,7 @@ class FanOut:
         self._at_once = at_once
         self._flights: list[_Flight] = []
         self._waits_until = math.inf
+        self._planned = PlannedShards(wired.results, run.run_id)
         self.lost = 0
 
     def drop_all(self) -> None:
@@ -77,7 +78,7 @@ class FanOut:
 
         Raises UnreachableError where one is lost again and again, and what `ShardRuns` raises for a deployment that is not there.
         """
-        self._planned = PlannedShards(self._wired.results, self._run.run_id)
+        self._planned = PlannedShards(self._wired.results, self._run.run_id)  # the second stage of a cascade has a plan of its own
         try:
             for first in (shard for shard in shards if shard.first):
                 await self._fly([first], wanted)

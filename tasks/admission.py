@@ -142,7 +142,7 @@ class Admission:
     async def note_result(self, claim: Claim) -> None:
         """Tell the ledger of a session's first result; where others may start for it, the first in line asks at once."""
         is_awaited = claim.session_id in self._awaited
-        await self.ledger.note_result(claim.session_id, tuple(self.held_back) if is_awaited else ())
+        await self.ledger.note_result(claim.session_id, tuple(self.held_back) if is_awaited else (), self._own.given_back)
         if is_awaited:
             self._own.may_be_more(claim.endpoint)
             self._lines[claim.endpoint].move()

@@ -115,7 +115,7 @@ class Trial:
             told = SessionError("cancelled" if isinstance(error, asyncio.CancelledError) else str(error), phase=self._phase())
             await asyncio.shield(self._failed(told, CANCELLED))
             raise
-        if not grant.awaited:  # else others wait for what the ledger is yet to be told
+        if not grant.awaited:  # else others may wait for what the ledger is yet to be told
             self._give_back()
         await asyncio.shield(self._done(result))
         return None

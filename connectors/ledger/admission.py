@@ -55,6 +55,8 @@ _ADMITTED = (
     .values(admitted=True)
     .returning(sessions.c.org, sessions.c.endpoint, sessions.c.month)
 )
+_ADMITTED_BESIDE = _ADMITTED.where(sessions.c.endpoint == OF_ENDPOINT)
+"""Of another endpoint its own gate is to hear, in its own time."""
 _CLOSED = (
     update(sessions)
     .where(sessions.c.session_id == bindparam("of_session_id"), sessions.c.state == SessionState.STREAMING, sessions.c.closed.is_(False))
@@ -70,8 +72,7 @@ async def admit(connection: AsyncConnection, claim: Claim, closed: Collection[st
 
     closed are sessions that have given their slots back.
     """
-    for other in closed:
-        await connection.execute(_CLOSED, {"of_session_id": other})
+    await _close(connection, closed)
     usages = await usages_of(connection, claim.org, claim.endpoint, claim.month, moment)
     history = await _history(connection, claim)
     entered = decide(claim, history, usages, moment.now_ms, moment.rules)
@@ -109,13 +110,25 @@ def _refusal(denial: Denial, usages: Usages, moment: Moment, estimate_ms: int) -
     return Refusal(denial, cap=usages.full(estimate_ms) if denial is Denial.BUDGET else None)
 
 
-async def note_result(connection: AsyncConnection, session_id: str, beside: Collection[str], moment: Moment) -> None:
-    """Let the gates know that a session has its first result, beside others; nothing for one that is no longer held."""
-    for other in beside:
-        await connection.execute(_ADMITTED, {"of_session_id": other, **moment.clock})
+async def _close(connection: AsyncConnection, closed: Collection[str]) -> None:
+    for session_id in closed:
+        await connection.execute(_CLOSED, {"of_session_id": session_id})
+
+
+async def note_result(
+    connection: AsyncConnection, session_id: str, beside: Collection[str], closed: Collection[str], moment: Moment
+) -> None:
+    """Let the gates know that a session has its first result, beside others of its endpoint; nothing for one that is no longer held.
+
+    closed as with `admit`.
+    """
+    await _close(connection, closed)
     session = (await connection.execute(_ADMITTED, {"of_session_id": session_id, **moment.clock})).one_or_none()
-    if session is not None:
-        await admitted(connection, session_id, session.org, session.endpoint, session.month, moment, counted=True)
+    if session is None:
+        return
+    for other in beside:
+        await connection.execute(_ADMITTED_BESIDE, {"of_session_id": other, "of_endpoint": session.endpoint, **moment.clock})
+    await admitted(connection, session_id, session.org, session.endpoint, session.month, moment, counted=True)
 
 
 async def admitted(

@@ -137,12 +137,13 @@ class Ledger:
                 await self._transact(lambda c, moment: settlement.withdraw(c, claim.session_id, moment))
             raise
 
-    async def note_result(self, session_id: str, beside: Collection[str] = ()) -> None:
+    async def note_result(self, session_id: str, beside: Collection[str] = (), closed: Collection[str] = ()) -> None:
         """Say that a session has its first result: key, organisation and service are fine, and one more may start. Repeatable.
 
-        beside are others of which that is not known yet: how many the service admits together is learned from all of them.
+        beside are others of which that is not known yet: how many the service admits together is learned from all of its endpoint. closed
+        as with `admit`.
         """
-        await self._transact(lambda c, moment: admission.note_result(c, session_id, beside, moment))
+        await self._transact(lambda c, moment: admission.note_result(c, session_id, beside, closed, moment))
 
     async def renew(self, worker: str) -> frozenset[str]:
         """Renew the leases of a worker; the ids of the sessions that it still holds.

@@ -15,7 +15,7 @@ def read_date(text: str) -> datetime:
     """A date of an answer: as headers have it, which take botocore twenty times as long, or in any way that it reads. Raises ValueError."""
     try:
         date = parsedate_to_datetime(text)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, OverflowError, TypeError, AttributeError):
         date = None
     found: datetime = parse_timestamp(text) if date is None or date.tzinfo is None else date
     return found

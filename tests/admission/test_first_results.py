@@ -18,9 +18,9 @@ def noted(monkeypatch):
     told: list[str] = []
     note_result = Ledger.note_result
 
-    async def note(self: Ledger, session_id: str, beside: Collection[str]) -> None:
+    async def note(self: Ledger, session_id: str, *others: Collection[str]) -> None:
         told.append(session_id)
-        await note_result(self, session_id, beside)
+        await note_result(self, session_id, *others)
 
     monkeypatch.setattr(Ledger, "note_result", note)
     return told

@@ -146,6 +146,34 @@ async def test_a_higher_limit_is_learned_from_all_that_have_a_result_told_before
     assert (await usage_of(ledger)).admitted == 3
 
 
+@pytest.mark.parametrize("held", [True, False])
+async def test_a_result_told_beside_another_one_is_heard_by_its_own_gate_still(ledger, clock, held):
+    """It is of another endpoint, or the other one's lease is over."""
+    endpoint = "ai_music" if held else "music"
+    await write_gate(ledger, "acme", endpoint, breaker=Breaker(row=4), key_ok_ms=None)
+    await admit(ledger, 1)
+    if not held:
+        clock.ms += LEASE_MS
+    await admit(ledger, 2, endpoint=endpoint)
+    await ledger.note_result("session-0001", ["session-0002"])
+    await ledger.note_result("session-0002")
+    gate = (await usage_of(ledger, endpoint)).gate
+    assert (gate.breaker.row, gate.key_ok_ms) == (0, clock.ms)
+
+
+async def test_a_session_that_has_given_its_slot_back_shows_no_higher_limit(ledger, clock):
+    """Nobody was there to take the slot: never more than two were open."""
+    await ledger.set_gate("acme", "music", 5)
+    await write_gate(ledger, "acme", "music", limit=ConnectionLimit(Stage.HOLDING, allowed=2, learned=2, raise_at_ms=clock.ms))
+    for number in (1, 2, 3):
+        await admit(ledger, number)
+    for session_id in ("session-0001", "session-0002"):
+        await ledger.note_result(session_id)
+    await ledger.note_result("session-0003", closed=["session-0001"])
+    usage = await usage_of(ledger)
+    assert (usage.gate.limit.allowed, usage.live, usage.admitted) == (2, 2, 2)
+
+
 async def test_a_late_booking_makes_no_higher_limit_of_a_session_and_the_one_in_its_place(ledger, clock):
     """Never more than two were open."""
     found = ConnectionLimit(Stage.HOLDING, allowed=2, learned=2, raise_at_ms=clock.ms + LEASE_MS)

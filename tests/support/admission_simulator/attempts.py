@@ -102,7 +102,7 @@ class Attempts:
             self.world.after(HELD_BACK_MS, self._tell_late, session)
             return False
         beside = tuple(other.session_id for other in session.process.sessions.values() if other.untold)
-        await self.world.ledger.first_result(session.session_id, beside)
+        await self.world.ledger.first_result(session.session_id, beside, tuple(session.process.closed))
         self.world.watch.admitted(session)
         return True
 
@@ -116,7 +116,7 @@ class Attempts:
         """What fails tells of its first result before."""
         if session.untold:
             session.untold = False
-            await self.world.ledger.first_result(session.session_id)
+            await self.world.ledger.first_result(session.session_id, closed=tuple(session.process.closed))
 
     async def _done(self, session: Session) -> bool:
         if self._put_off(session, self._done, session):

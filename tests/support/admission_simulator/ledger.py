@@ -30,8 +30,8 @@ class SimulatedLedger(Protocol):
         A claim of kind OBJECT is denied with BREAKER where only a probe may go out: ask again with the shortest object and kind PROBE.
         """
 
-    async def first_result(self, session_id: str, beside: Collection[str] = ()) -> None:
-        """The service has given a session its first result; beside have had theirs, which was not told yet."""
+    async def first_result(self, session_id: str, beside: Collection[str] = (), closed: Collection[str] = ()) -> None:
+        """The service has given a session its first result; beside have had theirs, which was not told yet; closed as with `admit`."""
 
     async def finish(self, session_id: str, booked_ms: int) -> None:
         """Settle a session that is done. Raises LeaseLost when its lease ran out."""
@@ -109,8 +109,7 @@ class ModelLedger:
 
     async def admit(self, claim: Claim, closed: Collection[str] = ()) -> SessionKind | Denial | StopCause:
         now = self.clock.ms
-        for session_id in self.rows.keys() & closed:
-            self.rows[session_id].closed = True
+        self._close(closed)
         if claim.object_id in self.paid:
             return Denial.DONE
         if any(row.claim.object_id == claim.object_id for row in self.rows.values()):
@@ -132,15 +131,16 @@ class ModelLedger:
         self.rows[claim.session_id] = Row(claim, now + LEASE_MS)
         return answer.kind
 
-    async def first_result(self, session_id: str, beside: Collection[str] = ()) -> None:
+    async def first_result(self, session_id: str, beside: Collection[str] = (), closed: Collection[str] = ()) -> None:
         now = self.clock.ms
-        for other in self.rows.keys() & beside:
-            self.rows[other].admitted |= self.rows[other].lease_until > now
+        self._close(closed)
         row = self.rows.get(session_id)
-        if row is None or row.admitted:
+        if row is None or row.admitted or row.lease_until <= now:
             return
         row.admitted = True
-        self._admitted(row)
+        for other in (self.rows[other_id] for other_id in self.rows.keys() & beside):
+            other.admitted |= other.lease_until > now and other.claim.endpoint == row.claim.endpoint
+        self._admitted(row, counted=row.closed)
 
     async def finish(self, session_id: str, booked_ms: int) -> None:
         row = self._row(session_id)
@@ -219,6 +219,10 @@ class ModelLedger:
 
     async def set_paused(self, *, paused: bool) -> None:
         self.standing[EVERY_ENDPOINT] = replace(self.standing[EVERY_ENDPOINT], paused=paused)
+
+    def _close(self, closed: Collection[str]) -> None:
+        for session_id in self.rows.keys() & closed:
+            self.rows[session_id].closed = True
 
     def _row(self, session_id: str) -> Row:
         if session_id not in self.rows:

@@ -82,9 +82,9 @@ class RealLedger:
             return kind
         return answer.stop or answer.denial
 
-    async def first_result(self, session_id: str, beside: Collection[str] = ()) -> None:
+    async def first_result(self, session_id: str, beside: Collection[str] = (), closed: Collection[str] = ()) -> None:
         self._seen = None
-        await self.ledger.note_result(session_id, beside)
+        await self.ledger.note_result(session_id, beside, closed)
 
     async def finish(self, session_id: str, booked_ms: int) -> None:
         self._seen = None
@@ -180,8 +180,8 @@ class Compared:
     async def admit(self, claim: Claim, closed: Collection[str] = ()) -> SessionKind | Denial | StopCause:
         return await self._both("admit", claim, closed)
 
-    async def first_result(self, session_id: str, beside: Collection[str] = ()) -> None:
-        await self._both("first_result", session_id, beside)
+    async def first_result(self, session_id: str, beside: Collection[str] = (), closed: Collection[str] = ()) -> None:
+        await self._both("first_result", session_id, beside, closed)
 
     async def finish(self, session_id: str, booked_ms: int) -> None:
         await self._both("finish", session_id, booked_ms)

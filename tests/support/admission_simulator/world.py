@@ -19,7 +19,8 @@ from admission_simulator.watch import Watch
 from moderation.admission import EVERY_ENDPOINT, Claim, Denial, SessionKind
 from moderation.breaker import BreakerState
 from moderation.budget import month_of
-from moderation.limits import Stage
+from moderation.gate import Entry, awaited
+from moderation.limits import Place, Stage
 from moderation.outcomes import StopCause
 
 ASKING_MS = 1_000
@@ -184,9 +185,9 @@ class World:
         session = Session(item.claim.session_id, item, process, self.key, answer, item.claim.month, self.clock.ms)
         item.claim, item.state = None, "live"
         pending.remove(item)
-        limit = (await self.ledger.gates(endpoint)).endpoint.limit
-        steady = answer is SessionKind.OBJECT and limit.stage is Stage.HOLDING and limit.raising != session.session_id
-        session.awaited = not steady
+        gates = await self.ledger.gates(endpoint)
+        place = Place.RAISE if gates.endpoint.limit.raising == session.session_id else Place.SLOT
+        session.awaited = awaited(gates, Entry(answer, place))
         self.sessions[session.session_id] = self.live[session.session_id] = session
         await self.watch.started(session)
         self.attempts.begin(session)
