@@ -127,25 +127,32 @@ def _run_file_name(dataset: Dataset, run_id: str, scan_date: date, name: str) ->
 
 
 def _file(dataset: Dataset, members: Sequence[SpooledSession], package_id: str, run_id: str, items_of: ItemsOf) -> bytes | None:
-    """The bytes of a package's file, None without rows. Tables are made twice and held one at a time: a package may be large."""
-    few = few_valued(dataset, _tables(dataset, members, package_id, items_of))
+    """The bytes of a package's file, None without rows. Items are made twice, as they are too many to be held."""
+    has_items = any(kind.items is dataset for kind in ENDPOINT_DATASETS.values())
+    rows = None if has_items else _row_table(dataset, members, package_id)
+
+    def tables() -> Iterable[pa.Table]:
+        return _item_tables(dataset, members, items_of) if rows is None else (rows,)
+
+    few = few_valued(dataset, tables())
     objects = len({session.object_id for session in members})
     out = BytesIO()
     with ParquetSink(out, dataset, run_id=run_id, package=package_id, few_valued=few, objects=objects) as sink:
-        for table in _tables(dataset, members, package_id, items_of):
-            sink.write(table)
+        for some in tables():
+            sink.write(some)
     return out.getvalue() if sink.rows else None
 
 
-def _tables(dataset: Dataset, members: Sequence[SpooledSession], package_id: str, items_of: ItemsOf) -> Iterator[pa.Table]:
-    """The rows that the members, sorted, have for a dataset."""
-    if dataset in {kind.items for kind in ENDPOINT_DATASETS.values()}:
-        done = (each for each in members if each.summary is not None and ENDPOINT_DATASETS[each.endpoint].items is dataset)
-        for some in _batches((session, items_of(session)) for session in done):
-            yield _item_table(dataset, some)
-    else:
-        rows = [row for session in members for row in _rows(dataset, session, package_id)]
-        yield _sorted(dataset, fitted(dataset, rows))
+def _item_tables(dataset: Dataset, members: Sequence[SpooledSession], items_of: ItemsOf) -> Iterator[pa.Table]:
+    """The items that the members, sorted, have for a dataset, one table at a time: a package may be large."""
+    done = (each for each in members if each.summary is not None and ENDPOINT_DATASETS[each.endpoint].items is dataset)
+    for some in _batches((session, items_of(session)) for session in done):
+        yield _item_table(dataset, some)
+
+
+def _row_table(dataset: Dataset, members: Sequence[SpooledSession], package_id: str) -> pa.Table:
+    """The rows that the members have for a dataset of another kind."""
+    return _sorted(dataset, fitted(dataset, [row for session in members for row in _rows(dataset, session, package_id)]))
 
 
 def _rows(dataset: Dataset, session: SpooledSession, package_id: str) -> Sequence[dict[str, Any]]:
