@@ -248,14 +248,17 @@ def test_links_to_audio_are_made_only_where_they_are_wanted_start_at_the_evidenc
 
 
 @pytest.mark.torture
-def test_a_report_over_days_has_the_runs_that_began_then(plain, tmp_path):
+def test_a_report_over_days_has_the_runs_that_began_then(tmp_path):
+    """In a lake of its own, which has another newest run."""
+    store = FolderStore(tmp_path / "results")
+    reported_lake(store, PLAIN)
     later = "20261122T080000Z-0a1b2c"
-    write_rows(plain, "runs", later, date(2026, 11, 22), "end", [run_row(run_id=later, started_at=START + timedelta(days=2))])
-    settings = fixed_settings(results=plain.url)
+    write_rows(store, "runs", later, date(2026, 11, 22), "end", [run_row(run_id=later, started_at=START + timedelta(days=2))])
+    settings = fixed_settings(results=store.url)
     done = report_runs(settings, Wanted(since=START.date(), until=START.date(), out=tmp_path / "days.html"), lambda: NOW)
     assert done.report.figures.runs["run_id"].to_list() == [RUN]
     assert "runs from 2026-11-20 to 2026-11-20" in (tmp_path / "days.html").read_text()
-    with connect(plain.url) as lake:
+    with connect(store.url) as lake:
         assert runs_between(lake, "default", None, None) == [RUN, later]
         assert find_run(lake, "default", RUN) == RUN
         for wrong in (lambda: runs_between(lake, "default", date(2027, 1, 1), None), lambda: find_run(lake, "others", None)):
