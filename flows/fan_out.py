@@ -66,7 +66,6 @@ class FanOut:
         self._at_once = at_once
         self._flights: list[_Flight] = []
         self._waits_until = math.inf
-        self._planned = PlannedShards(wired.results, run.run_id)
         self.lost = 0
 
     def drop_all(self) -> None:

@@ -11,13 +11,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-def read_date(text: str) -> datetime:
+def read_date(text: str | float) -> datetime:
     """A date of an answer: as headers have it, which take botocore twenty times as long, or in any way that it reads. Raises ValueError."""
-    try:
-        date = parsedate_to_datetime(text)
-    except (ValueError, OverflowError, TypeError, AttributeError):
-        date = None
-    found: datetime = parse_timestamp(text) if date is None or date.tzinfo is None else date
+    found: datetime = (_date_of_header(text) if isinstance(text, str) else None) or parse_timestamp(text)
     return found
 
 
@@ -25,11 +21,16 @@ def tell_dates(client: "S3Client", told: Callable[[datetime], None]) -> None:
     """Tell the Date of each answer that a client gets from now on, in the thread that has asked. It is exact to a second."""
 
     def answered(http_response: Any, **_: Any) -> None:
-        try:
-            date = parsedate_to_datetime(http_response.headers["date"])
-        except (KeyError, ValueError, TypeError):  # a store may have none, or write it in its own way
-            return
-        if date.tzinfo is not None:
+        if (date := _date_of_header(http_response.headers.get("date", ""))) is not None:
             told(date)
 
     client.meta.events.register("after-call.s3", answered)
+
+
+def _date_of_header(text: str) -> datetime | None:
+    """A date with its time zone as HTTP has it; None where a store writes it in its own way."""
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return None if date.tzinfo is None else date

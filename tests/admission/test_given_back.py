@@ -1,41 +1,27 @@
 """A slot is the next object's once its connection has closed, while the session before is still spooled and booked: scans over sockets."""
 
-import pytest
+from itertools import count
 
-from moderation.results import SpooledSession
 from scanning import scanning
 from tasks import trial
 
 
-@pytest.fixture
-def slow_spool(monkeypatch):
-    """A spool in which nothing lies until `may` lets it; it is told what is spooled, and how many were before."""
-    keep, order = trial.keep, []
-
-    def slow(may) -> None:
-        async def slowly(spool, spooled: SpooledSession, *rest, **named) -> None:
-            order.append(spooled.session_id)
-            await may(len(order))
-            await keep(spool, spooled, *rest, **named)
-
-        monkeypatch.setattr(trial, "keep", slowly)
-
-    return slow
-
-
 async def test_the_next_one_streams_before_the_last_one_is_spooled_unless_others_wait_for_what_that_one_has_to_tell(
-    put, tmp_path, slow_spool
+    put, tmp_path, monkeypatch
 ):
     """The first one shows whether the key is taken: its slot is given back with its booking. Nobody asks for the last one's."""
     for number in range(4):
         put(f"{number}.ulaw", 1.0 + number)
+    keep, numbers = trial.keep, count(1)
     async with scanning(tmp_path, connections=1) as world:
 
-        async def may(number: int) -> None:
+        async def keep_late(*spooled, **named) -> None:
+            number = next(numbers)
             if number in {2, 3}:
                 await world.seen.until(lambda seen: len(seen.events("connect")) == number + 1)
+            await keep(*spooled, **named)
 
-        slow_spool(may)
+        monkeypatch.setattr(trial, "keep", keep_late)
         report = await world.scan()
         assert report.counts()["done"] == 4
         assert [row.closed for row in await world.rows()] == [False, True, True, False]

@@ -374,7 +374,7 @@ class TestDates:
         for text in (format_datetime(date, usegmt=True), f"{date:%Y-%m-%dT%H:%M:%S.000Z}", str(int(date.timestamp()))):
             assert read_date(text) == parse_timestamp(text) == date.replace(microsecond=0)
 
-    @pytest.mark.parametrize("text", ["22 Nov 2026 14:00:01", "22 Nov 2026 14:00:01 -0000", "2026-11-22", "20261122T140001Z"])
+    @pytest.mark.parametrize("text", ["22 Nov 2026 14:00:01", "22 Nov 2026 14:00:01 -0000", "2026-11-22", "20261122T140001Z", 1795356001])
     def test_what_is_no_date_of_a_header_is_read_as_botocore_does(self, text):
         assert (read_date(text), read_date(text).tzinfo) == (parse_timestamp(text), parse_timestamp(text).tzinfo)
 

@@ -145,7 +145,10 @@ async def test_with_a_first_result_that_others_wait_for_those_are_told_that_are_
     monkeypatch.setattr(Ledger, "note_result", noted)
     house.admission.held_back.add("held back")
     await house.admission.note_result(claim_of(0))
-    assert told == [(house.granted[0], ("held back",) if limit.stage is Stage.PREFLIGHT else (), ())]
+    house.admission.give_back(claim_of(0))
+    await house.admission.note_result(claim_of(1))
+    beside = ("held back",) if limit.stage is Stage.PREFLIGHT else ()
+    assert told == [(house.granted[0], beside, ()), (claim_of(1).session_id, (), (house.granted[0],))]
 
 
 @pytest.mark.parametrize(("workers", "asked_in_30_s"), [(("worker", "worker"), 20), (("worker", "another"), 86), ((), 86)])
