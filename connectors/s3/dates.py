@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-def read_date(text: str | float) -> datetime:
-    """A date of an answer: as headers have it, which take botocore twenty times as long, or in any way that it reads. Raises ValueError."""
-    found: datetime = (_date_of_header(text) if isinstance(text, str) else None) or parse_timestamp(text)
+def read_date(written: Any) -> datetime:
+    """A date of an answer: as headers have it, which take botocore twenty times as long, or in any way that it reads, numbers among them.
+
+    Raises ValueError.
+    """
+    found: datetime = (_date_of_header(written) if isinstance(written, str) else None) or parse_timestamp(written)
     return found
 
 
