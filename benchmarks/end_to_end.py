@@ -3,18 +3,19 @@
 soundcheck runs beside (a) the vendor's sample in a loop, (b) the asyncio script of one afternoon and (c) a Prefect flow with a task per
 object (`rivals/`), over the same objects in the local S3 and the same local Velma server, which admits LIMIT connections and has the stub
 detector: what is compared is the client. S3, Velma and Prefect's server are processes of their own. Each client runs in a fresh process,
-imports everything and scans two objects before it is measured; clients take turns, A B B A. What soundcheck does beyond its rivals
-(manifest, plan, ledger, spool, segments, attempts, report) is in its figures.
+imports everything and scans two objects before it is measured; clients take turns, A B B A, at each turn over another catalogue. What
+soundcheck does beyond its rivals (manifest, plan, ledger, spool, segments, attempts, report) is in its figures.
 """
 
 import asyncio
 import importlib
 import logging
 import os
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Annotated, Any
 import cyclopts
 import pyarrow.parquet as pq
 from measuring import Told, process, spending, spread, told
-from services import BUCKET, KEY, Service, local_s3, of_folder, prefect_server, put, recordings, velma
+from services import BUCKET, KEY, Lengths, Service, local_s3, of_folder, prefect_server, put, recordings, velma
 
 from flows.console import stderr
 from flows.launch import scan_as_flow, scan_directly
@@ -35,10 +36,8 @@ LIMIT = 5
 SPEED = 40.0
 """Of the service: a machine of two cores keeps up with that, and both clients wait for the service as they would elsewhere."""
 WARMING = "warming/"
-LONG_SECONDS = (60.0, 180.0, 240.0, 210.0, 150.0, 300.0)
-"""Lengths of objects, one after the other: those of a catalogue of music, 190 s on average."""
-VARIED = (0.95, 0.98, 1.0, 1.02, 1.05)
-"""Times these: of six lengths alone five sessions would often end at once, as in no catalogue."""
+LENGTHS = Lengths(median_s=190.0, sigma=0.45, shortest_s=60.0, longest_s=1800.0)
+"""Those of a catalogue of music: most tracks last two to five minutes, a few far longer."""
 FEW = 10
 """The loop scans one in so many: it takes as much longer as the limit allows connections."""
 FRAME_S = 0.192
@@ -60,7 +59,7 @@ CLIENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one scan took. prefect_s is CPU of Prefect's server meanwhile."""
+    """What one scan of so many objects took. prefect_s is CPU of Prefect's server meanwhile."""
 
     client: str
     cpu_s: float
@@ -68,7 +67,27 @@ class Cost:
     peak_mib: float
     before_mib: float
     rows: int
+    objects: int
     prefect_s: float = 0.0
+
+    @property
+    def audio_s(self) -> float:
+        """What its frames cover."""
+        return self.rows * FRAME_S
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The objects below a prefix, and how many there are."""
+
+    prefix: str
+    objects: int
+
+    @classmethod
+    def of(cls, prefix: str, objects: Sequence[tuple[str, bytes]]) -> "Batch":
+        """Put objects below a prefix."""
+        put(prefix, objects)
+        return cls(prefix, len(objects))
 
 
 # -- the clients' process ---------------------------------------------------------------------------------------------------------------
@@ -126,15 +145,15 @@ class Ground:
     prefect: Service | None
     folder: Path
 
-    def cost(self, client: str, prefix: str) -> Cost:
+    def cost(self, client: str, batch: Batch) -> Cost:
         """One scan, from its first step to its end."""
-        with self.results() as out, process(run, client, prefix, out, self.velma.url) as (pipe, _):
+        with self.results() as out, process(run, client, batch.prefix, out, self.velma.url) as (pipe, _):
             pipe.recv()
             before = self.prefect.ask() if self.prefect else 0.0
             pipe.send("go")
             spent = pipe.recv()
             prefect_s = self.prefect.ask() - before if self.prefect else 0.0
-            return Cost(client, **spent, rows=rows_in(out), prefect_s=prefect_s)
+            return Cost(client, **spent, rows=rows_in(out), objects=batch.objects, prefect_s=prefect_s)
 
     def results(self) -> "tempfile.TemporaryDirectory[str]":
         """A new folder for results."""
@@ -166,9 +185,9 @@ class Ground:
         return {"warming_s": warming_s}
 
 
-def taken_turns(ground: Ground, clients: Sequence[str], prefix: str, rounds: int) -> list[Cost]:
-    """The costs of some clients, A B B A."""
-    return [ground.cost(client, prefix) for turn in range(rounds) for client in list(clients)[:: -1 if turn % 2 else 1]]
+def taken_turns(ground: Ground, clients: Sequence[str], batches: Iterable[Batch]) -> list[Cost]:
+    """The costs of some clients, A B B A, at each turn over another batch."""
+    return [ground.cost(client, batch) for turn, batch in enumerate(batches) for client in list(clients)[:: -1 if turn % 2 else 1]]
 
 
 def by_client(costs: Sequence[Cost]) -> Iterator[tuple[str, list[Cost]]]:
@@ -183,23 +202,24 @@ def ratio(costs: Sequence[Cost], of: str, beside: str, name: str = "cpu_s") -> d
     return spread(getattr(a, name) / getattr(b, name) for a, b in zip(found[of], found[beside], strict=True))
 
 
-def show(report: Told, title: str, costs: Sequence[Cost], objects: int) -> None:
-    """A table of scans of so many objects; their audio is what the frames of the scan that found most of it cover."""
-    audio_s = max(cost.rows for cost in costs) * FRAME_S
+def show(report: Told, title: str, costs: Sequence[Cost]) -> None:
+    """A table of scans."""
+    objects = " to ".join(f"{count:,}" for count in sorted({min(cost.objects for cost in costs), max(cost.objects for cost in costs)}))
     rows = []
     for client, each in by_client(costs):
         cells = (
             told(spread(cost.wall_s for cost in each), ".1f"),
-            told(spread(cost.cpu_s * 3600 / audio_s for cost in each)),
-            told(spread(1000 * cost.cpu_s / objects for cost in each), ".1f"),
-            told(spread(1000 * cost.prefect_s / objects for cost in each), ".1f"),
+            told(spread(cost.cpu_s * 3600 / cost.audio_s for cost in each)),
+            told(spread(1000 * cost.cpu_s / cost.objects for cost in each), ".1f"),
+            told(spread(1000 * cost.prefect_s / cost.objects for cost in each), ".1f"),
             f"{max(cost.peak_mib for cost in each):.0f} ({max(cost.before_mib for cost in each):.0f})",
             ", ".join(f"{count:,}" for count in sorted({cost.rows for cost in each})),
         )
         rows.append((CLIENTS[client], *cells))
     columns = ("client", "wall, s", "CPU-s an audio-hour", "CPU-ms an object", "Prefect's server, ms", "peak, MiB (before)", "rows")
-    report.table(f"{title}: {objects} objects, {audio_s / 3600:.2f} audio-hours, limit {LIMIT}", columns, rows)
-    report.figures[title] = {"objects": objects, "audio_s": audio_s, "scans": [asdict(cost) for cost in costs]}
+    hours = statistics.median(cost.audio_s for cost in costs) / 3600
+    report.table(f"{title}: {objects} objects, {hours:.2f} audio-hours, limit {LIMIT}", columns, rows)
+    report.figures[title] = [asdict(cost) | {"audio_s": cost.audio_s} for cost in costs]
 
 
 def main(
@@ -220,7 +240,7 @@ def main(
     hours
         Audio-hours of the long objects; 0 leaves that comparison out.
     rounds
-        How often each client has its turn.
+        How often each client has its turn: each time over other long objects.
     short_objects
         Objects of 5 s each; 0 leaves that comparison out.
     killed_objects
@@ -239,8 +259,10 @@ def main(
         folder = Path(name)
         put(WARMING, recordings([SHORT_SECONDS] * 2))
         ground = Ground(service, None, folder)
-        if objects := of_folder(audio) if audio else recordings(list(lengths(hours))):
-            long(report, ground, objects, rounds)
+        if hours or audio:
+            long(
+                report, ground, [of_folder(audio)] * rounds if audio else (recordings(LENGTHS.drawn(hours, turn)) for turn in range(rounds))
+            )
         if short_objects and prefect:
             with prefect_server(folder / "prefect") as server:
                 short(report, Ground(service, server, folder), short_objects, rounds)
@@ -249,37 +271,32 @@ def main(
         report.end()
 
 
-def lengths(hours: float) -> Iterator[float]:
-    """Lengths in seconds that make so many hours together."""
-    total, number = 0.0, 0
-    while total < hours * 3600:
-        seconds = LONG_SECONDS[number % len(LONG_SECONDS)] * VARIED[number % len(VARIED)]
-        yield seconds
-        total += seconds
-        number += 1
+def long(report: Told, ground: Ground, catalogues: Iterable[Sequence[tuple[str, bytes]]]) -> None:
+    """soundcheck beside the script, each turn over another catalogue, and over a few objects of the last one the loop."""
+    few: list[tuple[str, bytes]] = []
 
+    def batches() -> Iterator[Batch]:
+        for turn, objects in enumerate(catalogues):
+            few[:] = objects[: max(1, len(objects) // FEW)]
+            yield Batch.of(f"long/{turn}/", objects)
 
-def long(report: Told, ground: Ground, objects: Sequence[tuple[str, bytes]], rounds: int) -> None:
-    """soundcheck beside the script, and over a few of the objects the loop."""
-    put("long/", objects)
-    put("few/", objects[: max(1, len(objects) // FEW)])
     pair = ("soundcheck", "one_afternoon")
-    few = max(1, len(objects) // FEW)
-    costs = taken_turns(ground, pair, "long/", rounds)
-    show(report, "long objects", costs, len(objects))
-    show(report, "the first of them", [ground.cost("sample_in_a_loop", "few/")], few)
+    costs = taken_turns(ground, pair, batches())
+    show(report, "long objects", costs)
+    show(report, "a few of them", [ground.cost("sample_in_a_loop", Batch.of("few/", few))])
     cpu = ratio(costs, *pair)
     wall = ratio(costs, *pair, "wall_s")
     report.verdict("CPU of soundcheck beside the script's", cpu["median"], f"<= {CPU_BOUND}", reached=cpu["median"] <= CPU_BOUND)
     report.verdict("wall time of soundcheck beside the script's", wall["median"], "<= 1", reached=wall["median"] <= 1)
+    report.say(f"from turn to turn: CPU {told(cpu)}, wall time {told(wall, '.3f')}")
     report.figures.setdefault("ratios", {}).update(cpu=cpu, wall=wall)
 
 
 def short(report: Told, ground: Ground, count: int, rounds: int) -> None:
     """soundcheck beside a task per object."""
-    put("short/", recordings([SHORT_SECONDS] * count))
-    costs = taken_turns(ground, ("soundcheck, flow", "task_per_object", "soundcheck"), "short/", rounds)
-    show(report, "short objects", costs, count)
+    batch = Batch.of("short/", recordings([SHORT_SECONDS] * count))
+    costs = taken_turns(ground, ("soundcheck, flow", "task_per_object", "soundcheck"), [batch] * rounds)
+    show(report, "short objects", costs)
     found = dict(by_client(costs))
     with_server = spread(
         (theirs.cpu_s + theirs.prefect_s) / (ours.cpu_s + ours.prefect_s)

@@ -173,6 +173,24 @@ _SOUNDS = (
 FORMATS = (AudioFormat.WAV, AudioFormat.MP3)
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long the objects of a catalogue are: log-normal around a median within bounds (s), sigma being that of the logarithm."""
+
+    median_s: float
+    sigma: float
+    shortest_s: float
+    longest_s: float
+
+    def drawn(self, hours: float, draw: int = 0) -> list[float]:
+        """Seconds of each object, so many hours together, in an order of their own; each draw is another catalogue."""
+        rng = np.random.default_rng([SEED, draw])
+        found: list[float] = []
+        while sum(found) < hours * 3600:
+            found.append(float(np.clip(rng.lognormal(np.log(self.median_s), self.sigma), self.shortest_s, self.longest_s)))
+        return found
+
+
 def recordings(seconds: Sequence[float]) -> list[tuple[str, bytes]]:
     """Audio of these lengths, made here: music and talk in turn, in two formats in turn. Equal lengths in one format share their bytes."""
     clips = [sound(np.random.default_rng([SEED, number])) for number, sound in enumerate(_SOUNDS)]

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
-import numpy as np
 from measuring import Told, process, spending
-from services import BUCKET, KEY, SEED, Service, local_s3, put, velma
+from services import BUCKET, KEY, Lengths, Service, local_s3, put, velma
 
 from flows.console import stderr
 from flows.launch import scan_directly
@@ -31,10 +30,8 @@ from flows.watch import Watch
 
 LIMIT = 5
 SPEED = 60.0
-SHORTEST_S, LONGEST_S = 10.0, 7200.0
-MEDIAN_S = 180.0
-SIGMA = 1.1
-"""Of the logarithm of the lengths: one object in fifty is longer than half an hour."""
+LENGTHS = Lengths(median_s=180.0, sigma=1.1, shortest_s=10.0, longest_s=7200.0)
+"""One object in fifty is longer than half an hour."""
 RATE = 16_000
 RAW = RawRule(glob="*.ulaw", audio_format="mulaw", sample_rate=RATE, num_channels=1)
 """Small audio whose length is exact, at the rate at which the local server listens: to resample so much would keep it from its pace."""
@@ -52,15 +49,6 @@ class Use:
     filled_s: float
     wall_s: float
     peak: int
-
-
-def lengths(hours: float) -> list[float]:
-    """Seconds of each object, in an order of their own, so many hours together."""
-    rng = np.random.default_rng(SEED)
-    found: list[float] = []
-    while sum(found) < hours * 3600:
-        found.append(float(np.clip(rng.lognormal(np.log(MEDIAN_S), SIGMA), SHORTEST_S, LONGEST_S)))
-    return found
 
 
 def scan(pipe: Connection, url: str, out: str) -> None:
@@ -134,7 +122,7 @@ def main(
         Where to write the figures.
     """
     report = Told(json_file)
-    seconds = lengths(hours)
+    seconds = LENGTHS.drawn(hours)
     with tempfile.TemporaryDirectory() as name, local_s3():
         put("", [(f"{number:05}.ulaw", b"\xff" * round(length * RATE)) for number, length in enumerate(seconds)])
         journal = Path(name) / "journal"

@@ -6,6 +6,7 @@ import io
 import sys
 import wave
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,10 +53,34 @@ def test_slot_use_counts_from_the_limit_until_the_queue_is_empty(benchmark_of):
 
 
 def test_lengths_are_skewed_and_last_as_long_as_asked(benchmark_of):
-    seconds = benchmark_of("slots").lengths(20)
+    lengths = benchmark_of("slots").LENGTHS
+    seconds = lengths.drawn(20)
     assert sum(seconds) >= 20 * 3600 > sum(seconds[:-1])
     assert 10 <= min(seconds) < max(seconds) <= 7200
     assert sorted(seconds)[len(seconds) // 2] < sum(seconds) / len(seconds)
+    assert lengths.drawn(20) == seconds != lengths.drawn(20, draw=1)
+
+
+def test_what_scans_of_several_catalogues_cost_is_told_of_each_object(benchmark_of):
+    end_to_end = benchmark_of("end_to_end")
+    costs = [
+        end_to_end.Cost("soundcheck", 2.0, 9.0, 1.0, 1.0, 18_750, objects=20),
+        end_to_end.Cost("soundcheck", 1.0, 9.0, 1.0, 1.0, 18_750, objects=5),
+    ]
+    rows = []
+    end_to_end.show(SimpleNamespace(table=lambda *cells: rows.append(cells), figures={}), "long", costs)
+    (title, _, [row]) = rows[0]
+    assert title == "long: 5 to 20 objects, 1.00 audio-hours, limit 5"
+    assert row[2:4] == ("1.50 (1.00 to 2.00)", "150.0 (100.0 to 200.0)")
+
+
+def test_each_turn_has_a_catalogue_of_its_own(benchmark_of, monkeypatch):
+    end_to_end = benchmark_of("end_to_end")
+    scanned = []
+    ground = SimpleNamespace(cost=lambda client, batch: scanned.append((client, batch.prefix)))
+    batches = [end_to_end.Batch("long/0/", 3), end_to_end.Batch("long/1/", 4)]
+    end_to_end.taken_turns(ground, ("a", "b"), batches)
+    assert scanned == [("a", "long/0/"), ("b", "long/0/"), ("b", "long/1/"), ("a", "long/1/")]
 
 
 def test_sizes_take_turns_up_to_the_largest_and_back(benchmark_of):
