@@ -169,12 +169,23 @@ class ShardRules:
     max_audio_ms: int = 20 * 3600 * 1000
 
 
+def length_class(estimate_ms: int) -> int:
+    """What a plan sorts by, longest first: lengths of one class differ by less than a factor of two.
+
+    Were they sorted by the length itself, sessions that begin together would end together, again and again.
+    """
+    return estimate_ms.bit_length()
+
+
 def plan_shards(estimates_ms: Iterable[int], rules: ShardRules) -> Iterator[list[int]]:
-    """The objects of a plan (by position) cut into shards, longest first, each within both bounds (one longer object makes its own)."""
+    """The objects of a plan (by position) cut into shards, each within both bounds (one longer object makes its own).
+
+    The longest class goes first; within one they keep their order.
+    """
     estimates = list(estimates_ms)
     shard: list[int] = []
     audio = 0
-    for position in sorted(range(len(estimates)), key=lambda i: (-estimates[i], i)):
+    for position in sorted(range(len(estimates)), key=lambda i: (-length_class(estimates[i]), i)):
         if shard and (len(shard) >= rules.max_objects or audio + estimates[position] > rules.max_audio_ms):
             yield shard
             shard, audio = [], 0

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from connectors.lake.store import ResultStore
-from moderation.catalogue import ShardRules, plan_shards
+from moderation.catalogue import ShardRules, length_class, plan_shards
 from moderation.endpoints import ENDPOINTS
 from moderation.estimates import Estimate, EstimateSource
 from moderation.formats import StreamParameters
@@ -71,9 +71,9 @@ class PlannedShards:
         self._reading = Lock()
 
     def objects(self, shard: int) -> list[PlannedObject]:
-        """The objects of a shard, the longest first."""
-        rows = self._rows([shard]).sort("estimate_ms", "position", descending=[True, False])
-        return [_planned(row) for row in rows.iter_rows(named=True)]
+        """The objects of a shard, in the order in which the plan was cut."""
+        rows = self._rows([shard]).sort("position")
+        return sorted(map(_planned, rows.iter_rows(named=True)), key=lambda planned: -length_class(planned.estimate_ms))
 
     def names(self, shards: Sequence[int]) -> list[tuple[str, str, str]]:
         """The (endpoint, object_id, key) of what some shards hold: for a million objects there is no time for more."""

@@ -14,6 +14,7 @@ from moderation.catalogue import (
     ParameterRule,
     ShardRules,
     disagreement,
+    length_class,
     parameters_reason,
     plan_shards,
     resolve_source,
@@ -205,9 +206,21 @@ def test_shards_keep_both_bounds_but_for_one_object_that_is_longer(estimates, ru
 
 
 @given(estimates, shard_rules)
-def test_the_longest_go_first_and_equals_in_their_order(estimates, rules):
+def test_the_longest_class_goes_first_and_what_is_of_one_in_its_order(estimates, rules):
     order = [position for shard in plan_shards(estimates, rules) for position in shard]
-    assert order == sorted(order, key=lambda position: (-estimates[position], position))
+    for earlier, later in itertools.pairwise(order):
+        same = length_class(estimates[earlier]) == length_class(estimates[later])
+        assert earlier < later if same else estimates[earlier] > estimates[later]
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**9))
+def test_lengths_of_one_class_differ_by_less_than_a_factor_of_two(one, other):
+    shorter, longer = sorted((one, other))
+    assert length_class(shorter) <= length_class(longer)
+    if length_class(shorter) == length_class(longer):
+        assert longer < 2 * shorter
+    if longer >= 2 * shorter:
+        assert length_class(shorter) < length_class(longer)
 
 
 @given(estimates, shard_rules)

@@ -235,6 +235,15 @@ async def test_of_every_endpoint_the_shortest_goes_alone_and_before_all_others(b
     ]
 
 
+async def test_a_shard_is_streamed_in_the_order_in_which_the_plan_was_cut(bench):
+    for number, seconds in enumerate((3, 5, 7, 6, 1)):
+        bench.put(f"{number}.wav", sound(seconds))
+    planned = await bench.plan(PlanRules(shards=ShardRules(max_objects=3)), endpoints=MUSIC)
+    shards = PlannedShards(bench.results, "20261121T080000Z-abcdef")
+    order = [[item.item.key for item in shards.objects(shard.number)] for shard in planned.plan.shards]
+    assert order == [["4.wav"], ["1.wav", "2.wav", "3.wav"], ["0.wav"]]
+
+
 async def test_a_plan_is_read_once_for_all_its_shards(bench, monkeypatch):
     for number in range(4):
         bench.put(f"{number}.wav", sound(4 - number))
