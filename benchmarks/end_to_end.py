@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -86,6 +86,8 @@ class Batch:
     @classmethod
     def of(cls, prefix: str, objects: Sequence[tuple[str, bytes]]) -> "Batch":
         """Put objects below a prefix."""
+        if not objects:
+            raise SystemExit("there is no audio to scan")
         put(prefix, objects)
         return cls(prefix, len(objects))
 
@@ -185,9 +187,12 @@ class Ground:
         return {"warming_s": warming_s}
 
 
-def taken_turns(ground: Ground, clients: Sequence[str], batches: Iterable[Batch]) -> list[Cost]:
-    """The costs of some clients, A B B A, at each turn over another batch."""
-    return [ground.cost(client, batch) for turn, batch in enumerate(batches) for client in list(clients)[:: -1 if turn % 2 else 1]]
+def taken_turn(ground: Ground, clients: Sequence[str], batch: Batch, turn: int) -> list[Cost]:
+    """The costs of some clients over the same objects, turn by turn A B B A. Raises SystemExit where one has lost rows: it is no client."""
+    costs = [ground.cost(client, batch) for client in list(clients)[:: -1 if turn % 2 else 1]]
+    if len({cost.rows for cost in costs}) > 1 or not costs[0].rows:
+        raise SystemExit(f"rows: {', '.join(f'{cost.client} {cost.rows}' for cost in costs)} of the same {batch.objects} objects")
+    return costs
 
 
 def by_client(costs: Sequence[Cost]) -> Iterator[tuple[str, list[Cost]]]:
@@ -240,7 +245,7 @@ def main(
     hours
         Audio-hours of the long objects; 0 leaves that comparison out.
     rounds
-        How often each client has its turn: each time over other long objects.
+        How often each client has its turn: each time over other long objects, unless they are those of a folder.
     short_objects
         Objects of 5 s each; 0 leaves that comparison out.
     killed_objects
@@ -260,9 +265,7 @@ def main(
         put(WARMING, recordings([SHORT_SECONDS] * 2))
         ground = Ground(service, None, folder)
         if hours or audio:
-            long(
-                report, ground, [of_folder(audio)] * rounds if audio else (recordings(LENGTHS.drawn(hours, turn)) for turn in range(rounds))
-            )
+            long(report, ground, lambda turn: of_folder(audio) if audio else recordings(LENGTHS.drawn(hours, turn)), rounds)
         if short_objects and prefect:
             with prefect_server(folder / "prefect") as server:
                 short(report, Ground(service, server, folder), short_objects, rounds)
@@ -271,31 +274,28 @@ def main(
         report.end()
 
 
-def long(report: Told, ground: Ground, catalogues: Iterable[Sequence[tuple[str, bytes]]]) -> None:
-    """soundcheck beside the script, each turn over another catalogue, and over a few objects of the last one the loop."""
-    few: list[tuple[str, bytes]] = []
-
-    def batches() -> Iterator[Batch]:
-        for turn, objects in enumerate(catalogues):
-            few[:] = objects[: max(1, len(objects) // FEW)]
-            yield Batch.of(f"long/{turn}/", objects)
-
-    pair = ("soundcheck", "one_afternoon")
-    costs = taken_turns(ground, pair, batches())
+def long(report: Told, ground: Ground, catalogue: Callable[[int], Sequence[tuple[str, bytes]]], rounds: int) -> None:
+    """soundcheck beside the script, at each turn over the catalogue of that turn, and the loop over a few objects of the first."""
+    pair, costs = ("soundcheck", "one_afternoon"), []
+    for turn in range(rounds):
+        costs += taken_turn(ground, pair, Batch.of(f"long/{turn}/", catalogue(turn)), turn)
+    few = catalogue(0)
+    alone = ground.cost("sample_in_a_loop", Batch.of("few/", few[: max(1, len(few) // FEW)]))
     show(report, "long objects", costs)
-    show(report, "a few of them", [ground.cost("sample_in_a_loop", Batch.of("few/", few))])
+    show(report, "a few of them", [alone])
     cpu = ratio(costs, *pair)
     wall = ratio(costs, *pair, "wall_s")
     report.verdict("CPU of soundcheck beside the script's", cpu["median"], f"<= {CPU_BOUND}", reached=cpu["median"] <= CPU_BOUND)
     report.verdict("wall time of soundcheck beside the script's", wall["median"], "<= 1", reached=wall["median"] <= 1)
-    report.say(f"from turn to turn: CPU {told(cpu)}, wall time {told(wall, '.3f')}")
+    report.say(f"from turn to turn: CPU {told(cpu, '.3f')}, wall time {told(wall, '.3f')}")
     report.figures.setdefault("ratios", {}).update(cpu=cpu, wall=wall)
 
 
 def short(report: Told, ground: Ground, count: int, rounds: int) -> None:
     """soundcheck beside a task per object."""
     batch = Batch.of("short/", recordings([SHORT_SECONDS] * count))
-    costs = taken_turns(ground, ("soundcheck, flow", "task_per_object", "soundcheck"), [batch] * rounds)
+    clients = ("soundcheck, flow", "task_per_object", "soundcheck")
+    costs = [cost for turn in range(rounds) for cost in taken_turn(ground, clients, batch, turn)]
     show(report, "short objects", costs)
     found = dict(by_client(costs))
     with_server = spread(

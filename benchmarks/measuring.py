@@ -130,7 +130,7 @@ class Told:
     def verdict(self, name: str, figure: float, bound: str, *, reached: bool) -> None:
         """Whether a figure is what was asked for."""
         self.figures.setdefault("asked", {})[name] = {"figure": round(figure, 3), "bound": bound, "reached": reached}
-        self.say(f"{name}: {figure:.2f}, asked for {bound}: {'reached' if reached else 'NOT reached'}")
+        self.say(f"{name}: {figure:.3f}, asked for {bound}: {'reached' if reached else 'NOT reached'}")
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table; only its first column is words."""

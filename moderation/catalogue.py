@@ -169,12 +169,17 @@ class ShardRules:
     max_audio_ms: int = 20 * 3600 * 1000
 
 
-def length_class(estimate_ms: int) -> int:
-    """What a plan sorts by, longest first: lengths of one class differ by less than a factor of two.
+_CLASS_BITS = 3
 
-    Were they sorted by the length itself, sessions that begin together would end together, again and again.
+
+def length_class(estimate_ms: int) -> int:
+    """What a plan sorts by, longest first: the shortest length of those that count as equal, which differ by less than a quarter.
+
+    Were they sorted by the length itself, sessions that begin together would end together, again and again. Were classes wider, a long
+    object could begin last in a catalogue of similar lengths.
     """
-    return estimate_ms.bit_length()
+    fine_bits = max(0, estimate_ms.bit_length() - _CLASS_BITS)
+    return estimate_ms >> fine_bits << fine_bits
 
 
 def plan_shards(estimates_ms: Iterable[int], rules: ShardRules) -> Iterator[list[int]]:

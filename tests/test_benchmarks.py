@@ -74,13 +74,16 @@ def test_what_scans_of_several_catalogues_cost_is_told_of_each_object(benchmark_
     assert row[2:4] == ("1.50 (1.00 to 2.00)", "150.0 (100.0 to 200.0)")
 
 
-def test_each_turn_has_a_catalogue_of_its_own(benchmark_of, monkeypatch):
+def test_clients_take_turns_and_none_may_lose_a_row(benchmark_of):
     end_to_end = benchmark_of("end_to_end")
-    scanned = []
-    ground = SimpleNamespace(cost=lambda client, batch: scanned.append((client, batch.prefix)))
-    batches = [end_to_end.Batch("long/0/", 3), end_to_end.Batch("long/1/", 4)]
-    end_to_end.taken_turns(ground, ("a", "b"), batches)
-    assert scanned == [("a", "long/0/"), ("b", "long/0/"), ("b", "long/1/"), ("a", "long/1/")]
+    rows = {"a": 5, "b": 5}
+    ground = SimpleNamespace(cost=lambda client, batch: end_to_end.Cost(client, 1.0, 1.0, 1.0, 1.0, rows[client], batch.objects))
+    batch = end_to_end.Batch("long/0/", 3)
+    turns = [end_to_end.taken_turn(ground, ("a", "b"), batch, turn) for turn in range(2)]
+    assert [[cost.client for cost in costs] for costs in turns] == [["a", "b"], ["b", "a"]]
+    rows["b"] = 4
+    with pytest.raises(SystemExit, match="a 5, b 4 of the same 3 objects"):
+        end_to_end.taken_turn(ground, ("a", "b"), batch, 0)
 
 
 def test_sizes_take_turns_up_to_the_largest_and_back(benchmark_of):
