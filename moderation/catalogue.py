@@ -169,11 +169,11 @@ class ShardRules:
     max_audio_ms: int = 20 * 3600 * 1000
 
 
-_CLASS_BITS = 3
+_CLASS_BITS = 4
 
 
 def length_class(estimate_ms: int) -> int:
-    """What a plan sorts by, longest first: the shortest length of those that count as equal, which differ by less than a quarter.
+    """What a plan sorts by, longest first: the shortest length of those that count as equal, which differ by less than an eighth.
 
     Were they sorted by the length itself, sessions that begin together would end together, again and again. Were classes wider, a long
     object could begin last in a catalogue of similar lengths.

@@ -214,12 +214,12 @@ def test_the_longest_class_goes_first_and_what_is_of_one_in_its_order(estimates,
 
 
 @given(st.integers(1, 10**9), st.integers(1, 10**9))
-def test_lengths_of_one_class_differ_by_less_than_a_quarter(one, other):
+def test_lengths_of_one_class_differ_by_less_than_an_eighth(one, other):
     shorter, longer = sorted((one, other))
     assert length_class(shorter) <= length_class(longer) <= longer
     if length_class(shorter) == length_class(longer):
-        assert 4 * longer < 5 * shorter
-    if 4 * longer >= 5 * shorter:
+        assert 8 * longer < 9 * shorter
+    if 8 * longer >= 9 * shorter:
         assert length_class(shorter) < length_class(longer)
 
 
