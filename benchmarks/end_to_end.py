@@ -278,11 +278,12 @@ def long(report: Told, ground: Ground, catalogue: Callable[[int], Sequence[tuple
     """soundcheck beside the script, at each turn over the catalogue of that turn, and the loop over a few objects of the first."""
     pair, costs = ("soundcheck", "one_afternoon"), []
     for turn in range(rounds):
-        costs += taken_turn(ground, pair, Batch.of(f"long/{turn}/", catalogue(turn)), turn)
-    few = catalogue(0)
-    alone = ground.cost("sample_in_a_loop", Batch.of("few/", few[: max(1, len(few) // FEW)]))
+        objects = catalogue(turn)
+        if not turn:
+            few = Batch.of("few/", objects[: max(1, len(objects) // FEW)])
+        costs += taken_turn(ground, pair, Batch.of(f"long/{turn}/", objects), turn)
     show(report, "long objects", costs)
-    show(report, "a few of them", [alone])
+    show(report, "a few of them", [ground.cost("sample_in_a_loop", few)])
     cpu = ratio(costs, *pair)
     wall = ratio(costs, *pair, "wall_s")
     report.verdict("CPU of soundcheck beside the script's", cpu["median"], f"<= {CPU_BOUND}", reached=cpu["median"] <= CPU_BOUND)
